@@ -1,0 +1,52 @@
+"""The names of ranchlai/clip.paddle, the port this project grew from, with Paddle tensors in and out.
+
+    from clip_common import build_vit_model, tokenize, transform
+
+is the one line that a script written for it needs to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import paddle
+from PIL import Image
+from paddle import Tensor
+
+from . import tokenizer
+from .config import VIT_B32, Preprocessing, pretrained
+from .model import CLIP, build_rn50_model, build_rn101_model, build_vit_model
+from .preprocess import Preprocess, open_picture
+from .weights import find, load_model
+
+__all__ = ["build_rn50_model", "build_rn101_model", "build_vit_model", "load", "tokenize", "transform"]
+
+_PREPROCESS = Preprocess(VIT_B32.image_resolution, Preprocessing())
+
+
+def load(name: str, weights: str | Path | None = None) -> CLIP:
+    """A module's model with its weights, in eval mode and float32.
+
+    Args:
+        name: "clip_rn50", "clip_rn101", "clip_vit_b32" or "clip_mini".
+        weights: a weights file of any supported format; left out, the module's bundle, the cache, or a
+            download.
+
+    Raises:
+        ValueError: there is no such module.
+        WeightsError: the weights cannot be had, or do not fit; the message says what to do.
+    """
+    record = pretrained(name)
+    return load_model(record, find(record, weights))
+
+
+def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: bool = False) -> Tensor:
+    """Texts to token ids, int64 Tensor [n, context_length]; see `tokenizer.tokenize`."""
+    return paddle.to_tensor(tokenizer.tokenize(texts, context_length, truncate))
+
+
+def transform(image: Image.Image) -> Tensor:
+    """A PIL picture to what the 224-pixel models see, float32 Tensor [1, 3, 224, 224]."""
+    pixels = _PREPROCESS(open_picture(image, "image"))
+    return paddle.to_tensor(pixels[None])  # 3 R R -> 1 3 R R

@@ -1,0 +1,222 @@
+"""State dicts of every known layout to OpenAI's names and orientation, and from there to our layers.
+
+OpenAI's layout is the common form: torch's orientation (linear weights are [out, in]), queries, keys and
+values in one `in_proj`. This is the one place where weights are renamed, turned or dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from .config import PRETRAINED, ClipConfig, ResNetConfig, TextConfig, ViTConfig
+from .errors import WeightsError
+
+State = dict[str, np.ndarray]
+
+# Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm, a constant of
+# Hugging Face's embeddings. Nothing else is ever dropped.
+_DROPPED = re.compile(r"^(input_resolution|context_length|vocab_size)$|\.(num_batches_tracked|position_ids)$")
+# Of these the seed port's files hold a split copy, and the unsplit ones beside it are stale.
+_STALE_IN_SEED = re.compile(r"\.attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))$")
+_LINEAR = re.compile(r"\.(in_proj_weight|(out_proj|c_fc|[qkvc]_proj)\.weight)$")
+
+
+# --- our layers <-> OpenAI's names -------------------------------------------------------------------
+
+
+def openai_name(layer_name: str) -> str:
+    """OpenAI's name of a tensor of our layers."""
+    name = re.sub(r"\.in_proj\.(weight|bias)$", r".in_proj_\1", layer_name)
+    return name.replace("._mean", ".running_mean").replace("._variance", ".running_var")
+
+
+def is_linear(name: str) -> bool:
+    """Whether a tensor, by OpenAI's name, is a linear weight: Paddle keeps those transposed."""
+    return _LINEAR.search(name) is not None
+
+
+def _from_own(state: Mapping[str, np.ndarray]) -> State:
+    named = {openai_name(name): value for name, value in state.items()}
+    return {name: value.T if is_linear(name) else value for name, value in named.items()}
+
+
+# --- foreign layouts ---------------------------------------------------------------------------------
+
+
+def _from_openai(state: Mapping[str, np.ndarray]) -> State:
+    return dict(state)
+
+
+def _from_seed(state: Mapping[str, np.ndarray]) -> State:
+    """The layout of ranchlai/clip.paddle (`utils.py` of its first commits)."""
+    own = {}
+    for name, value in state.items():
+        if _STALE_IN_SEED.search(name):
+            continue
+        name = name.replace("._mean", ".running_mean").replace("._variance", ".running_var")
+        name = re.sub(r"\.attn\.c_proj\.", ".attn.out_proj.", name)
+        own[name] = value.T if is_linear(name) else value
+    return _fuse_in_proj(own)
+
+
+_HF_BLOCK = (
+    ("self_attn.", "attn."),
+    ("layer_norm1.", "ln_1."),
+    ("layer_norm2.", "ln_2."),
+    ("mlp.fc1.", "mlp.c_fc."),
+    ("mlp.fc2.", "mlp.c_proj."),
+)
+_HF_PREFIXES = (
+    ("text_model.encoder.layers.", "transformer.resblocks."),
+    ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
+    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("text_model.final_layer_norm.", "ln_final."),
+    ("vision_model.encoder.layers.", "visual.transformer.resblocks."),
+    ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+    ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
+    ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+    ("vision_model.pre_layrnorm.", "visual.ln_pre."),  # the spelling is theirs
+    ("vision_model.post_layernorm.", "visual.ln_post."),
+    ("text_projection.weight", "text_projection"),
+    ("visual_projection.weight", "visual.proj"),
+)
+
+
+def _from_huggingface(state: Mapping[str, np.ndarray]) -> State:
+    """The layout of `CLIPModel` in Hugging Face's transformers."""
+    renamed = {}
+    for source, value in state.items():
+        name = source
+        for theirs, ours in _HF_PREFIXES:
+            if name.startswith(theirs):
+                name = ours + name[len(theirs) :]
+                break
+        if ".resblocks." in name:
+            for theirs, ours in _HF_BLOCK:
+                name = name.replace(theirs, ours)
+        renamed[name] = value.T if source.endswith("_projection.weight") else value
+    return _fuse_in_proj(renamed)
+
+
+def _fuse_in_proj(state: State) -> State:
+    """Join `attn.{q,k,v}_proj` of the transformers' blocks, [D, D] each, into `in_proj` [3D, D]."""
+    fused = {}
+    for name, value in state.items():
+        match = re.match(r"(.*resblocks\.\d+\.attn\.)([qkv])_proj\.(weight|bias)$", name)
+        if not match:
+            fused[name] = value
+        elif match[2] == "q":
+            parts = [f"{match[1]}{part}_proj.{match[3]}" for part in "qkv"]
+            missing = [part for part in parts if part not in state]
+            if missing:
+                raise WeightsError(f"tensor {missing[0]} is missing from these weights")
+            if len({state[part].shape for part in parts}) > 1:
+                raise WeightsError(f"tensors {', '.join(parts)} should have one shape")
+            fused[f"{match[1]}in_proj_{match[3]}"] = np.concatenate([state[part] for part in parts])
+        elif f"{match[1]}q_proj.{match[3]}" not in state:
+            raise WeightsError(f"tensor {match[1]}q_proj.{match[3]} is missing from these weights")
+    return fused
+
+
+# --- the way in --------------------------------------------------------------------------------------
+
+
+def to_openai(state: Mapping[str, np.ndarray]) -> State:
+    """Any known layout to OpenAI's names and orientation, values and types untouched.
+
+    Raises:
+        WeightsError: the names are of no known layout, or a tensor's part is missing.
+    """
+    kept = {name: value for name, value in state.items() if not _DROPPED.search(name)}
+    converted = _layout_of(kept)(kept)
+    scale = converted.get("logit_scale")
+    if scale is not None and scale.shape == (1,):  # the seed port keeps this scalar as a vector of one
+        converted["logit_scale"] = scale.reshape(())
+    return converted
+
+
+def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], State]:
+    names = list(names)
+    if any(name.startswith(("text_model.", "vision_model.")) for name in names):
+        return _from_huggingface
+    if any(re.search(r"resblocks\.\d+\.attn\.q_proj\.weight$", name) for name in names):
+        return _from_seed
+    if any(name.endswith(".attn.in_proj.weight") for name in names):
+        return _from_own
+    if any(name.endswith(".attn.in_proj_weight") for name in names):
+        return _from_openai
+    listed = ", ".join(names[:3]) or "none"
+    raise WeightsError(
+        f"these are not the weights of a CLIP: no attention of a known layout among the tensors ({listed}, ...)"
+    )
+
+
+def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
+    """Check that a state in OpenAI's layout holds exactly the tensors of a model, each in its shape.
+
+    Raises:
+        WeightsError: naming the tensors that are missing, extra or misshapen, and the model that these
+            weights are of, where that is another known one.
+    """
+    missing = [name for name in shapes if name not in state]
+    extra = [name for name in state if name not in shapes]
+    misshapen = [
+        f"{name} is {list(state[name].shape)} and should be {list(shape)}"
+        for name, shape in shapes.items()
+        if name in state and tuple(state[name].shape) != tuple(shape)
+    ]
+    if not (missing or extra or misshapen):
+        return
+    faults = [
+        f"{what}: {_first_few(names)}"
+        for what, names in (("missing", missing), ("not expected", extra), ("of the wrong shape", misshapen))
+        if names
+    ]
+    other = identify(state)
+    hint = f" (these are the weights of {other})" if other and other != model else ""
+    raise WeightsError(f"the weights do not fit {model}{hint}; tensors {'; '.join(faults)}")
+
+
+def _first_few(names: list[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def identify(state: Mapping[str, np.ndarray]) -> str | None:
+    """The known architecture whose dimensions a state in OpenAI's layout has, or None."""
+    try:
+        found = infer_config(state)
+    except (KeyError, IndexError, ValueError):
+        return None
+    known = (record.config for record in PRETRAINED.values())
+    return next((config.name for config in known if _dimensions(config) == _dimensions(found)), None)
+
+
+def _dimensions(config: ClipConfig) -> tuple:
+    return (config.embed_dim, config.image_resolution, config.vision, config.text)
+
+
+def infer_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
+    """Read an architecture's dimensions from a state in OpenAI's layout (cf. its `build_model`)."""
+    text_width = state["ln_final.weight"].shape[0]
+    context_length = state["positional_embedding"].shape[0]
+    vocab_size = state["token_embedding.weight"].shape[0]
+    text = TextConfig(text_width, _blocks(state, "transformer.resblocks."), context_length, vocab_size)
+    embed_dim = state["text_projection"].shape[1]
+    if "visual.proj" in state:
+        width, _, _, patch_size = state["visual.conv1.weight"].shape
+        grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+        blocks = _blocks(state, "visual.transformer.resblocks.")
+        vision: ViTConfig | ResNetConfig = ViTConfig(patch_size, blocks, width)
+        return ClipConfig("inferred", embed_dim, grid * patch_size, vision, text)
+    grid = round((state["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+    one, two, three, four = (_blocks(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
+    vision = ResNetConfig((one, two, three, four), state["visual.layer1.0.conv1.weight"].shape[0])
+    return ClipConfig("inferred", embed_dim, grid * 32, vision, text)
+
+
+def _blocks(names: Iterable[str], prefix: str) -> int:
+    return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})

@@ -1,0 +1,117 @@
+"""Downloads that end: resumed, with timeouts, checked by hash, whole, and once for several processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import requests
+from filelock import FileLock
+from tqdm import tqdm
+
+from .cache import hash_stream, logger
+from .config import WeightsSource
+from .errors import WeightsError
+
+_CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
+_ATTEMPTS = 4
+_CHUNK = 1 << 18
+
+
+class _NotFoundError(Exception):
+    """The server has no such file: another address may."""
+
+
+def addresses(source: WeightsSource, mirror: str | None = None) -> list[str]:
+    """Where to look for a file: below a mirror (OpenAI's layout, then flat), else where it is published."""
+    mirror = mirror or os.environ.get("CLIP_HUB_MIRROR")
+    if mirror:
+        return [source.address(mirror), f"{mirror.rstrip('/')}/{source.file}"]
+    return [source.url] if source.url else []
+
+
+def download(urls: Sequence[str], target: Path, sha256: str) -> None:
+    """Fetch a file to `target`; an earlier part is resumed, and only whole, right bytes get the name.
+
+    Raises:
+        WeightsError: the file cannot be had, or is not the one asked for.
+        OSError: the folder cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    with FileLock(target.with_name(target.name + ".lock")):
+        if target.exists():  # another process was quicker
+            return
+        for attempt in range(_ATTEMPTS):
+            try:
+                _fetch_any(urls, part)
+                break
+            except requests.RequestException as error:
+                if attempt == _ATTEMPTS - 1 or not _worth_another_try(error):
+                    raise WeightsError(f"cannot download {urls[0]}: {_reason(error)}") from error
+                logger.warning("download of %s interrupted (%s); resuming", target.name, _reason(error))
+                time.sleep(2**attempt)
+        with part.open("rb") as file:
+            found = hash_stream(file)
+        if found != sha256:
+            part.unlink()
+            raise WeightsError(
+                f"the file downloaded from {urls[0]} has sha256 {found}, expected {sha256}: "
+                "it was removed; try again, or another mirror"
+            )
+        part.replace(target)
+
+
+def _fetch_any(urls: Sequence[str], part: Path) -> None:
+    for url in urls:
+        try:
+            return _fetch(url, part)
+        except _NotFoundError:
+            continue
+    raise WeightsError(f"no such file at {' or '.join(urls)}")
+
+
+def _fetch(url: str, part: Path) -> None:
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    headers["Accept-Encoding"] = "identity"  # so that lengths are those of the file
+    timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        if response.status_code == 404:
+            raise _NotFoundError
+        if response.status_code == 416:  # the part is already as long as the file, or longer
+            return
+        response.raise_for_status()
+        resumed = response.status_code == 206
+        start = start if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True) as bar,
+        ):
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and part.stat().st_size < total:
+        raise requests.ConnectionError(f"ended at {part.stat().st_size} of {total} bytes")
+
+
+def _worth_another_try(error: requests.RequestException) -> bool:
+    """Not when nothing answered at all: users behind a closed network should not wait for that twice."""
+    if isinstance(error, requests.HTTPError):
+        return error.response is not None and error.response.status_code >= 500
+    unreachable = ("NameResolutionError", "NewConnectionError", "ConnectTimeout", "Invalid", "MissingSchema")
+    return not any(word in repr(error) for word in unreachable)
+
+
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer in {_CONNECT_TIMEOUT} s, or a silence of {_READ_TIMEOUT} s"
+    if "NameResolutionError" in repr(error) or "NewConnectionError" in repr(error):
+        return "the address cannot be reached"
+    return str(error)

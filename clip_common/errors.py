@@ -1,0 +1,21 @@
+"""What can be wrong with what a user gave. Each message names the input, the fault and the remedy."""
+
+
+class ClipError(ValueError):
+    """Base of every error that is about the input and not about the program."""
+
+
+class ImageError(ClipError):
+    """A picture that cannot be read."""
+
+
+class LabelError(ClipError):
+    """Labels, templates or texts that cannot be used."""
+
+
+class WeightsError(ClipError):
+    """A weights file that is missing, damaged, of another model, or not to be trusted."""
+
+
+class RequestError(ClipError):
+    """Arguments, or a request's body, that make no sense."""

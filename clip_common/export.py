@@ -1,0 +1,64 @@
+"""The two towers as files for other runtimes: Paddle Inference and ONNX."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import paddle
+from paddle import Tensor, nn
+from paddle.static import InputSpec
+
+from .model import CLIP
+
+_ONNX_OPSET = 17
+
+
+class _Tower(nn.Layer):
+    """One tower as a layer of its own, with the tensors of its model."""
+
+    def __init__(self, model: CLIP, encode: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._encode = encode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._encode(x)
+
+
+def save_inference_model(model: CLIP, folder: Path) -> list[Path]:
+    """Write `image` and `text` for Paddle Inference: a `.json` graph and `.pdiparams` each.
+
+    Inputs are pixels float32 [N, 3, R, R] and token ids int64 [N, context_length]; outputs are features
+    float32 [N, embed_dim], not normalised.
+
+    Returns:
+        The path of each tower without its suffix.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    size, context = model.config.image_resolution, model.config.text.context_length
+    specs = {
+        "image": (model.encode_image, InputSpec([None, 3, size, size], "float32", "image")),
+        "text": (model.encode_text, InputSpec([None, context], "int64", "text")),
+    }
+    for name, (encode, spec) in specs.items():
+        tower = _Tower(model, encode)
+        tower.eval()
+        static = paddle.jit.to_static(tower, input_spec=[spec], full_graph=True)
+        paddle.jit.save(static, str(folder / name))
+    return [folder / name for name in specs]
+
+
+def export_onnx(model: CLIP, folder: Path) -> list[Path]:
+    """Write `image.onnx` and `text.onnx`, with the inputs and outputs of `save_inference_model`."""
+    import paddle2onnx  # a second to import, and rarely needed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for tower in save_inference_model(model, Path(temporary)):
+            target = folder / f"{tower.name}.onnx"
+            paddle2onnx.export(f"{tower}.json", f"{tower}.pdiparams", str(target), opset_version=_ONNX_OPSET)
+            written.append(target)
+    return written

@@ -1,0 +1,225 @@
+"""Weights files of every supported format to a state dict of numpy arrays. Reads; never runs.
+
+Formats are told by content, not by extension: OpenAI's TorchScript archives, torch state dicts (zip, and
+the older stream of pickles), Paddle's pickled state dicts, safetensors. Large tensors stay views of the
+memory-mapped file where the format allows it.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from . import unpickle
+from .convert import State
+from .errors import WeightsError
+
+_LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1, and torch's magic number
+_ZIP_MAGIC = b"PK\x03\x04"
+_MAX_MEMBER_BYTES = 64 << 20  # of a pickle or a source file; OpenAI's have 0.2 MB
+_SUPPORTED = "a TorchScript or torch state dict (.pt, .pth), .pdparams, or .safetensors"
+
+
+def read_state(path: Path) -> State:
+    """Read the tensors of a weights file, under the names it gives them.
+
+    Raises:
+        WeightsError: there is no such file, its format is not supported, or it is damaged; the message
+            names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+            if not head:
+                raise WeightsError("the file is empty")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _reader_of(head)(path, mapped)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except (WeightsError, SafetensorError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise WeightsError(f"cannot read weights {path}: {error}") from error
+
+
+def _reader_of(head: bytes) -> Any:
+    if head.startswith(_ZIP_MAGIC):
+        return _read_torch_zip
+    if head[8:9] == b"{":
+        return _read_safetensors
+    if head[2:14] == _LEGACY_TORCH_MAGIC:
+        return _read_torch_legacy
+    if head[0] == 0x80:
+        return _read_paddle
+    raise WeightsError(f"unknown format: expected {_SUPPORTED}")
+
+
+# --- safetensors -------------------------------------------------------------------------------------
+
+
+def _read_safetensors(path: Path, _mapped: mmap.mmap) -> State:
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def write_safetensors(state: State, path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors with their record; each keeps its type."""
+    save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, path, metadata)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The record inside a safetensors file, empty where it has none."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)).get("__metadata__", {})
+
+
+# --- torch -------------------------------------------------------------------------------------------
+
+
+class _TorchArchive:
+    """The zip file that torch writes: one folder, `data.pkl`, and a stored record per storage."""
+
+    def __init__(self, path: Path, mapped: mmap.mmap) -> None:
+        self.mapped = mapped
+        self.zip = zipfile.ZipFile(path)
+        pickles = [name for name in self.zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise WeightsError(f"a zip file, but not one that torch wrote: expected {_SUPPORTED}")
+        self.folder = pickles[0].split("/")[0]
+
+    def read(self, name: str) -> bytes:
+        """A small member, whole; the limit leaves no room for zip bombs."""
+        with self.zip.open(f"{self.folder}/{name}") as member:
+            content = member.read(_MAX_MEMBER_BYTES + 1)
+        if len(content) > _MAX_MEMBER_BYTES:
+            raise WeightsError(f"{name} in the archive is too large: not a file of torch's")
+        return content
+
+    def view(self, name: str) -> memoryview:
+        """A stored member's bytes in the mapped file."""
+        try:
+            info = self.zip.getinfo(f"{self.folder}/{name}")
+        except KeyError:
+            raise WeightsError(f"the archive lacks {name}: truncated?") from None
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise WeightsError(f"{name} in the archive is compressed: not a file of torch's")
+        header = self.mapped[info.header_offset : info.header_offset + 30]
+        if len(header) < 30:
+            raise WeightsError(f"{name} in the archive is truncated")
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        start = info.header_offset + 30 + name_length + extra_length
+        content = memoryview(self.mapped)[start : start + info.file_size]
+        if len(content) < info.file_size:
+            raise WeightsError(f"{name} in the archive is truncated")
+        return content
+
+    def storage(self, key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        content = self.view(f"data/{key}")
+        if len(content) < count * dtype.itemsize:
+            raise WeightsError(f"storage {key} in the archive is shorter than its tensors: truncated?")
+        return np.frombuffer(content, dtype, count)
+
+
+def _read_torch_zip(path: Path, mapped: mmap.mmap) -> State:
+    archive = _TorchArchive(path, mapped)
+    if f"{archive.folder}/byteorder" in archive.zip.NameToInfo and archive.read("byteorder") != b"little":
+        raise WeightsError("the tensors are big-endian, which is not supported")
+    root = unpickle.load_bytes(archive.read("data.pkl"), archive.storage)
+    if isinstance(root, unpickle.Record):
+        return _torchscript_state(root, _registered_names(archive))
+    return _checked_state(root)
+
+
+def _registered_names(archive: _TorchArchive) -> dict[str, set[str]]:
+    """Parameters and buffers per TorchScript class, as the archive's code declares them.
+
+    A module's other tensors (an attention mask, say) are attributes: torch's own `state_dict()` leaves
+    them out, and so do we. The code is only searched for its declarations, never run.
+    """
+    registered = {}
+    prefix = f"{archive.folder}/code/"
+    for member in archive.zip.namelist():
+        if not (member.startswith(prefix) and member.endswith(".py")):
+            continue
+        module = member[len(prefix) : -len(".py")].replace("/", ".")
+        text = archive.read(member[len(archive.folder) + 1 :]).decode("utf-8", "replace")
+        for name, body in re.findall(r"^class (\w+)\(Module\):\n((?:[ \t].*\n|\n)*)", text, re.MULTILINE):
+            lists = re.findall(r"^\s+__(?:parameters|buffers)__ = \[(.*?)\]", body, re.MULTILINE)
+            registered[f"{module}.{name}"] = {item for one in lists for item in re.findall(r'"([^"]+)"', one)}
+    return registered
+
+
+def _torchscript_state(root: unpickle.Record, registered: dict[str, set[str]]) -> State:
+    """The state dict of a TorchScript module: its tree of records, walked."""
+    state: State = {}
+    pending = [("", root)]
+    seen = set()
+    while pending:
+        prefix, module = pending.pop()
+        if id(module) in seen:
+            raise WeightsError("a module occurs twice in the archive's tree")
+        seen.add(id(module))
+        names = registered.get(module.qualname, set())
+        for name, value in module.state.items():
+            if isinstance(value, unpickle.Record):
+                pending.append((f"{prefix}{name}.", value))
+            elif isinstance(value, np.ndarray) and name in names:
+                state[prefix + name] = value
+    return state
+
+
+def _read_torch_legacy(_path: Path, mapped: mmap.mmap) -> State:
+    """torch.save before 1.6: magic, protocol, system, the object, storage keys, then the storages."""
+    for _ in range(3):
+        unpickle.load(mapped)
+    start = mapped.tell()
+    sizes: dict[str, tuple[np.dtype, int]] = {}
+
+    def note_size(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+        if count * dtype.itemsize > len(mapped):
+            raise WeightsError(f"storage {key} is larger than the file: truncated?")
+        sizes[key] = (dtype, count)
+        return np.zeros(count, dtype)
+
+    # The object comes before its storages: read it once to learn their sizes, and again to fill it.
+    unpickle.load(mapped, note_size)
+    keys = unpickle.load(mapped)
+    if not isinstance(keys, list) or set(keys) != set(sizes):
+        raise WeightsError("the storages of this file do not match its tensors")
+    storages = {}
+    offset = mapped.tell()
+    for key in keys:
+        dtype, count = sizes[key]
+        offset += 8  # the count once more
+        storages[key] = np.frombuffer(mapped, dtype, count, offset) if count else np.empty(0, dtype)
+        offset += count * dtype.itemsize
+    mapped.seek(start)
+    return _checked_state(unpickle.load(mapped, lambda key, _dtype, _count: storages[key]))
+
+
+# --- Paddle ------------------------------------------------------------------------------------------
+
+
+def _read_paddle(_path: Path, mapped: mmap.mmap) -> State:
+    state = unpickle.load(mapped)
+    if isinstance(state, dict):
+        state.pop("StructuredToParameterName@@", None)  # Paddle's table of parameter names
+    return _checked_state(state)
+
+
+def _checked_state(state: Any) -> State:
+    if not isinstance(state, dict) or not state:
+        raise WeightsError("the file holds no state dict, a mapping of names to tensors")
+    strays = [name for name, value in state.items() if not isinstance(value, np.ndarray)]
+    if strays:
+        raise WeightsError(f"{strays[0]!r} in the file's state dict is not a tensor")
+    return state

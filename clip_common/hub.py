@@ -1,0 +1,96 @@
+"""What the module folders share: a PaddleHub module over a `Predictor`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddlehub.module.module import RunModule
+
+from . import command, export
+from .config import pretrained
+from .model import CLIP
+from .predictor import Answer, Predictor
+from .preprocess import Picture
+from .request import Body
+
+
+class ClipModule(RunModule, paddle.nn.Layer):
+    """Base of the hub modules. It is a Layer so that PaddleHub leaves its methods in dynamic mode.
+
+    Args:
+        weights: a weights file in place of the module's own.
+        exif_rotation: turn pictures as their EXIF tag says, which OpenAI's code does not.
+    """
+
+    name: str  # set by @moduleinfo
+
+    def __init__(self, weights: str | None = None, exif_rotation: bool = False) -> None:
+        super().__init__()
+        folder = Path(inspect.getfile(type(self))).resolve().parent
+        self.predictor = Predictor(pretrained(self.name), weights, folder, exif_rotation)
+
+    @property
+    def model(self) -> CLIP:
+        """The model itself, a `paddle.nn.Layer`; loads it if that has not happened."""
+        return self.predictor.load().model
+
+    def classify(
+        self,
+        images: list[Picture] | None = None,
+        paths: list[str] | None = None,
+        labels: list[str] | None = None,
+        templates: str | list[str] | None = None,
+        batch_size: int = 32,
+        use_gpu: bool = False,
+        top_k: int = 5,
+    ) -> list[Answer]:
+        """See `Predictor.classify`."""
+        return self.predictor.classify(images, paths, labels, templates, batch_size, use_gpu, top_k)
+
+    def embed(
+        self,
+        images: list[Picture] | None = None,
+        paths: list[str] | None = None,
+        texts: list[str] | None = None,
+        batch_size: int = 32,
+        use_gpu: bool = False,
+        normalize: bool = True,
+    ) -> dict[str, np.ndarray | None]:
+        """See `Predictor.embed`."""
+        return self.predictor.embed(images, paths, texts, batch_size, use_gpu, normalize)
+
+    classify.__doc__ = Predictor.classify.__doc__
+    embed.__doc__ = Predictor.embed.__doc__
+
+    def predict(self, **body: Any) -> Any:
+        """Answer the JSON body of an HTTP request; PaddleHub's server calls this with its fields.
+
+        It tells `classify` and `embed` apart, since PaddleHub gives a module one entry. Of a body's
+        fields none is a path or an address: see `request.Body`.
+
+        Raises:
+            ClipError: naming the field that is wrong; PaddleHub's server puts the message into its reply.
+        """
+        return Body.parse(body).answer(self.predictor)
+
+    def run_cmd(self, argvs: list[str]) -> str:
+        """Run as `hub run` does, with its arguments; returns what it prints."""
+        return command.run(self.name, self._predictor_with, argvs)
+
+    def _predictor_with(self, weights: str | None, exif_rotation: bool) -> Predictor:
+        """PaddleHub makes the module before it looks at the arguments, so what concerns loading comes late."""
+        if weights is None and not exif_rotation:
+            return self.predictor
+        return Predictor(self.predictor.record, weights, self.predictor.module_dir, exif_rotation)
+
+    def save_inference_model(self, dirname: str, **_: Any) -> None:
+        """Write both towers for Paddle Inference: `image.json`, `image.pdiparams`, `text.json`, ..."""
+        export.save_inference_model(self.model, Path(dirname))
+
+    def export_onnx_model(self, dirname: str, **_: Any) -> None:
+        """Write both towers as ONNX: `image.onnx`, `text.onnx`."""
+        export.export_onnx(self.model, Path(dirname))

@@ -1,0 +1,94 @@
+"""Label sets and prompt templates: the built-in ones as data, the user's checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .config import Pretrained
+from .errors import LabelError
+
+_DATA = Path(__file__).parent / "data"
+LABEL_SETS = {"imagenet": "imagenet_classes.txt", "pictograms": "pictogram_names.txt"}
+# OpenAI's prompt engineering notebook: the 80 of the paper, and the 7 that did best together.
+TEMPLATE_SETS = {"openai": "templates_openai.txt", "openai7": "templates_openai7.txt"}
+_BARE = ("{}",)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a picture is compared with: labels, each put into every template."""
+
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def texts(self) -> list[str]:
+        """Every label in every template, label by label; [labels * templates]."""
+        return [template.replace("{}", label) for label in self.labels for template in self.templates]
+
+
+def prompts_for(
+    record: Pretrained, labels: Sequence[str] | None, templates: str | Sequence[str] | None
+) -> Prompts:
+    """The prompts of a call: what is left out is filled from the module's record.
+
+    Args:
+        record: names the module's default labels and templates.
+        labels: None for the module's default set.
+        templates: one template, several, the name of a set, or None: the module's for its own labels,
+            and for given labels the label as it stands.
+
+    Raises:
+        LabelError: labels that are missing, blank, repeated or not text; templates without a `{}`.
+    """
+    if labels is None:
+        chosen = read_lines(LABEL_SETS[record.default_labels])
+        default_templates = record.default_templates
+    else:
+        chosen = check_labels(labels)
+        default_templates = _BARE
+    return Prompts(chosen, default_templates if templates is None else _check_templates(templates))
+
+
+@cache
+def read_lines(file: str) -> tuple[str, ...]:
+    """The lines of a data file of this package."""
+    return tuple((_DATA / file).read_text("utf-8").splitlines())
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels as given, if they are usable."""
+    if isinstance(labels, str):
+        raise LabelError(f"labels is a single string ({labels[:60]!r}), expected a list of strings")
+    if not labels:
+        raise LabelError("labels is empty: give at least one label, or leave it out for the default set")
+    seen: dict[str, int] = {}
+    for i, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise LabelError(f"label {i} is a {type(label).__name__}, expected a string")
+        if not label.strip():
+            raise LabelError(f"label {i} is blank: remove it")
+        first = seen.setdefault(label.strip(), i)
+        if first != i:
+            raise LabelError(f"label {label.strip()!r} is given twice, as label {first} and as label {i}")
+    return tuple(labels)
+
+
+def _check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str):
+        if templates in TEMPLATE_SETS:
+            return read_lines(TEMPLATE_SETS[templates])
+        templates = [templates]
+    elif len(templates) == 1 and templates[0] in TEMPLATE_SETS:  # `--templates openai` on a command line
+        return read_lines(TEMPLATE_SETS[templates[0]])
+    if not templates:
+        raise LabelError("templates is empty: give one with {} for the label, or leave it out")
+    for template in templates:
+        if not isinstance(template, str) or "{}" not in template:
+            raise LabelError(
+                f"template {template!r} has no {{}} where the label goes, "
+                f"and is not the name of a set ({', '.join(TEMPLATE_SETS)})"
+            )
+    return tuple(templates)

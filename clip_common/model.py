@@ -1,0 +1,121 @@
+"""CLIP: the text tower, an image tower, and the space they share (`clip/model.py` of openai/CLIP)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from .config import RN50, RN101, VIT_B32, ClipConfig, ViTConfig
+from .convert import is_linear, openai_name, require_match, to_openai
+from .layers import Transformer
+from .resnet import ModifiedResNet
+from .vit import VisionTransformer
+
+
+class CLIP(nn.Layer):
+    """Both towers of one architecture.
+
+    A new model is uninitialised; `load_dict` fills it, strictly, from a state dict of any known layout.
+    """
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config
+        text = config.text
+        tower = VisionTransformer if isinstance(config.vision, ViTConfig) else ModifiedResNet
+        self.visual = tower(config.vision, config.image_resolution, config.embed_dim)
+        self.token_embedding = nn.Embedding(text.vocab_size, text.width)
+        self.positional_embedding = self.create_parameter([text.context_length, text.width])
+        self.transformer = Transformer(text.width, text.layers, text.heads)
+        self.ln_final = nn.LayerNorm(text.width)
+        self.text_projection = self.create_parameter([text.width, config.embed_dim])
+        self.logit_scale = self.create_parameter(
+            [], default_initializer=nn.initializer.Constant(math.log(1 / 0.07))
+        )
+        causal = np.triu(np.full([text.context_length, text.context_length], -np.inf, "float32"), k=1)
+        self.register_buffer("causal_mask", paddle.to_tensor(causal), persistable=False)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Pixels, float32 [N, 3, R, R], to features, float32 [N, embed_dim], not normalised."""
+        return self.visual(image)
+
+    def encode_text(self, text: Tensor) -> Tensor:
+        """Token ids, int64 [N, L] with L up to `context_length`, to features [N, embed_dim], not normalised.
+
+        Attention is causal and the feature is read at the end token, so what follows that token, and
+        how much of it there is, changes nothing.
+        """
+        length = text.shape[1]
+        x = self.token_embedding(text) + self.positional_embedding[:length]  # N L D
+        x = self.transformer(x, self.causal_mask[:length, :length])
+        # The end token has the highest id of the vocabulary. Taking its row by a one-hot product
+        # rather than by indices keeps the exported graph plain.
+        end = F.one_hot(text.argmax(axis=-1), length).unsqueeze(1)  # N 1 L
+        x = paddle.matmul(end, x).squeeze(1)  # N L D -> N D
+        return paddle.matmul(self.ln_final(x), self.text_projection)
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled cosine similarities: logits per image [N, M] and per text [M, N]."""
+        image_features = F.normalize(self.encode_image(image), axis=-1)
+        text_features = F.normalize(self.encode_text(text), axis=-1)
+        logits = self.logit_scale.exp() * paddle.matmul(image_features, text_features, transpose_y=True)
+        return logits, logits.t()
+
+    def set_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> tuple[list, list]:
+        """Fill the model from a state dict in any layout that `convert` knows.
+
+        Returns:
+            Two empty lists, as Paddle returns the missing and the unexpected keys: here both are errors.
+
+        Raises:
+            WeightsError: a tensor is missing, extra or of another shape; the message names it.
+        """
+        self.load_openai(to_openai({name: np.asarray(value) for name, value in state_dict.items()}))
+        return [], []
+
+    def load_openai(self, state: Mapping[str, np.ndarray]) -> None:
+        """Fill the model, strictly, from numpy arrays in OpenAI's layout; they become float32.
+
+        Raises:
+            WeightsError: a tensor is missing, extra or of another shape; the message names it.
+        """
+        targets = {openai_name(name): tensor for name, tensor in self.state_dict().items()}
+        shapes = {
+            name: tuple(tensor.shape[::-1] if is_linear(name) else tensor.shape)
+            for name, tensor in targets.items()
+        }
+        require_match(state, shapes, self.config.name)
+        for name, tensor in targets.items():
+            value = state[name].T if is_linear(name) else state[name]
+            _fill(tensor, np.asarray(value, dtype="float32", order="C"))
+
+    load_dict = set_state_dict
+    set_dict = set_state_dict
+
+
+def _fill(tensor: Tensor, value: np.ndarray) -> None:
+    if tensor._is_initialized():
+        tensor.set_value(value)
+    else:  # built under LazyGuard: this is its first memory
+        tensor.get_tensor().set(value, paddle.CPUPlace())
+
+
+def build_rn50_model() -> CLIP:
+    """An uninitialised RN50, for `load_dict`."""
+    return CLIP(RN50)
+
+
+def build_rn101_model() -> CLIP:
+    """An uninitialised RN101, for `load_dict`."""
+    return CLIP(RN101)
+
+
+def build_vit_model() -> CLIP:
+    """An uninitialised ViT-B/32, for `load_dict`."""
+    return CLIP(VIT_B32)

@@ -1,0 +1,319 @@
+"""One module's work, from pictures and texts to answers: preprocess or tokenize, engine, result.
+
+Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `command.py` adapt it to those.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from .cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune
+from .config import Pretrained
+from .engine import Engine
+from .errors import ClipError, ImageError, LabelError, RequestError
+from .labels import Prompts, prompts_for
+from .preprocess import Picture, Preprocess, open_picture
+from .tokenizer import tokenize
+from .weights import Weights, find, load_model
+
+_LABEL_SETS_IN_MEMORY = 32
+_LABEL_SETS_ON_DISK = 256
+_VECTORS_VERSION = "1"  # of the way vectors are computed; part of their key on disk
+
+Answer = list[dict[str, str | float]]
+NamedPicture = tuple[str, Picture | str | Path]
+
+
+class Predictor:
+    """A module's model with everything around it. Nothing is read before the first call needs it.
+
+    Args:
+        record: the module.
+        weights: a weights file; None looks in the module, the cache, and then downloads.
+        module_dir: the module's own folder, which may carry its weights.
+        exif_rotation: turn pictures as their EXIF tag says, which the reference does not.
+    """
+
+    def __init__(
+        self,
+        record: Pretrained,
+        weights: str | Path | None = None,
+        module_dir: Path | None = None,
+        exif_rotation: bool = False,
+    ) -> None:
+        self.record = record
+        self.preprocess = Preprocess(record.config.image_resolution, record.preprocessing, exif_rotation)
+        self.module_dir = module_dir
+        self._chosen_weights = weights
+        self._lock = Lock()
+        self._engine: Engine | None = None
+        self._weights: Weights | None = None
+        self._label_vectors: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def load(self) -> Engine:
+        """Find and load the weights, once."""
+        with self._lock:
+            if self._engine is None:
+                self._weights = find(self.record, self._chosen_weights, self.module_dir)
+                self._engine = Engine(load_model(self.record, self._weights))
+            return self._engine
+
+    # --- the two public calls -------------------------------------------------------------------------
+
+    def classify(
+        self,
+        images: Sequence[Picture] | None = None,
+        paths: Sequence[str | Path] | None = None,
+        labels: Sequence[str] | None = None,
+        templates: str | Sequence[str] | None = None,
+        batch_size: int = 32,
+        use_gpu: bool = False,
+        top_k: int = 5,
+    ) -> list[Answer]:
+        """Tell which labels fit each picture (zero-shot classification, paper section 3.1).
+
+        Args:
+            images: PIL pictures, HWC BGR uint8 arrays, or encoded bytes.
+            paths: picture files. Their answers follow those of `images`.
+            labels: what to choose from; left out, the module's default set.
+            templates: one prompt template with `{}` for the label, several, or the name of a set:
+                "openai" (80), "openai7". Several are normalised and averaged. Left out with labels
+                given, each label is used as it stands.
+            batch_size: pictures that go through the model at once.
+            use_gpu: run on the GPU.
+            top_k: how many labels to return; more than there are means all.
+
+        Returns:
+            One list per picture of {"label": str, "score": float}, best first. Scores are the softmax
+            over all labels, 0..1.
+
+        Raises:
+            ImageError: a picture cannot be read; the message names its index or path.
+            LabelError: labels or templates cannot be used.
+            WeightsError: the weights cannot be had, or do not fit.
+            RequestError: an argument makes no sense.
+        """
+        pictures = named_pictures(images, paths)
+        if not pictures:
+            raise RequestError("nothing to classify: give images or paths")
+        if not _is_count(top_k):
+            raise RequestError(f"top_k is {top_k!r}, expected a whole number from 1")
+        prompts = prompts_for(self.record, labels, templates)
+        features = self._all_features(pictures, batch_size, use_gpu)
+        return [self.rank(feature, prompts, top_k) for feature in features]
+
+    def embed(
+        self,
+        images: Sequence[Picture] | None = None,
+        paths: Sequence[str | Path] | None = None,
+        texts: Sequence[str] | None = None,
+        batch_size: int = 32,
+        use_gpu: bool = False,
+        normalize: bool = True,
+    ) -> dict[str, np.ndarray | None]:
+        """Give pictures and texts as vectors of one space.
+
+        Args:
+            images: PIL pictures, HWC BGR uint8 arrays, or encoded bytes.
+            paths: picture files. Their vectors follow those of `images`.
+            texts: texts of up to 77 tokens.
+            batch_size: pictures or texts that go through the model at once.
+            use_gpu: run on the GPU.
+            normalize: scale vectors to unit length, so that their product is the cosine.
+
+        Returns:
+            {"images": float32 [n, d] or None, "texts": float32 [m, d] or None}.
+
+        Raises:
+            ImageError: a picture cannot be read; the message names its index or path.
+            LabelError: a text cannot be used.
+            WeightsError: the weights cannot be had, or do not fit.
+            RequestError: an argument makes no sense.
+        """
+        pictures = named_pictures(images, paths)
+        texts = None if texts is None else check_texts(texts)
+        if not pictures and texts is None:
+            raise RequestError("nothing to embed: give images, paths or texts")
+        finish = unit_length if normalize else np.asarray
+        image_features = self._all_features(pictures, batch_size, use_gpu) if pictures else None
+        text_features = None if texts is None else self.text_features(texts, batch_size, use_gpu)
+        return {
+            "images": None if image_features is None else finish(image_features),
+            "texts": None if text_features is None else finish(text_features),
+        }
+
+    # --- features -------------------------------------------------------------------------------------
+
+    def image_features(
+        self, pictures: Iterable[NamedPicture], batch_size: int = 32, use_gpu: bool = False
+    ) -> Iterator[list[np.ndarray | ImageError]]:
+        """Features of pictures, batch by batch, in order; where a picture cannot be read, the error.
+
+        Yields:
+            For each batch a list of features, float32 [d] not normalised, or errors.
+        """
+        engine = self._engine_for(batch_size, use_gpu)
+        batch: list[np.ndarray | ImageError] = []
+        for name, source in pictures:
+            try:
+                batch.append(self.preprocess(open_picture(source, name)))
+            except ImageError as error:
+                batch.append(error)
+            if len(batch) == batch_size:
+                yield _encode_readable(engine, batch)
+                batch = []
+        if batch:
+            yield _encode_readable(engine, batch)
+
+    def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
+        """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""
+        engine = self._engine_for(batch_size, use_gpu)
+        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        ids = tokenize(list(distinct), self.record.config.text.context_length)
+        features = engine.encode_text(ids, batch_size)
+        return features[[distinct[text] for text in texts]]
+
+    def _all_features(self, pictures: Sequence[NamedPicture], batch_size: int, use_gpu: bool) -> np.ndarray:
+        features = []
+        for batch in self.image_features(pictures, batch_size, use_gpu):
+            for item in batch:
+                if isinstance(item, ImageError):
+                    raise item
+                features.append(item)
+        return np.stack(features)
+
+    def _engine_for(self, batch_size: int, use_gpu: bool) -> Engine:
+        if not _is_count(batch_size):
+            raise RequestError(f"batch_size is {batch_size!r}, expected a whole number from 1")
+        engine = self.load()
+        engine.use(bool(use_gpu))
+        return engine
+
+    # --- labels ---------------------------------------------------------------------------------------
+
+    def rank(self, feature: np.ndarray, prompts: Prompts, top_k: int) -> Answer:
+        """A picture's best labels, from its feature [d]."""
+        vectors = self.label_vectors(prompts)
+        scale = float(np.exp(self.load().model.logit_scale.numpy()))
+        logits = scale * (vectors @ unit_length(feature)).astype(np.float64)  # [labels]
+        scores = np.exp(logits - logits.max())
+        scores /= scores.sum()
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return [{"label": prompts.labels[i], "score": float(scores[i])} for i in best]
+
+    def label_vectors(self, prompts: Prompts) -> np.ndarray:
+        """One vector per label, float32 [labels, d] of unit length, kept in memory and on disk.
+
+        With several templates it is the mean of their unit vectors, brought to unit length again, as in
+        the paper's zero-shot classifier.
+        """
+        self.load()
+        assert self._weights is not None
+        key = digest_of(json.dumps([_VECTORS_VERSION, self._weights.sha256, asdict(prompts)]))
+        with self._lock:
+            if key in self._label_vectors:
+                self._label_vectors.move_to_end(key)
+                return self._label_vectors[key]
+        shape = (len(prompts.labels), self.record.config.embed_dim)
+        vectors = _read_vectors(key, shape)
+        if vectors is None:
+            vectors = self._compute_label_vectors(prompts)
+            _write_vectors(key, vectors)
+        with self._lock:
+            self._label_vectors[key] = vectors
+            while len(self._label_vectors) > _LABEL_SETS_IN_MEMORY:
+                self._label_vectors.popitem(last=False)
+        return vectors
+
+    def _compute_label_vectors(self, prompts: Prompts) -> np.ndarray:
+        try:
+            features = self.text_features(prompts.texts())
+        except LabelError as error:
+            raise LabelError(f"a label in its template cannot be used: {error}") from error
+        features = unit_length(features).reshape(len(prompts.labels), len(prompts.templates), -1)
+        return unit_length(features.mean(axis=1))
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Vectors [..., d] scaled to length 1."""
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def named_pictures(
+    images: Sequence[Picture] | None, paths: Sequence[str | Path] | None
+) -> list[NamedPicture]:
+    """Pictures, each with the name that an error calls it by.
+
+    Raises:
+        RequestError: an argument is empty, or is one picture where a list is expected.
+    """
+    for name, given in (("images", images), ("paths", paths)):
+        if given is None:
+            continue
+        if isinstance(given, (str, bytes, Path, np.ndarray)) or not hasattr(given, "__len__"):
+            raise RequestError(f"{name} is a single {type(given).__name__}, expected a list")
+        if len(given) == 0:
+            raise RequestError(f"{name} is empty: leave it out, or give at least one picture")
+    pictures: list[NamedPicture] = [(f"images[{i}]", image) for i, image in enumerate(images or [])]
+    for i, path in enumerate(paths or []):
+        if not isinstance(path, (str, Path)):
+            raise RequestError(f"paths[{i}] is a {type(path).__name__}, expected a file's path")
+        pictures.append((str(path), path))
+    return pictures
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Texts as given, if they are a list of strings with something in it."""
+    if isinstance(texts, str):
+        raise RequestError(f"texts is a single string ({texts[:60]!r}), expected a list of strings")
+    if len(texts) == 0:
+        raise RequestError("texts is empty: leave it out, or give at least one text")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise RequestError(f"texts[{i}] is a {type(text).__name__}, expected a string")
+    return list(texts)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+
+
+def _encode_readable(
+    engine: Engine, batch: list[np.ndarray | ImageError]
+) -> list[np.ndarray | ImageError]:
+    """Run the pictures of a batch that could be read; errors keep their places."""
+    pixels = [item for item in batch if isinstance(item, np.ndarray)]
+    features = iter(engine.encode_image(np.stack(pixels)) if pixels else ())
+    return [next(features) if isinstance(item, np.ndarray) else item for item in batch]
+
+
+def _vectors_file(key: str) -> Path:
+    return cache_dir() / "labels" / f"{key}.npy"
+
+
+def _read_vectors(key: str, shape: tuple[int, int]) -> np.ndarray | None:
+    """Label vectors kept on disk; None where there are none, or not of this shape, or damaged."""
+    file = _vectors_file(key)
+    try:
+        vectors = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    usable = vectors.shape == shape and vectors.dtype == np.float32 and np.isfinite(vectors).all()
+    return vectors if usable else None
+
+
+def _write_vectors(key: str, vectors: np.ndarray) -> None:
+    file = _vectors_file(key)
+    with costs_only_speed("a set of label vectors"):
+        with atomic_file(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, vectors, allow_pickle=False)
+        prune(file.parent, _LABEL_SETS_ON_DISK)
+
+

@@ -1,0 +1,156 @@
+"""Pictures to pixels, bit for bit what OpenAI's `clip._transform` feeds the model. No framework in here.
+
+The reference resizes with torchvision: shorter side to the model's resolution, bicubic with antialiasing,
+centre crop, and only then RGB, so palettes, alpha and greyscale are resized as they are. Where it fails or
+clips, on greyscale of more than 8 bits, ours scales to 8 bits first.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .config import ClipConfig, Preprocessing
+from .errors import ImageError
+from .resample import resize_and_crop
+
+Picture = Image.Image | np.ndarray | bytes
+"""A PIL picture, an HWC BGR uint8 array (PaddleHub's convention, OpenCV's order), or an encoded file."""
+
+# Never EPS, which runs a program; nor the formats that nobody stores photographs in.
+FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
+_MAX_RESIZED_ASPECT = 1_000_000
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A model's preprocessing, as a function from a picture to pixels.
+
+    Attributes:
+        resolution: side of the square that the model sees, in pixels.
+        settings: normalisation, and the background under transparent pictures.
+        exif_rotation: turn pictures as their EXIF tag says. The reference does not, so neither do we
+            unless asked.
+    """
+
+    resolution: int
+    settings: Preprocessing
+    exif_rotation: bool = False
+
+    @classmethod
+    def of(cls, config: ClipConfig, settings: Preprocessing) -> Preprocess:
+        """The preprocessing of an architecture with a module's settings."""
+        return cls(config.image_resolution, settings)
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """A decoded picture to normalised pixels, float32 [3, R, R]."""
+        return normalize(self.crop(image), self.settings)
+
+    def crop(self, image: Image.Image) -> np.ndarray:
+        """A decoded picture to the square that the model sees, RGB uint8 [R, R, 3]."""
+        if self.exif_rotation:
+            image = ImageOps.exif_transpose(image)
+        image = _to_8_bit(image)
+        background = self.settings.background
+        if background and image.has_transparency_data:
+            image = resize_and_crop(image.convert("RGBA"), self.resolution)
+            canvas = Image.new("RGBA", image.size, (*background, 255))
+            image = Image.alpha_composite(canvas, image)
+        else:
+            image = resize_and_crop(image, self.resolution)
+        return np.asarray(image.convert("RGB"))
+
+
+def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
+    """RGB uint8 [..., R, R, 3] to float32 [..., 3, R, R]: to 0..1, less the mean, over the deviation."""
+    mean, std = np.float32(settings.mean), np.float32(settings.std)
+    scaled = (rgb.astype(np.float32) / np.float32(255) - mean) / std
+    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))  # ... H W C -> ... C H W
+
+
+def open_picture(source: Picture | str | Path, name: str) -> Image.Image:
+    """Decode a picture, whole, whatever form it comes in.
+
+    Args:
+        source: a path, or one of the forms of `Picture`.
+        name: what to call it in an error: its path, or "images[3]".
+
+    Raises:
+        ImageError: naming the picture and what is wrong with it.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_bgr(source, name)
+    try:
+        if isinstance(source, Image.Image):
+            source.load()
+            image = source
+        elif isinstance(source, (bytes, bytearray)):
+            image = _decode(io.BytesIO(source), len(source))
+        elif isinstance(source, (str, Path)):
+            image = _decode(Path(source), Path(source).stat().st_size)
+        else:
+            raise ImageError(f"a {type(source).__name__} is not a picture: give PIL, a BGR array, or bytes")
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder, not a picture") from None
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(
+            f"{name}: not a picture of a supported format ({', '.join(FORMATS)}), or damaged"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise anything on damaged files
+        raise ImageError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error
+    width, height = image.size
+    if max(width, height) > _MAX_RESIZED_ASPECT * min(width, height):
+        raise ImageError(f"{name}: {width} x {height} pixels is not a picture's shape")
+    return image
+
+
+def _decode(file: Path | io.BytesIO, size: int) -> Image.Image:
+    if size == 0:
+        raise ImageError("the file is empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged EXIF and the like; bombs are an error of Pillow's
+        with Image.open(file, formats=FORMATS) as image:
+            image.load()
+            return image.copy() if getattr(image, "is_animated", False) else image
+
+
+def _from_bgr(array: np.ndarray, name: str) -> Image.Image:
+    """HWC BGR (or BGRA, or HW grey) uint8 to PIL."""
+    if array.dtype != np.uint8:
+        raise ImageError(f"{name}: an array of {array.dtype}, expected uint8 in BGR order, 0 to 255")
+    if array.size == 0:
+        raise ImageError(f"{name}: an empty array of shape {list(array.shape)}")
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
+        return Image.fromarray(np.ascontiguousarray(array.reshape(array.shape[:2])))
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        order = [2, 1, 0, 3][: array.shape[2]]  # BGR(A) -> RGB(A)
+        return Image.fromarray(np.ascontiguousarray(array[:, :, order]))
+    raise ImageError(f"{name}: an array of shape {list(array.shape)}, expected [height, width, 3]")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Greyscale of more than 8 bits, scaled; any other picture as it is.
+
+    16-bit modes use their whole range. Modes I and F hold anything: what fits 0..255 is left to the
+    reference's own path, and more is taken for 16 bits, as Pillow reads 16-bit PNG into I.
+    """
+    if image.mode.startswith("I;16"):
+        wide = np.asarray(image).astype(np.float32)
+    elif image.mode in ("I", "F"):
+        wide = np.asarray(image).astype(np.float32)
+        if not np.isfinite(wide).all():
+            wide = np.nan_to_num(wide, posinf=65535, neginf=0)
+        elif wide.min() >= 0 and wide.max() <= 255:
+            return image
+    else:
+        return image
+    return Image.fromarray(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8))

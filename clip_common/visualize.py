@@ -1,0 +1,57 @@
+"""A picture a person can read: the photo, and beside it its labels with their scores as bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .predictor import Answer
+
+# For labels that are not Latin; matplotlib takes the first of these that is installed.
+_FONTS = [
+    "DejaVu Sans", "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
+    "Microsoft YaHei", "SimHei", "PingFang SC", "Arial Unicode MS",
+]  # fmt: skip
+_THUMBNAIL = 1024  # pixels
+_LONGEST_LABEL = 40  # characters
+
+
+def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
+    """The photo on the left, the labels on the right, best on top."""
+    photo = image.convert("RGBA")
+    photo.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.imshow(photo)
+    left.set_axis_off()
+    left.set_title(title, family=_installed_fonts(), parse_math=False)
+    labels = [_shorten(str(item["label"])) for item in answer]
+    scores = [float(item["score"]) for item in answer]
+    bars = right.barh(range(len(answer)), scores, color="#4c72b0")
+    right.set_yticks(range(len(answer)), labels, family=_installed_fonts(), parse_math=False)
+    right.bar_label(bars, [f"{score:.1%}" for score in scores], padding=4)
+    right.invert_yaxis()
+    right.set_xlim(0, 1.15)
+    right.spines[["top", "right", "bottom"]].set_visible(False)
+    right.set_xticks([])
+    return figure
+
+
+def save_answer(image: Image.Image, answer: Answer, title: str, path: Path) -> None:
+    """Draw an answer and save it as PNG."""
+    draw_answer(image, answer, title).savefig(path, dpi=100)
+
+
+def _installed_fonts() -> list[str]:
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return [font for font in _FONTS if font in installed] or ["sans-serif"]
+
+
+def _shorten(label: str) -> str:
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"

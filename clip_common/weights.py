@@ -1,0 +1,185 @@
+"""A module's weights: found, verified, converted once, loaded strictly.
+
+Looked for in this order: the file a user names, the module's own bundle, the cache, a download. The store
+is safetensors in OpenAI's names with each tensor in its source's type, and a record beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import paddle
+
+from . import download
+from .cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
+from .config import Pretrained, WeightsSource
+from .convert import State, require_match, to_openai
+from .errors import WeightsError
+from .formats import read_metadata, read_state, write_safetensors
+from .model import CLIP
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights file that is there, and the hash by which what is computed from it is known."""
+
+    path: Path
+    sha256: str
+
+
+def store_dir() -> Path:
+    """The cache's folder of weights: also the place to put an official file by hand."""
+    return cache_dir() / "weights"
+
+
+def find(record: Pretrained, weights: str | Path | None = None, module_dir: Path | None = None) -> Weights:
+    """The weights of a module, downloaded if they are nowhere else.
+
+    Raises:
+        WeightsError: they cannot be had; the message says which file to put where.
+    """
+    local = find_local(record, weights, module_dir)
+    return local or fetch(record)
+
+
+def find_local(
+    record: Pretrained, weights: str | Path | None = None, module_dir: Path | None = None
+) -> Weights | None:
+    """The weights of a module if they are on this machine."""
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"no weights file at {path}")
+        return Weights(path, sha256_of(path))
+    for folder in _bundles(record, module_dir):
+        path = folder / f"{record.name}.safetensors"
+        if path.is_file():
+            return Weights(path, sha256_of(path))
+    return _stored(record) or _official_file(record.weights, store_dir())
+
+
+def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
+    """Folders that may carry a module's own weights: its own, that of a packed archive around this
+    package, the source tree's, the installed module's."""
+    around = Path(__file__).resolve().parent.parent
+    hub_home = Path(os.environ.get("HUB_HOME") or Path.home() / ".paddlehub")
+    own = [module_dir] if module_dir else []
+    return [*own, around, around / "modules" / record.name, hub_home / "modules" / record.name]
+
+
+def _stored(record: Pretrained) -> Weights | None:
+    """The converted weights in the cache, if they are as they were written."""
+    path = store_dir() / f"{record.name}.safetensors"
+    note = _note(path)
+    if not (path.is_file() and note.is_file()):
+        return None
+    found = sha256_of(path)
+    if note.read_text("utf-8").split()[:1] != [found]:
+        logger.warning("%s is damaged and is not used", path)
+        return None
+    return Weights(path, found)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _official_file(source: WeightsSource, folder: Path) -> Weights | None:
+    """A published file that somebody put into a folder by hand."""
+    path = folder / source.file
+    if not path.is_file():
+        return None
+    found = sha256_of(path)
+    if found != source.sha256:
+        raise WeightsError(f"{path} has sha256 {found}, the published file has {source.sha256}: replace it")
+    return Weights(path, found)
+
+
+def fetch(record: Pretrained, mirror: str | None = None) -> Weights:
+    """Download a module's published weights, verify them, and store them as safetensors.
+
+    Raises:
+        WeightsError: they cannot be had; the message says which file to put where.
+    """
+    source = record.weights
+    target = store_dir() / source.file
+    try:
+        urls = download.addresses(source, mirror)
+        if not urls:
+            raise WeightsError(f"{record.name}'s weights travel with the module and are published nowhere else")
+        download.download(urls, target, source.sha256)
+        stored = store(target, record)
+    except WeightsError as error:
+        raise WeightsError(f"{error}. {_by_hand(record)}") from error
+    except OSError as error:
+        raise WeightsError(
+            f"cannot store {source.file} in {store_dir()} ({error.strerror or error}). {_by_hand(record)}"
+        ) from error
+    target.unlink(missing_ok=True)
+    return stored
+
+
+def _by_hand(record: Pretrained) -> str:
+    source = record.weights
+    return (
+        f"{record.name} needs {source.file} (sha256 {source.sha256}): put that file into {store_dir()}, "
+        "or name it with weights= or --weights, or set CLIP_HUB_MIRROR to a mirror of OpenAI's files"
+    )
+
+
+def store(official: Path, record: Pretrained) -> Weights:
+    """Convert a module's published file into the cache."""
+    path = store_dir() / f"{record.name}.safetensors"
+    convert(official, path, record)
+    sha256 = sha256_of(path)
+    with atomic_file(_note(path)) as temporary:
+        temporary.write_text(f"{sha256}  {path.name}\n", "utf-8")
+    return Weights(path, sha256)
+
+
+def convert(source: Path, target: Path, record: Pretrained | None = None) -> State:
+    """Write any supported weights file as safetensors in OpenAI's names, with its record.
+
+    Returns:
+        The tensors written.
+
+    Raises:
+        WeightsError: the source cannot be read or is not of a known layout.
+    """
+    state = _named(source)
+    metadata = {"format": "pt", "layout": "openai", "source": source.name, "source_sha256": sha256_of(source)}
+    if record:
+        metadata |= {"module": record.name, "licence": record.weights.licence}
+        metadata["image_mean"] = " ".join(map(str, record.preprocessing.mean))
+        metadata["image_std"] = " ".join(map(str, record.preprocessing.std))
+    with atomic_file(target) as temporary:
+        write_safetensors(state, temporary, metadata)
+    return state
+
+
+def _named(path: Path) -> State:
+    """A file's tensors in OpenAI's names, with the file in any error."""
+    try:
+        return to_openai(read_state(path))
+    except WeightsError as error:
+        message = str(error)
+        raise WeightsError(message if str(path) in message else f"{path}: {message}") from error
+
+
+def load_model(record: Pretrained, weights: Weights) -> CLIP:
+    """Build a module's model and fill it, strictly. Eval mode, float32.
+
+    Raises:
+        WeightsError: naming the file, and the tensors that do not fit.
+    """
+    state = _named(weights.path)
+    with paddle.LazyGuard():  # initialising what is filled next would take seconds
+        model = CLIP(record.config)
+    try:
+        model.load_openai(state)
+    except WeightsError as error:
+        raise WeightsError(f"{weights.path}: {error}") from error
+    model.eval()
+    return model
