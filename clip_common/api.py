@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import paddle
-from PIL import Image
 from paddle import Tensor
+from PIL import Image
 
 from . import tokenizer
 from .config import VIT_B32, Preprocessing, pretrained

@@ -14,11 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from .errors import ClipError, ImageError, RequestError
-from .labels import TEMPLATE_SETS, Prompts, prompts_for
-from .predictor import Answer, Predictor, check_texts, unit_length
+from .labels import TEMPLATE_SETS, prompts_for
+from .predictor import Predictor, check_texts
 from .preprocess import open_picture
+from .zero_shot import Answer, unit_length
 
-_SUFFIXES = set(".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .webp .tif .tiff .ppm .pgm .ico .tga .jp2 .avif".split())
+_SUFFIXES = set(
+    ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .webp .tif .tiff .ppm .pgm .ico .tga .jp2 .avif".split()
+)
 
 
 PredictorMaker = Callable[[str | None, bool], Predictor]
@@ -123,13 +126,17 @@ def _classify(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list
 def _embed(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list[str]]:
     texts = check_texts(args.input_text) if args.input_text else []
     if args.labels or args.labels_file or args.templates:
-        raise RequestError("--labels and --templates go with --task classify; texts to embed go with --input_text")
+        raise RequestError(
+            "--labels and --templates go with --task classify; texts to embed go with --input_text"
+        )
     paths = _input_paths(args.input_path) if args.input_path or not texts else []
     results: list[dict[str, Any]] = []
     errors = []
     if texts:
         vectors = unit_length(predictor.text_features(texts, args.batch_size, args.use_gpu))
-        results += [{"text": text, "embedding": vector.tolist()} for text, vector in zip(texts, vectors, strict=True)]
+        results += [
+            {"text": text, "embedding": vector.tolist()} for text, vector in zip(texts, vectors, strict=True)
+        ]
     for path, feature in _features(predictor, paths, args):
         if isinstance(feature, ImageError):
             errors.append({"path": str(path), "error": str(feature)})
@@ -163,7 +170,9 @@ def _input_paths(given: str | None) -> list[Path]:
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)
         if not found:
-            raise RequestError(f"--input_path {given}: the folder has no pictures ({' '.join(sorted(_SUFFIXES))})")
+            raise RequestError(
+                f"--input_path {given}: the folder has no pictures ({' '.join(sorted(_SUFFIXES))})"
+            )
         return found
     if path.exists():
         return [path]
@@ -183,7 +192,9 @@ def _labels(args: argparse.Namespace) -> list[str] | None:
     try:
         lines = Path(args.labels_file).expanduser().read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"--labels_file {args.labels_file}: cannot be read as UTF-8 text ({error})") from error
+        raise RequestError(
+            f"--labels_file {args.labels_file}: cannot be read as UTF-8 text ({error})"
+        ) from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise RequestError(f"--labels_file {args.labels_file}: has no labels, expected one per line")
@@ -225,4 +236,6 @@ def _visualize(path: Path, answer: Answer, folder: Path, number: int) -> None:
     try:
         save_answer(open_picture(path, str(path)), answer, path.name, target)
     except OSError as error:
-        raise RequestError(f"--output_dir {folder}: {target.name} cannot be written ({error.strerror})") from error
+        raise RequestError(
+            f"--output_dir {folder}: {target.name} cannot be written ({error.strerror})"
+        ) from error

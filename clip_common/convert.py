@@ -150,7 +150,7 @@ def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], Sta
         return _from_openai
     listed = ", ".join(names[:3]) or "none"
     raise WeightsError(
-        f"these are not the weights of a CLIP: no attention of a known layout among the tensors ({listed}, ...)"
+        f"these are not the weights of a CLIP: no attention of a known layout among {listed}, ..."
     )
 
 

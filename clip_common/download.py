@@ -1,4 +1,4 @@
-"""Downloads that end: resumed, with timeouts, checked by hash, whole, and once for several processes."""
+"""Downloads that end: resumed, with timeouts, checked by hash, whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import requests
-from filelock import FileLock
 from tqdm import tqdm
 
 from .cache import hash_stream, logger
@@ -35,33 +34,31 @@ def addresses(source: WeightsSource, mirror: str | None = None) -> list[str]:
 def download(urls: Sequence[str], target: Path, sha256: str) -> None:
     """Fetch a file to `target`; an earlier part is resumed, and only whole, right bytes get the name.
 
+    Two processes must not fetch the same target at once; see `weights.fetch`.
+
     Raises:
         WeightsError: the file cannot be had, or is not the one asked for.
         OSError: the folder cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    with FileLock(target.with_name(target.name + ".lock")):
-        if target.exists():  # another process was quicker
-            return
-        for attempt in range(_ATTEMPTS):
-            try:
-                _fetch_any(urls, part)
-                break
-            except requests.RequestException as error:
-                if attempt == _ATTEMPTS - 1 or not _worth_another_try(error):
-                    raise WeightsError(f"cannot download {urls[0]}: {_reason(error)}") from error
-                logger.warning("download of %s interrupted (%s); resuming", target.name, _reason(error))
-                time.sleep(2**attempt)
-        with part.open("rb") as file:
-            found = hash_stream(file)
-        if found != sha256:
-            part.unlink()
-            raise WeightsError(
-                f"the file downloaded from {urls[0]} has sha256 {found}, expected {sha256}: "
-                "it was removed; try again, or another mirror"
-            )
-        part.replace(target)
+    for attempt in range(_ATTEMPTS):
+        try:
+            _fetch_any(urls, part)
+            break
+        except requests.RequestException as error:
+            if attempt == _ATTEMPTS - 1 or not _worth_another_try(error):
+                raise WeightsError(f"cannot download {urls[0]}: {_reason(error)}") from error
+            logger.warning("download of %s interrupted (%s); resuming", target.name, _reason(error))
+            time.sleep(2**attempt)
+    with part.open("rb") as file:
+        found = hash_stream(file)
+    if found != sha256:
+        part.unlink()
+        raise WeightsError(
+            f"the file downloaded from {urls[0]} has sha256 {found}, expected {sha256}: "
+            "it was removed; try again, or another mirror"
+        )
+    part.replace(target)
 
 
 def _fetch_any(urls: Sequence[str], part: Path) -> None:

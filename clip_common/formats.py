@@ -7,7 +7,6 @@ memory-mapped file where the format allows it.
 
 from __future__ import annotations
 
-import json
 import mmap
 import re
 import struct
@@ -75,13 +74,6 @@ def write_safetensors(state: State, path: Path, metadata: dict[str, str]) -> Non
     save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, path, metadata)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The record inside a safetensors file, empty where it has none."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        return json.loads(file.read(length)).get("__metadata__", {})
-
-
 # --- torch -------------------------------------------------------------------------------------------
 
 
@@ -91,7 +83,9 @@ class _TorchArchive:
     def __init__(self, path: Path, mapped: mmap.mmap) -> None:
         self.mapped = mapped
         self.zip = zipfile.ZipFile(path)
-        pickles = [name for name in self.zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+        pickles = [
+            name for name in self.zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")
+        ]
         if len(pickles) != 1:
             raise WeightsError(f"a zip file, but not one that torch wrote: expected {_SUPPORTED}")
         self.folder = pickles[0].split("/")[0]

@@ -13,9 +13,10 @@ from paddlehub.module.module import RunModule
 from . import command, export
 from .config import pretrained
 from .model import CLIP
-from .predictor import Answer, Predictor
+from .predictor import Predictor
 from .preprocess import Picture
 from .request import Body
+from .zero_shot import Answer
 
 
 class ClipModule(RunModule, paddle.nn.Layer):
@@ -36,7 +37,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
     @property
     def model(self) -> CLIP:
         """The model itself, a `paddle.nn.Layer`; loads it if that has not happened."""
-        return self.predictor.load().model
+        return self.predictor.load().engine.model
 
     def classify(
         self,
@@ -82,7 +83,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         return command.run(self.name, self._predictor_with, argvs)
 
     def _predictor_with(self, weights: str | None, exif_rotation: bool) -> Predictor:
-        """PaddleHub makes the module before it looks at the arguments, so what concerns loading comes late."""
+        """PaddleHub makes the module before it reads the arguments, so what concerns loading comes late."""
         if weights is None and not exif_rotation:
             return self.predictor
         return Predictor(self.predictor.record, weights, self.predictor.module_dir, exif_rotation)

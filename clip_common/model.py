@@ -28,8 +28,10 @@ class CLIP(nn.Layer):
         super().__init__()
         self.config = config
         text = config.text
-        tower = VisionTransformer if isinstance(config.vision, ViTConfig) else ModifiedResNet
-        self.visual = tower(config.vision, config.image_resolution, config.embed_dim)
+        if isinstance(config.vision, ViTConfig):
+            self.visual = VisionTransformer(config.vision, config.image_resolution, config.embed_dim)
+        else:
+            self.visual = ModifiedResNet(config.vision, config.image_resolution, config.embed_dim)
         self.token_embedding = nn.Embedding(text.vocab_size, text.width)
         self.positional_embedding = self.create_parameter([text.context_length, text.width])
         self.transformer = Transformer(text.width, text.layers, text.heads)

@@ -5,30 +5,32 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
-from .cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune
 from .config import Pretrained
 from .engine import Engine
-from .errors import ClipError, ImageError, LabelError, RequestError
+from .errors import ImageError, RequestError
 from .labels import Prompts, prompts_for
 from .preprocess import Picture, Preprocess, open_picture
 from .tokenizer import tokenize
-from .weights import Weights, find, load_model
+from .weights import find, load_model
+from .zero_shot import Answer, LabelVectors, rank, unit_length
 
-_LABEL_SETS_IN_MEMORY = 32
-_LABEL_SETS_ON_DISK = 256
-_VECTORS_VERSION = "1"  # of the way vectors are computed; part of their key on disk
-
-Answer = list[dict[str, str | float]]
 NamedPicture = tuple[str, Picture | str | Path]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a predictor holds once its weights are there."""
+
+    engine: Engine
+    label_vectors: LabelVectors
+    logit_scale: float
 
 
 class Predictor:
@@ -53,17 +55,17 @@ class Predictor:
         self.module_dir = module_dir
         self._chosen_weights = weights
         self._lock = Lock()
-        self._engine: Engine | None = None
-        self._weights: Weights | None = None
-        self._label_vectors: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._loaded: Loaded | None = None
 
-    def load(self) -> Engine:
+    def load(self) -> Loaded:
         """Find and load the weights, once."""
         with self._lock:
-            if self._engine is None:
-                self._weights = find(self.record, self._chosen_weights, self.module_dir)
-                self._engine = Engine(load_model(self.record, self._weights))
-            return self._engine
+            if self._loaded is None:
+                weights = find(self.record, self._chosen_weights, self.module_dir)
+                model = load_model(self.record, weights)
+                vectors = LabelVectors(weights.sha256, self.record.config.embed_dim, self.text_features)
+                self._loaded = Loaded(Engine(model), vectors, float(np.exp(model.logit_scale.numpy())))
+            return self._loaded
 
     # --- the two public calls -------------------------------------------------------------------------
 
@@ -192,58 +194,19 @@ class Predictor:
     def _engine_for(self, batch_size: int, use_gpu: bool) -> Engine:
         if not _is_count(batch_size):
             raise RequestError(f"batch_size is {batch_size!r}, expected a whole number from 1")
-        engine = self.load()
+        engine = self.load().engine
         engine.use(bool(use_gpu))
         return engine
 
     # --- labels ---------------------------------------------------------------------------------------
 
+    def label_vectors(self, prompts: Prompts) -> np.ndarray:
+        """One vector per label, float32 [labels, d] of unit length; see `LabelVectors`."""
+        return self.load().label_vectors.of(prompts)
+
     def rank(self, feature: np.ndarray, prompts: Prompts, top_k: int) -> Answer:
         """A picture's best labels, from its feature [d]."""
-        vectors = self.label_vectors(prompts)
-        scale = float(np.exp(self.load().model.logit_scale.numpy()))
-        logits = scale * (vectors @ unit_length(feature)).astype(np.float64)  # [labels]
-        scores = np.exp(logits - logits.max())
-        scores /= scores.sum()
-        best = np.argsort(-scores, kind="stable")[:top_k]
-        return [{"label": prompts.labels[i], "score": float(scores[i])} for i in best]
-
-    def label_vectors(self, prompts: Prompts) -> np.ndarray:
-        """One vector per label, float32 [labels, d] of unit length, kept in memory and on disk.
-
-        With several templates it is the mean of their unit vectors, brought to unit length again, as in
-        the paper's zero-shot classifier.
-        """
-        self.load()
-        assert self._weights is not None
-        key = digest_of(json.dumps([_VECTORS_VERSION, self._weights.sha256, asdict(prompts)]))
-        with self._lock:
-            if key in self._label_vectors:
-                self._label_vectors.move_to_end(key)
-                return self._label_vectors[key]
-        shape = (len(prompts.labels), self.record.config.embed_dim)
-        vectors = _read_vectors(key, shape)
-        if vectors is None:
-            vectors = self._compute_label_vectors(prompts)
-            _write_vectors(key, vectors)
-        with self._lock:
-            self._label_vectors[key] = vectors
-            while len(self._label_vectors) > _LABEL_SETS_IN_MEMORY:
-                self._label_vectors.popitem(last=False)
-        return vectors
-
-    def _compute_label_vectors(self, prompts: Prompts) -> np.ndarray:
-        try:
-            features = self.text_features(prompts.texts())
-        except LabelError as error:
-            raise LabelError(f"a label in its template cannot be used: {error}") from error
-        features = unit_length(features).reshape(len(prompts.labels), len(prompts.templates), -1)
-        return unit_length(features.mean(axis=1))
-
-
-def unit_length(features: np.ndarray) -> np.ndarray:
-    """Vectors [..., d] scaled to length 1."""
-    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+        return rank(feature, self.label_vectors(prompts), self.load().logit_scale, prompts.labels, top_k)
 
 
 def named_pictures(
@@ -282,38 +245,11 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
 
 
-def _encode_readable(
-    engine: Engine, batch: list[np.ndarray | ImageError]
-) -> list[np.ndarray | ImageError]:
+def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:
     """Run the pictures of a batch that could be read; errors keep their places."""
     pixels = [item for item in batch if isinstance(item, np.ndarray)]
     features = iter(engine.encode_image(np.stack(pixels)) if pixels else ())
     return [next(features) if isinstance(item, np.ndarray) else item for item in batch]
-
-
-def _vectors_file(key: str) -> Path:
-    return cache_dir() / "labels" / f"{key}.npy"
-
-
-def _read_vectors(key: str, shape: tuple[int, int]) -> np.ndarray | None:
-    """Label vectors kept on disk; None where there are none, or not of this shape, or damaged."""
-    file = _vectors_file(key)
-    try:
-        vectors = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    usable = vectors.shape == shape and vectors.dtype == np.float32 and np.isfinite(vectors).all()
-    return vectors if usable else None
-
-
-def _write_vectors(key: str, vectors: np.ndarray) -> None:
-    file = _vectors_file(key)
-    with costs_only_speed("a set of label vectors"):
-        with atomic_file(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, vectors, allow_pickle=False)
-        prune(file.parent, _LABEL_SETS_ON_DISK)
-
-

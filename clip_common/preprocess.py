@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .config import ClipConfig, Preprocessing
+from .config import Preprocessing
 from .errors import ImageError
 from .resample import resize_and_crop
 
@@ -42,11 +42,6 @@ class Preprocess:
     settings: Preprocessing
     exif_rotation: bool = False
 
-    @classmethod
-    def of(cls, config: ClipConfig, settings: Preprocessing) -> Preprocess:
-        """The preprocessing of an architecture with a module's settings."""
-        return cls(config.image_resolution, settings)
-
     def __call__(self, image: Image.Image) -> np.ndarray:
         """A decoded picture to normalised pixels, float32 [3, R, R]."""
         return normalize(self.crop(image), self.settings)
@@ -54,7 +49,7 @@ class Preprocess:
     def crop(self, image: Image.Image) -> np.ndarray:
         """A decoded picture to the square that the model sees, RGB uint8 [R, R, 3]."""
         if self.exif_rotation:
-            image = ImageOps.exif_transpose(image)
+            image = ImageOps.exif_transpose(image) or image
         image = _to_8_bit(image)
         background = self.settings.background
         if background and image.has_transparency_data:
@@ -68,7 +63,7 @@ class Preprocess:
 
 def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
     """RGB uint8 [..., R, R, 3] to float32 [..., 3, R, R]: to 0..1, less the mean, over the deviation."""
-    mean, std = np.float32(settings.mean), np.float32(settings.std)
+    mean, std = np.array(settings.mean, np.float32), np.array(settings.std, np.float32)
     scaled = (rgb.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))  # ... H W C -> ... C H W
 

@@ -52,22 +52,32 @@ class Body(BaseModel):
             ClipError: what the body asks for cannot be done; the message names the field.
         """
         task = self.task or ("embed" if self.texts is not None else "classify")
-        run = {"batch_size": self.batch_size, "use_gpu": self.use_gpu}
         if task == "classify":
             self._refuse("classify", "texts")
             return predictor.classify(
-                images=self._pictures(), labels=self.labels, templates=self.templates, top_k=self.top_k, **run
+                images=self._pictures(),
+                labels=self.labels,
+                templates=self.templates,
+                batch_size=self.batch_size,
+                use_gpu=self.use_gpu,
+                top_k=self.top_k,
             )
-        self._refuse("embed", "labels", "templates", "top_k")
+        self._refuse("embed", "labels", "templates")
         vectors = predictor.embed(
-            images=self._pictures(), texts=self.texts, normalize=self.normalize, **run
+            images=self._pictures(),
+            texts=self.texts,
+            batch_size=self.batch_size,
+            use_gpu=self.use_gpu,
+            normalize=self.normalize,
         )
         return {kind: _as_list(array) for kind, array in vectors.items()}
 
     def _refuse(self, task: str, *fields: str) -> None:
-        given = [field for field in fields if field in self.model_fields_set and getattr(self, field) is not None]
+        given = [field for field in fields if getattr(self, field) is not None]
         if given:
-            raise RequestError(f"field '{given[0]}' does not go with the task {task!r}: leave one of them out")
+            raise RequestError(
+                f"field '{given[0]}' does not go with the task {task!r}: leave one of them out"
+            )
 
     def _pictures(self) -> list[bytes] | None:
         if self.images is None:

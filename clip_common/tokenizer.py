@@ -10,6 +10,7 @@ import gzip
 import html
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import ftfy
@@ -32,7 +33,11 @@ _SPACES = regex.compile(r"\s+")
 
 def _byte_symbols() -> dict[int, str]:
     """A printable symbol for each byte: itself where it is printable, else one from 256 upward."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
@@ -65,8 +70,7 @@ class Tokenizer:
         parts = [self._byte_symbols[byte] for byte in word.encode("utf-8")]
         parts[-1] += _END_OF_WORD
         while len(parts) > 1:
-            pairs = zip(parts, parts[1:], strict=False)
-            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
             if best not in self._ranks:
                 break
             parts = _join(parts, best)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import mmap
 import pickle
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -151,20 +151,22 @@ _CALLABLES: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "_reconstruct"): _new_array,
     **{("torch", name): dtype for name, dtype in _TORCH_STORAGES.items()},
 }
-_OPCODES = (
-    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
-    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS "
-    "BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID"
-).split()
+_OPCODES = [
+    getattr(pickle, name)[0]
+    for name in (
+        "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
+        "BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
+        "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS "
+        "BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD BINPERSID"
+    ).split()
+]
 
 
 class _Unpickler(pickle._Unpickler):
     """Python's pickle machine with the opcodes above, and stand-ins for what it would import."""
 
-    dispatch: Mapping[int, Any] = {
-        code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, op)[0] for op in _OPCODES)
-    }
+    stack: list[Any]  # the machine's, not in its published types
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: Readable, storages: StorageReader | None) -> None:
         super().__init__(file)
@@ -213,8 +215,8 @@ class _Unpickler(pickle._Unpickler):
             raise WeightsError("this pickle fills something other than a dictionary by name")
         self.stack[-1][key] = value
 
-    dispatch = {
-        **dispatch,
+    dispatch: ClassVar[dict[int, Callable]] = {
+        **{code: pickle._Unpickler.dispatch[code] for code in _OPCODES},
         pickle.NEWOBJ[0]: load_new,
         pickle.REDUCE[0]: load_new,
         pickle.BUILD[0]: load_state,

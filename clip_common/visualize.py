@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .predictor import Answer
+from .zero_shot import Answer
 
 # For labels that are not Latin; matplotlib takes the first of these that is installed.
 _FONTS = [

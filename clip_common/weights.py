@@ -6,18 +6,22 @@ is safetensors in OpenAI's names with each tensor in its source's type, and a re
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import paddle
+from filelock import FileLock
 
 from . import download
 from .cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
-from .config import Pretrained, WeightsSource
-from .convert import State, require_match, to_openai
+from .config import PRETRAINED, Pretrained, WeightsSource
+from .convert import State, to_openai
 from .errors import WeightsError
-from .formats import read_metadata, read_state, write_safetensors
+from .formats import read_state, write_safetensors
 from .model import CLIP
 
 
@@ -57,7 +61,7 @@ def find_local(
         path = folder / f"{record.name}.safetensors"
         if path.is_file():
             return Weights(path, sha256_of(path))
-    return _stored(record) or _official_file(record.weights, store_dir())
+    return _stored(record, store_dir()) or _official_file(record.weights, store_dir())
 
 
 def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
@@ -69,9 +73,9 @@ def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
     return [*own, around, around / "modules" / record.name, hub_home / "modules" / record.name]
 
 
-def _stored(record: Pretrained) -> Weights | None:
-    """The converted weights in the cache, if they are as they were written."""
-    path = store_dir() / f"{record.name}.safetensors"
+def _stored(record: Pretrained, folder: Path) -> Weights | None:
+    """The converted weights in a folder, if they are as they were written."""
+    path = folder / f"{record.name}.safetensors"
     note = _note(path)
     if not (path.is_file() and note.is_file()):
         return None
@@ -100,28 +104,46 @@ def _official_file(source: WeightsSource, folder: Path) -> Weights | None:
 def fetch(record: Pretrained, mirror: str | None = None) -> Weights:
     """Download a module's published weights, verify them, and store them as safetensors.
 
+    Where the cache cannot be written they go to a temporary folder, for this process alone.
+
     Raises:
         WeightsError: they cannot be had; the message says which file to put where.
     """
-    source = record.weights
-    target = store_dir() / source.file
+    urls = download.addresses(record.weights, mirror)
     try:
-        urls = download.addresses(source, mirror)
         if not urls:
-            raise WeightsError(f"{record.name}'s weights travel with the module and are published nowhere else")
-        download.download(urls, target, source.sha256)
-        stored = store(target, record)
+            raise WeightsError(
+                f"{record.name}'s weights travel with its module and are published nowhere else"
+            )
+        with costs_only_speed(f"{record.weights.file}"):
+            return _fetch_into(store_dir(), record, urls)
+        temporary = Path(tempfile.mkdtemp(prefix="clip_hub_"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return _fetch_into(temporary, record, urls)
     except WeightsError as error:
-        raise WeightsError(f"{error}. {_by_hand(record)}") from error
+        raise WeightsError(f"{error}. {by_hand(record)}") from error
     except OSError as error:
-        raise WeightsError(
-            f"cannot store {source.file} in {store_dir()} ({error.strerror or error}). {_by_hand(record)}"
-        ) from error
-    target.unlink(missing_ok=True)
-    return stored
+        raise WeightsError(f"cannot store {record.weights.file}: {error}. {by_hand(record)}") from error
 
 
-def _by_hand(record: Pretrained) -> str:
+def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> Weights:
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{record.name}.lock"):
+        if stored := _stored(record, folder):  # another process was quicker
+            return stored
+        official = folder / record.weights.file
+        download.download(urls, official, record.weights.sha256)
+        path = folder / f"{record.name}.safetensors"
+        convert(official, path)
+        sha256 = sha256_of(path)
+        with atomic_file(_note(path)) as temporary:
+            temporary.write_text(f"{sha256}  {path.name}\n", "utf-8")
+        official.unlink()
+        return Weights(path, sha256)
+
+
+def by_hand(record: Pretrained) -> str:
+    """What to do where weights cannot be downloaded: which file to put where."""
     source = record.weights
     return (
         f"{record.name} needs {source.file} (sha256 {source.sha256}): put that file into {store_dir()}, "
@@ -129,17 +151,7 @@ def _by_hand(record: Pretrained) -> str:
     )
 
 
-def store(official: Path, record: Pretrained) -> Weights:
-    """Convert a module's published file into the cache."""
-    path = store_dir() / f"{record.name}.safetensors"
-    convert(official, path, record)
-    sha256 = sha256_of(path)
-    with atomic_file(_note(path)) as temporary:
-        temporary.write_text(f"{sha256}  {path.name}\n", "utf-8")
-    return Weights(path, sha256)
-
-
-def convert(source: Path, target: Path, record: Pretrained | None = None) -> State:
+def convert(source: Path, target: Path) -> State:
     """Write any supported weights file as safetensors in OpenAI's names, with its record.
 
     Returns:
@@ -148,9 +160,13 @@ def convert(source: Path, target: Path, record: Pretrained | None = None) -> Sta
     Raises:
         WeightsError: the source cannot be read or is not of a known layout.
     """
+    if target.suffix != ".safetensors":
+        raise WeightsError(f"{target}: weights are written as .safetensors")
     state = _named(source)
-    metadata = {"format": "pt", "layout": "openai", "source": source.name, "source_sha256": sha256_of(source)}
-    if record:
+    sha256 = sha256_of(source)
+    metadata = {"format": "pt", "layout": "openai", "source": source.name, "source_sha256": sha256}
+    published = (record for record in PRETRAINED.values() if record.weights.sha256 == sha256)
+    for record in published:
         metadata |= {"module": record.name, "licence": record.weights.licence}
         metadata["image_mean"] = " ".join(map(str, record.preprocessing.mean))
         metadata["image_std"] = " ".join(map(str, record.preprocessing.std))

@@ -18,7 +18,9 @@ def hub_modules() -> Path:
 def is_current(module: Path) -> bool:
     """Whether a module is installed as it is in the tree."""
     installed = hub_modules() / module.name
-    files = [file.relative_to(module) for file in module.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    files = [
+        file.relative_to(module) for file in module.rglob("*") if file.is_file() and file.suffix != ".pyc"
+    ]
     _, different, missing = filecmp.cmpfiles(module, installed, [str(file) for file in files], shallow=False)
     return not different and not missing
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def run_reference(config: ClipConfig, state: dict[str, np.ndarray]) -> dict[str,
     seen: dict[str, np.ndarray] = {}
 
     def keep(stage: stages.Stage) -> Callable:
-        def hook(_module: object, _inputs: object, output: "torch.Tensor") -> None:
+        def hook(_module: object, _inputs: object, output: Any) -> None:
             value = output.numpy()
             # OpenAI's transformers run in the order LND, ours in NLD.
             seen[stage.name] = value.swapaxes(0, 1) if stage.sequence_first else value

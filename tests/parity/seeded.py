@@ -29,8 +29,9 @@ def pixels(config: ClipConfig, count: int = 4) -> np.ndarray:
     """Normalised pictures, float32 [count, 3, R, R]: coarse shapes with noise on them."""
     random = np.random.RandomState(7)
     size = config.image_resolution
-    coarse = random.standard_normal((count, 3, 7, 7)).repeat(math.ceil(size / 7), 2).repeat(math.ceil(size / 7), 3)
-    return (coarse[:, :, :size, :size] + 0.5 * random.standard_normal((count, 3, size, size))).astype("float32")
+    block = math.ceil(size / 7)
+    coarse = random.standard_normal((count, 3, 7, 7)).repeat(block, 2).repeat(block, 3)[:, :, :size, :size]
+    return (coarse + 0.5 * random.standard_normal((count, 3, size, size))).astype("float32")
 
 
 def _values(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
@@ -107,7 +108,9 @@ def _vit(vision: ViTConfig, resolution: int, embed_dim: int) -> Iterator[Tensor]
 
 
 def _conv_bn(prefix: str, number: int | str, outputs: int, inputs: int, kernel: int) -> Iterator[Tensor]:
-    conv, norm = (f"conv{number}", f"bn{number}") if isinstance(number, int) else ("downsample.0", "downsample.1")
+    conv, norm = f"conv{number}", f"bn{number}"
+    if number == "downsample":
+        conv, norm = "downsample.0", "downsample.1"
     yield f"{prefix}.{conv}.weight", (outputs, inputs, kernel, kernel), str((2 / inputs / kernel**2) ** 0.5)
     yield from _norm(f"{prefix}.{norm}", outputs)
     yield f"{prefix}.{norm}.running_mean", (outputs,), "bias"

@@ -1,0 +1,42 @@
+# `make demo` and `make test` set everything up first. Nothing is written outside this folder but
+# PaddleHub's home (HUB_HOME) and the cache (CLIP_HUB_CACHE).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
+BIN := .venv/bin
+SETUP_LOG := .venv/setup.log
+DEMO_LABELS := a diagram,a dog,a cat
+
+.PHONY: setup demo test parity lint clean
+
+setup: .venv/.installed
+	@$(BIN)/python scripts/install_modules.py >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); exit 1; }
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 13) or sys.exit( \
+		f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")'
+	@echo "Setting up .venv with PaddlePaddle and PaddleHub (1.8 GB, a few minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' >$(SETUP_LOG) 2>&1 \
+		|| { tail -n 20 $(SETUP_LOG); exit 1; }
+	@touch $@
+
+demo: setup
+	@echo "hub run clip_mini --input_path examples/diagram.png --labels \"$(DEMO_LABELS)\""
+	@$(BIN)/hub run clip_mini --input_path examples/diagram.png --labels "$(DEMO_LABELS)" 2>>$(SETUP_LOG)
+	@echo
+	@echo "hub run clip_mini --input_path 'examples/[!p]*.png' --top_k 3"
+	@$(BIN)/hub run clip_mini --input_path 'examples/[!p]*.png' --top_k 3 2>>$(SETUP_LOG)
+
+test: setup
+	@$(BIN)/pytest
+
+parity: setup
+	@$(BIN)/python -m tests.parity.report
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info

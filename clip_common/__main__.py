@@ -1,0 +1,7 @@
+"""`python -m clip_common`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

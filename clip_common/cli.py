@@ -1,0 +1,110 @@
+"""`python -m clip_common weights ...`: list, fetch, convert, verify and find the modules' weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import weights
+from .config import PRETRAINED, Pretrained, pretrained
+from .convert import identify
+from .errors import ClipError
+from .verify import verify
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except (ClipError, OSError) as error:
+        print(f"python -m clip_common: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m clip_common", description="Tools of the CLIP modules.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    tools = commands.add_parser("weights", help="list, fetch, convert, verify, where")
+    actions = tools.add_subparsers(required=True, metavar="ACTION")
+
+    action = actions.add_parser("list", help="the modules, and where their weights are")
+    action.set_defaults(run=_list)
+
+    action = actions.add_parser("fetch", help="download a module's weights into the cache")
+    action.add_argument("module", type=_record, metavar="NAME")
+    action.add_argument("--mirror", help="an address in place of OpenAI's (also CLIP_HUB_MIRROR)")
+    action.set_defaults(run=_fetch)
+
+    action = actions.add_parser("convert", help="write any supported file as safetensors")
+    action.add_argument("source", type=Path, metavar="SRC")
+    action.add_argument("target", type=Path, metavar="DST")
+    action.set_defaults(run=_convert)
+
+    action = actions.add_parser("verify", help="load a file strictly and compare with known values")
+    action.add_argument("module", type=_record, metavar="NAME")
+    action.add_argument("file", nargs="?", metavar="FILE", help="default: the module's own weights")
+    action.add_argument("--image", type=Path, help="CLIP.png of openai/CLIP, to check the image tower too")
+    action.set_defaults(run=_verify)
+
+    action = actions.add_parser("where", help="print the file a module would load")
+    action.add_argument("module", type=_record, metavar="NAME")
+    action.set_defaults(run=_where)
+    return parser
+
+
+def _record(name: str) -> Pretrained:
+    try:
+        return pretrained(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _list(_args: argparse.Namespace) -> int:
+    for record in PRETRAINED.values():
+        source = record.weights
+        print(f"{record.name:<14}{record.config.name:<10}{_place(record)}")
+        print(f"{'':<24}{source.file}  sha256 {source.sha256}  {source.licence}")
+    return 0
+
+
+def _place(record: Pretrained) -> str:
+    try:
+        found = weights.find_local(record)
+    except ClipError as error:
+        return str(error)
+    return str(found.path) if found else "not on this machine"
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    found = None if args.mirror else weights.find_local(args.module)
+    print((found or weights.fetch(args.module, args.mirror)).path)
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    state = weights.convert(args.source, args.target)
+    architecture = identify(state) or "an architecture that no module has"
+    print(f"{args.target}: {len(state)} tensors of {architecture}, {args.target.stat().st_size:,} bytes")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    found = weights.find_local(args.module, args.file)
+    if found is None:
+        raise weights.WeightsError(weights.by_hand(args.module))
+    checks = verify(args.module, found, args.image)
+    print(found.path)
+    for check in checks:
+        verdict = {True: "ok", False: "DIFFERS", None: "-"}[check.passed]
+        print(f"  {verdict:<8}{check.what}: {check.found} (expected: {check.expected})")
+    return 1 if any(check.passed is False for check in checks) else 0
+
+
+def _where(args: argparse.Namespace) -> int:
+    found = weights.find_local(args.module)
+    if found is None:
+        raise weights.WeightsError(weights.by_hand(args.module))
+    print(found.path)
+    return 0

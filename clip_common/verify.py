@@ -1,0 +1,92 @@
+"""Telling whether a weights file is the real one: its hash, and the features it gives for known inputs.
+
+The golden values are the seed port's (ranchlai/clip.paddle, `test.py`), from OpenAI's weights in fp16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .config import Golden, Pretrained
+from .engine import Engine
+from .preprocess import Preprocess, open_picture
+from .tokenizer import tokenize
+from .weights import Weights, load_model
+from .zero_shot import rank, unit_length
+
+TEXTS = ["a diagram", "a dog", "a cat"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: what, found, expected, and whether they agree (None: nothing to compare with)."""
+
+    what: str
+    found: str
+    expected: str
+    passed: bool | None
+
+
+def verify(record: Pretrained, weights: Weights, image: Path | None = None) -> list[Check]:
+    """Load a module's weights strictly and compare what they give with what OpenAI's give.
+
+    Args:
+        record: the module.
+        weights: the file.
+        image: `CLIP.png` of openai/CLIP, for the image tower.
+
+    Raises:
+        WeightsError: the weights cannot be loaded.
+        ImageError: the picture cannot be read.
+    """
+    checks = [_hash_check(record, weights)]
+    engine = Engine(load_model(record, weights))
+    text = engine.encode_text(tokenize(TEXTS), len(TEXTS))
+    golden = record.golden
+    mean = float(np.mean(text**2))
+    what = f"mean squared text feature of {TEXTS}"
+    if golden is None:
+        checks.append(Check(what, f"{mean:.6f}", "none published", None))
+    else:
+        low, high = golden.text
+        fits = low - golden.tolerance <= mean <= high + golden.tolerance
+        checks.append(Check(what, f"{mean:.6f}", f"{low} to {high}, within {golden.tolerance}", fits))
+    if image is not None:
+        checks += _image_checks(record, engine, text, image)
+    return checks
+
+
+def _hash_check(record: Pretrained, weights: Weights) -> Check:
+    """Only the published file itself has the published hash; a converted one is told by its features."""
+    published = record.weights.sha256
+    is_published_form = weights.path.suffix == Path(record.weights.file).suffix
+    return Check(
+        "sha256", weights.sha256, published, weights.sha256 == published if is_published_form else None
+    )
+
+
+def _image_checks(record: Pretrained, engine: Engine, text: np.ndarray, image: Path) -> list[Check]:
+    preprocess = Preprocess(record.config.image_resolution, record.preprocessing)
+    feature = engine.encode_image(preprocess(open_picture(image, str(image)))[None])
+    mean = float(np.mean(feature**2))
+    scale = float(np.exp(engine.model.logit_scale.numpy()))
+    answer = rank(feature[0], unit_length(text), scale, TEXTS, len(TEXTS))
+    scores = [float(item["score"]) for text in TEXTS for item in answer if item["label"] == text]
+    golden = record.golden
+    return [
+        _near(f"mean squared feature of {image.name}", [mean], golden and [golden.image], golden),
+        _near(f"scores of {image.name} for {TEXTS}", scores, golden and golden.scores, golden),
+    ]
+
+
+def _near(what: str, found: list[float], expected: Sequence[float] | None, golden: Golden | None) -> Check:
+    shown = ", ".join(f"{value:.7f}" for value in found)
+    if golden is None or expected is None:
+        return Check(what, shown, "none published", None)
+    fits = all(abs(a - b) <= golden.tolerance for a, b in zip(found, expected, strict=True))
+    wanted = ", ".join(map(str, expected))
+    return Check(what, shown, f"{wanted} for CLIP.png, within {golden.tolerance}", fits)

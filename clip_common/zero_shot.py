@@ -1,0 +1,118 @@
+"""Zero-shot classification (paper section 3.1): label vectors, kept so that no label is encoded twice."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from .cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune
+from .errors import LabelError
+from .labels import Prompts
+
+Answer = list[dict[str, str | float]]
+
+_SETS_IN_MEMORY = 32
+_SETS_ON_DISK = 256
+_VERSION = "1"  # of the way vectors are computed; part of their key on disk
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Vectors [..., d] scaled to length 1."""
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def rank(
+    feature: np.ndarray, label_vectors: np.ndarray, logit_scale: float, labels: Sequence[str], top_k: int
+) -> Answer:
+    """The best labels of a picture: the softmax of its scaled cosines with all of them.
+
+    Args:
+        feature: the picture's, [d].
+        label_vectors: of unit length, [labels, d].
+        logit_scale: the factor itself, not its logarithm.
+        labels: their names.
+        top_k: how many to return.
+    """
+    logits = logit_scale * (label_vectors @ unit_length(feature)).astype(np.float64)  # [labels]
+    scores = np.exp(logits - logits.max())
+    scores /= scores.sum()
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    return [{"label": labels[i], "score": float(scores[i])} for i in best]
+
+
+class LabelVectors:
+    """The label vectors of one set of weights: in memory, on disk, or computed.
+
+    Args:
+        weights_sha256: the hash of the weights, part of the vectors' key.
+        embed_dim: length of a vector.
+        encode: texts to features, [n, d] not normalised.
+    """
+
+    def __init__(
+        self, weights_sha256: str, embed_dim: int, encode: Callable[[Sequence[str]], np.ndarray]
+    ) -> None:
+        self._weights_sha256 = weights_sha256
+        self._embed_dim = embed_dim
+        self._encode = encode
+        self._lock = Lock()
+        self._in_memory: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def of(self, prompts: Prompts) -> np.ndarray:
+        """One vector per label, float32 [labels, d] of unit length.
+
+        With several templates it is the mean of their unit vectors, brought to unit length again.
+
+        Raises:
+            LabelError: a label in its template is too long.
+        """
+        key = digest_of(json.dumps([_VERSION, self._weights_sha256, asdict(prompts)]))
+        with self._lock:
+            vectors = self._in_memory.get(key)
+        if vectors is None:
+            vectors = _read(key, (len(prompts.labels), self._embed_dim))
+        if vectors is None:
+            vectors = self._compute(prompts)
+            _write(key, vectors)
+        with self._lock:
+            self._in_memory[key] = vectors
+            self._in_memory.move_to_end(key)
+            if len(self._in_memory) > _SETS_IN_MEMORY:
+                self._in_memory.popitem(last=False)
+        return vectors
+
+    def _compute(self, prompts: Prompts) -> np.ndarray:
+        try:
+            features = self._encode(prompts.texts())  # [labels * templates, d]
+        except LabelError as error:
+            raise LabelError(f"a label in its template cannot be used: {error}") from error
+        features = unit_length(features).reshape(len(prompts.labels), len(prompts.templates), -1)
+        return unit_length(features.mean(axis=1))  # labels templates d -> labels d
+
+
+def _file(key: str) -> Path:
+    return cache_dir() / "labels" / f"{key}.npy"
+
+
+def _read(key: str, shape: tuple[int, int]) -> np.ndarray | None:
+    """Vectors kept on disk; None where there are none, or not of this shape, or damaged."""
+    try:
+        vectors = np.load(_file(key), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    usable = vectors.shape == shape and vectors.dtype == np.float32 and np.isfinite(vectors).all()
+    return vectors if usable else None
+
+
+def _write(key: str, vectors: np.ndarray) -> None:
+    file = _file(key)
+    with costs_only_speed("a set of label vectors"):
+        with atomic_file(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, vectors, allow_pickle=False)
+        prune(file.parent, _SETS_ON_DISK)
