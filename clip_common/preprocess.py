@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +114,16 @@ def _decode(file: Path | io.BytesIO, size: int) -> Image.Image:
         raise ImageError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged EXIF and the like; bombs are an error of Pillow's
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_readable_formats()) as image:
             image.load()
             return image.copy() if getattr(image, "is_animated", False) else image
+
+
+@cache
+def _readable_formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _from_bgr(array: np.ndarray, name: str) -> Image.Image:

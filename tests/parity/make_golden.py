@@ -16,7 +16,7 @@ import numpy as np
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
 from clip_common.tokenizer import tokenize
 from tests.parity import seeded, stages
-from tests.parity.reference import build_reference
+from tests.parity.reference import build_reference, reference_pixels
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -41,12 +41,26 @@ def run_reference(config: ClipConfig, state: dict[str, np.ndarray]) -> dict[str,
         return hook
 
     modules = dict(model.named_modules())
-    for stage in stages.of(config):
-        modules[stage.name].register_forward_hook(keep(stage))
+    hooks = [modules[stage.name].register_forward_hook(keep(stage)) for stage in stages.of(config)]
     with torch.no_grad():
         image = model.encode_image(torch.from_numpy(seeded.pixels(config))).numpy()
         text = model.encode_text(torch.from_numpy(tokenize(seeded.TEXTS))).numpy()
-    return {**seen, "image": image, "text": text}
+    for hook in hooks:
+        hook.remove()
+    return {**seen, "image": image, "text": text, **answer_for_picture(model, config)}
+
+
+def answer_for_picture(model: Any, config: ClipConfig) -> dict[str, np.ndarray]:
+    """What OpenAI's code says of a whole picture: its unit vector, and its scores for three labels."""
+    import torch
+
+    pixels = reference_pixels(seeded.picture(), config.image_resolution)
+    with torch.no_grad():
+        image, text = torch.from_numpy(pixels[None]), torch.from_numpy(tokenize(seeded.LABELS))
+        feature = model.encode_image(image)
+        logits, _ = model(image, text)
+    unit = feature / feature.norm(dim=1, keepdim=True)
+    return {"picture": unit[0].numpy(), "scores": logits.softmax(dim=-1)[0].numpy()}
 
 
 def main() -> None:

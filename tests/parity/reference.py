@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 def _file(name: str) -> ModuleType:
@@ -35,6 +36,22 @@ def build_reference(state: dict[str, np.ndarray]) -> Any:
 
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
     return _file("model").build_model(tensors).float()
+
+
+def reference_pixels(image: Image.Image, size: int) -> np.ndarray:
+    """What `clip._transform` gives for a picture, float32 [3, size, size], spelled out without torchvision."""
+    width, height = image.size
+    if width <= height:
+        width, height = size, int(size * height / width)
+    else:
+        width, height = int(size * width / height), size
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+    rgb = image.crop((left, top, left + size, top + size)).convert("RGB")
+    scaled = np.asarray(rgb).astype("float32") / np.float32(255)
+    mean = np.array([0.48145466, 0.4578275, 0.40821073], "float32")
+    std = np.array([0.26862954, 0.26130258, 0.27577711], "float32")
+    return ((scaled - mean) / std).transpose(2, 0, 1)
 
 
 def reference_tokenizer() -> Any:

@@ -12,10 +12,12 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 
 from clip_common.config import ClipConfig, ResNetConfig, ViTConfig
 
-TEXTS = ["a diagram", "a dog", "a cat", "a photo of a very small, rather surprised elephant!"]
+LABELS = ["a diagram", "a dog", "a cat"]
+TEXTS = [*LABELS, "a photo of a very small, rather surprised elephant!"]
 
 
 def state(config: ClipConfig) -> dict[str, np.ndarray]:
@@ -32,6 +34,18 @@ def pixels(config: ClipConfig, count: int = 4) -> np.ndarray:
     block = math.ceil(size / 7)
     coarse = random.standard_normal((count, 3, 7, 7)).repeat(block, 2).repeat(block, 3)[:, :, :size, :size]
     return (coarse + 0.5 * random.standard_normal((count, 3, size, size))).astype("float32")
+
+
+def picture() -> Image.Image:
+    """A photo-like picture, RGB 500 x 375: soft colours, a few hard edges, some grain."""
+    random = np.random.RandomState(11)
+    soft = Image.fromarray(random.randint(0, 256, (6, 8, 3)).astype("uint8")).resize(
+        (500, 375), Image.Resampling.BILINEAR
+    )
+    image = np.asarray(soft).astype("int16") + random.randint(-12, 13, (375, 500, 3))
+    image[60:200, 90:260] = (200, 40, 30)
+    image[240:330, 300:460] = (20, 60, 180)
+    return Image.fromarray(image.clip(0, 255).astype("uint8"))
 
 
 def _values(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:

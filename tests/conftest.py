@@ -1,0 +1,55 @@
+"""A PaddleHub home and a cache of the run's own, and what more than one test file uses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports PaddleHub, which reads its home when it is imported.
+_SCRATCH = tempfile.TemporaryDirectory(prefix="clip_hub_tests_")
+os.environ["HUB_HOME"] = str(Path(_SCRATCH.name) / "hub")
+os.environ["CLIP_HUB_CACHE"] = str(Path(_SCRATCH.name) / "cache")
+os.environ.pop("CLIP_HUB_MIRROR", None)
+
+import pytest
+
+from clip_common.config import ClipConfig
+from clip_common.formats import write_safetensors
+from tests.parity import seeded
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def hub_home() -> Path:
+    """A PaddleHub home with the tree's modules installed, as `make setup` does it."""
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "install_modules.py"],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    return Path(os.environ["HUB_HOME"])
+
+
+class Checkpoints:
+    """Seeded checkpoints as files, each written when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, config: ClipConfig) -> Path:
+        path = self._folder / f"{config.name.replace('/', '-')}.safetensors"
+        if not path.exists():
+            write_safetensors(seeded.state(config), path, {})
+        return path
+
+
+@pytest.fixture(scope="session")
+def checkpoints() -> Iterator[Checkpoints]:
+    with tempfile.TemporaryDirectory(prefix="clip_hub_checkpoints_") as folder:
+        yield Checkpoints(Path(folder))
