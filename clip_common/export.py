@@ -59,6 +59,13 @@ def export_onnx(model: CLIP, folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         for tower in save_inference_model(model, Path(temporary)):
             target = folder / f"{tower.name}.onnx"
-            paddle2onnx.export(f"{tower}.json", f"{tower}.pdiparams", str(target), opset_version=_ONNX_OPSET)
+            # The default optimiser installs packages with pip while it runs, and breaks protobuf with them.
+            paddle2onnx.export(
+                f"{tower}.json",
+                f"{tower}.pdiparams",
+                str(target),
+                opset_version=_ONNX_OPSET,
+                optimize_tool="None",
+            )
             written.append(target)
     return written

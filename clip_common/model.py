@@ -58,8 +58,8 @@ class CLIP(nn.Layer):
         x = self.transformer(x, self.causal_mask[:length, :length])
         # The end token has the highest id of the vocabulary. Taking its row by a one-hot product
         # rather than by indices keeps the exported graph plain.
-        end = F.one_hot(text.argmax(axis=-1), length).unsqueeze(1)  # N 1 L
-        x = paddle.matmul(end, x).squeeze(1)  # N L D -> N D
+        is_end = text.argmax(axis=-1, keepdim=True) == paddle.arange(length)  # N L
+        x = paddle.matmul(is_end.astype(x.dtype).unsqueeze(1), x).squeeze(1)  # N 1 L, N L D -> N D
         return paddle.matmul(self.ln_final(x), self.text_projection)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,16 +81,13 @@ def test_templates_may_be_repeated(mini: Predictor, folder: Path) -> None:
 
 def test_embed(mini: Predictor, folder: Path) -> None:
     output = run(
-        mini, "--task", "embed", "--input_path", str(folder), "--input_text", "a dog", "--input_text", "a cat",
+        mini, "--task", "embed", "--input_path", str(folder), "--input_text", "a dog",
+        "--input_text", "a cat",
         "--format", "json",
     )  # fmt: skip
     results = json.loads(output)["results"]
-    assert [result.get("text") or Path(result["path"]).name for result in results] == [
-        "a dog",
-        "a cat",
-        "a.png",
-        "b.JPG",
-    ]
+    names = [result.get("text") or Path(result["path"]).name for result in results]
+    assert names == ["a dog", "a cat", "a.png", "b.JPG"]
     for result in results:
         assert np.linalg.norm(result["embedding"]) == pytest.approx(1, abs=1e-5)
     table = run(mini, "--input_text", "a dog")
