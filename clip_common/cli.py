@@ -1,4 +1,4 @@
-"""`python -m clip_common weights ...`: list, fetch, convert, verify and find the modules' weights."""
+"""`python -m clip_common`: the modules' weights, and packing modules for machines without a network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from . import weights
 from .config import PRETRAINED, Pretrained, pretrained
 from .convert import identify
 from .errors import ClipError
+from .pack import pack
 from .verify import verify
 
 
@@ -51,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     action = actions.add_parser("where", help="print the file a module would load")
     action.add_argument("module", type=_record, metavar="NAME")
     action.set_defaults(run=_where)
+
+    action = commands.add_parser("pack", help="write a module as one archive for `hub install`")
+    action.add_argument("module", type=_record, metavar="NAME")
+    action.add_argument("--weights", type=Path, help="the file to carry; default: the module's own")
+    action.add_argument("--no_weights", action="store_true", help="leave weights out")
+    action.add_argument("--output", type=Path, default=Path("dist"), help="a folder; default: dist")
+    action.set_defaults(run=_pack)
     return parser
 
 
@@ -100,6 +108,12 @@ def _verify(args: argparse.Namespace) -> int:
         verdict = {True: "ok", False: "DIFFERS", None: "-"}[check.passed]
         print(f"  {verdict:<8}{check.what}: {check.found} (expected: {check.expected})")
     return 1 if any(check.passed is False for check in checks) else 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    archive = pack(args.module, args.output, args.weights, with_weights=not args.no_weights)
+    print(f"{archive}: {archive.stat().st_size:,} bytes")
+    return 0
 
 
 def _where(args: argparse.Namespace) -> int:

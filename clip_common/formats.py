@@ -7,6 +7,7 @@ memory-mapped file where the format allows it.
 
 from __future__ import annotations
 
+import json
 import mmap
 import re
 import struct
@@ -69,9 +70,13 @@ def _read_safetensors(path: Path, _mapped: mmap.mmap) -> State:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
 
-def write_safetensors(state: State, path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors with their record; each keeps its type."""
-    save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, path, metadata)
+def write_safetensors(state: State, path: Path, record: dict[str, str]) -> None:
+    """Write tensors, each in its type, with a record of what they are; same input, same bytes.
+
+    The record is one entry of the file's metadata: the library writes several in random order.
+    """
+    tensors = {name: np.asarray(value, order="C") for name, value in state.items()}
+    save_file(tensors, path, {"record": json.dumps(record, sort_keys=True)})
 
 
 # --- torch -------------------------------------------------------------------------------------------

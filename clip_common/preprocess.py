@@ -53,12 +53,13 @@ class Preprocess:
             image = ImageOps.exif_transpose(image) or image
         image = _to_8_bit(image)
         background = self.settings.background
-        if background and image.has_transparency_data:
-            image = resize_and_crop(image.convert("RGBA"), self.resolution)
-            canvas = Image.new("RGBA", image.size, (*background, 255))
-            image = Image.alpha_composite(canvas, image)
-        else:
+        if background is None:
             image = resize_and_crop(image, self.resolution)
+        else:
+            # A model of our own owes the reference nothing: Pillow resizes palettes by the nearest
+            # pixel, which breaks thin lines, so they too become colours first.
+            image = resize_and_crop(image.convert("RGBA"), self.resolution)
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
         return np.asarray(image.convert("RGB"))
 
 

@@ -7,10 +7,11 @@ is safetensors in OpenAI's names with each tensor in its source's type, and a re
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import paddle
@@ -164,14 +165,13 @@ def convert(source: Path, target: Path) -> State:
         raise WeightsError(f"{target}: weights are written as .safetensors")
     state = _named(source)
     sha256 = sha256_of(source)
-    metadata = {"format": "pt", "layout": "openai", "source": source.name, "source_sha256": sha256}
-    published = (record for record in PRETRAINED.values() if record.weights.sha256 == sha256)
-    for record in published:
-        metadata |= {"module": record.name, "licence": record.weights.licence}
-        metadata["image_mean"] = " ".join(map(str, record.preprocessing.mean))
-        metadata["image_std"] = " ".join(map(str, record.preprocessing.std))
+    note = {"layout": "openai", "source": source.name, "source_sha256": sha256}
+    for record in PRETRAINED.values():
+        if record.weights.sha256 == sha256:
+            note |= {"module": record.name, "licence": record.weights.licence}
+            note["preprocessing"] = json.dumps(asdict(record.preprocessing))
     with atomic_file(target) as temporary:
-        write_safetensors(state, temporary, metadata)
+        write_safetensors(state, temporary, note)
     return state
 
 

@@ -1,0 +1,112 @@
+"""One archive per module for machines without this repository and without a network.
+
+`hub install NAME-VERSION.tar.gz` unpacks it; the module then uses the `clip_common` inside its own folder,
+so archives that carry different versions live in one process. Same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .cache import atomic_file
+from .config import Pretrained
+from .errors import WeightsError
+from .weights import Weights, convert, find_local, load_model
+
+_PACKAGE = Path(__file__).resolve().parent
+_ROOT = _PACKAGE.parent
+_ABSOLUTE_IMPORT = re.compile(r"^(from|import) clip_common\b", re.MULTILINE)
+
+
+def pack(
+    record: Pretrained, folder: Path, weights: str | Path | None = None, with_weights: bool = True
+) -> Path:
+    """Write a module's archive.
+
+    Args:
+        record: the module.
+        folder: where to write.
+        weights: the file to carry; left out, the module's own if they are on this machine.
+        with_weights: False leaves weights out: the module then looks for them where it is installed.
+
+    Returns:
+        The archive, `NAME-VERSION.tar.gz`.
+
+    Raises:
+        WeightsError: the weights are not on this machine, or do not fit the module.
+        FileNotFoundError: this is not a source tree.
+    """
+    source = _ROOT / "modules" / record.name
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f"no {source}: packing needs this project's source tree, not only the package"
+        )
+    target = folder / f"{record.name}-{_version(source)}.tar.gz"
+    with tempfile.TemporaryDirectory() as temporary:
+        members = dict(_code(source, record.name))
+        if with_weights:
+            members[f"{record.name}/{record.name}.safetensors"] = _weights(record, weights, Path(temporary))
+        with atomic_file(target) as unfinished:
+            _write(members, unfinished)
+    return target
+
+
+def _version(source: Path) -> str:
+    match = re.search(r'^    version="([^"]+)"', (source / "module.py").read_text("utf-8"), re.MULTILINE)
+    assert match, f"{source}/module.py states no version"
+    return match[1]
+
+
+def _code(source: Path, top: str) -> Iterator[tuple[str, Path | bytes]]:
+    """Members of the archive by name: the module's files, the package inside it, and the licences."""
+    module = (source / "module.py").read_text("utf-8")
+    yield f"{top}/module.py", re.sub(r"^from clip_common\b", "from .clip_common", module, flags=re.M).encode()
+    for file in source.iterdir():
+        if file.is_file() and file.name != "module.py" and file.suffix != ".safetensors":
+            yield f"{top}/{file.name}", file
+    for file in _PACKAGE.rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            if file.suffix == ".py" and _ABSOLUTE_IMPORT.search(file.read_text("utf-8")):
+                raise AssertionError(
+                    f"{file} imports clip_common by its absolute name, and could not be packed"
+                )
+            yield f"{top}/clip_common/{file.relative_to(_PACKAGE)}", file
+    for name in ("LICENSE", "NOTICE"):
+        yield f"{top}/{name}", _ROOT / name
+
+
+def _weights(record: Pretrained, chosen: str | Path | None, temporary: Path) -> Path:
+    """The weights to carry as safetensors in OpenAI's names, after a strict load."""
+    found = find_local(record, chosen)
+    if found is None:
+        raise WeightsError(
+            f"the weights of {record.name} are not on this machine: name a file with --weights, "
+            "or leave them out with --no_weights"
+        )
+    path = temporary / f"{record.name}.safetensors"
+    convert(found.path, path)
+    load_model(record, Weights(path, found.sha256))
+    return path
+
+
+def _write(members: dict[str, Path | bytes], target: Path) -> None:
+    """A tar.gz whose bytes depend on nothing but names and contents."""
+    with (
+        target.open("wb") as file,
+        # Weights hardly compress; level 1 is what is worth waiting for.
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in sorted(members):
+            content = members[name]
+            entry = tarfile.TarInfo(name)
+            entry.mode = 0o644
+            entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
+            with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
+                archive.addfile(entry, stream)
