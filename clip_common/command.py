@@ -110,7 +110,9 @@ def _classify(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list
     paths = _input_paths(args.input_path)
     if args.visualization:
         _make_folder(args.output_dir)
-    predictor.label_vectors(prompts)  # so that bad labels end the run before the first picture
+    with tqdm(desc="labels", unit="label", delay=2, file=sys.stderr) as bar:
+        # Before the first picture, so that bad labels end the run there.
+        predictor.label_vectors(prompts, lambda done, total: _advance(bar, done, total))
     results, errors = [], []
     for path, feature in _features(predictor, paths, args):
         if isinstance(feature, ImageError):
@@ -157,6 +159,11 @@ def _features(
             for feature in batch:
                 yield next(waiting), feature
             bar.update(len(batch))
+
+
+def _advance(bar: tqdm, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
 
 
 # --- input -------------------------------------------------------------------------------------------

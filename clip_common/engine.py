@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import paddle
 
+from . import threads
 from .errors import RequestError
 from .model import CLIP
 from .tokenizer import lengths
@@ -21,6 +22,7 @@ class Engine:
     """Runs a CLIP's two towers on the processor or on a GPU, without gradients."""
 
     def __init__(self, model: CLIP) -> None:
+        threads.settle()
         self.model = model
         self._device = "cpu"
 

@@ -19,7 +19,7 @@ from .labels import Prompts, prompts_for
 from .preprocess import Picture, Preprocess, open_picture
 from .tokenizer import tokenize
 from .weights import find, load_model
-from .zero_shot import Answer, LabelVectors, rank, unit_length
+from .zero_shot import Answer, LabelVectors, Progress, rank, unit_length
 
 NamedPicture = tuple[str, Picture | str | Path]
 
@@ -200,9 +200,9 @@ class Predictor:
 
     # --- labels ---------------------------------------------------------------------------------------
 
-    def label_vectors(self, prompts: Prompts) -> np.ndarray:
-        """One vector per label, float32 [labels, d] of unit length; see `LabelVectors`."""
-        return self.load().label_vectors.of(prompts)
+    def label_vectors(self, prompts: Prompts, on_progress: Progress | None = None) -> np.ndarray:
+        """One vector per label, float32 [labels, d] of unit length; see `LabelVectors.of`."""
+        return self.load().label_vectors.of(prompts, on_progress)
 
     def rank(self, feature: np.ndarray, prompts: Prompts, top_k: int) -> Answer:
         """A picture's best labels, from its feature [d]."""

@@ -62,11 +62,10 @@ def verify(record: Pretrained, weights: Weights, image: Path | None = None) -> l
 
 def _hash_check(record: Pretrained, weights: Weights) -> Check:
     """Only the published file itself has the published hash; a converted one is told by its features."""
-    published = record.weights.sha256
-    is_published_form = weights.path.suffix == Path(record.weights.file).suffix
-    return Check(
-        "sha256", weights.sha256, published, weights.sha256 == published if is_published_form else None
-    )
+    published = record.weights
+    claims_to_be_it = weights.path.name == published.file
+    same = weights.sha256 == published.sha256
+    return Check("sha256", weights.sha256, published.sha256, same if same or claims_to_be_it else None)
 
 
 def _image_checks(record: Pretrained, engine: Engine, text: np.ndarray, image: Path) -> list[Check]:

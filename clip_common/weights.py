@@ -75,13 +75,13 @@ def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
 
 
 def _stored(record: Pretrained, folder: Path) -> Weights | None:
-    """The converted weights in a folder, if they are as they were written."""
+    """The converted weights in a folder; where `fetch` noted their hash, if they still have it."""
     path = folder / f"{record.name}.safetensors"
-    note = _note(path)
-    if not (path.is_file() and note.is_file()):
+    if not path.is_file():
         return None
     found = sha256_of(path)
-    if note.read_text("utf-8").split()[:1] != [found]:
+    note = _note(path)
+    if note.is_file() and note.read_text("utf-8").split()[:1] != [found]:
         logger.warning("%s is damaged and is not used", path)
         return None
     return Weights(path, found)

@@ -17,8 +17,11 @@ from .labels import Prompts
 
 Answer = list[dict[str, str | float]]
 
+Progress = Callable[[int, int], None]
+
 _SETS_IN_MEMORY = 32
 _SETS_ON_DISK = 256
+_TEXTS_AT_ONCE = 1024  # enough to batch texts of like length
 _VERSION = "1"  # of the way vectors are computed; part of their key on disk
 
 
@@ -64,10 +67,14 @@ class LabelVectors:
         self._lock = Lock()
         self._in_memory: OrderedDict[str, np.ndarray] = OrderedDict()
 
-    def of(self, prompts: Prompts) -> np.ndarray:
+    def of(self, prompts: Prompts, on_progress: Progress | None = None) -> np.ndarray:
         """One vector per label, float32 [labels, d] of unit length.
 
         With several templates it is the mean of their unit vectors, brought to unit length again.
+
+        Args:
+            prompts: labels and templates.
+            on_progress: called with the number of labels done and of all, if they must be computed.
 
         Raises:
             LabelError: a label in its template is too long.
@@ -78,7 +85,7 @@ class LabelVectors:
         if vectors is None:
             vectors = _read(key, (len(prompts.labels), self._embed_dim))
         if vectors is None:
-            vectors = self._compute(prompts)
+            vectors = self._compute(prompts, on_progress)
             _write(key, vectors)
         with self._lock:
             self._in_memory[key] = vectors
@@ -87,13 +94,23 @@ class LabelVectors:
                 self._in_memory.popitem(last=False)
         return vectors
 
-    def _compute(self, prompts: Prompts) -> np.ndarray:
-        try:
-            features = self._encode(prompts.texts())  # [labels * templates, d]
-        except LabelError as error:
-            raise LabelError(f"a label in its template cannot be used: {error}") from error
-        features = unit_length(features).reshape(len(prompts.labels), len(prompts.templates), -1)
-        return unit_length(features.mean(axis=1))  # labels templates d -> labels d
+    def _compute(self, prompts: Prompts, on_progress: Progress | None) -> np.ndarray:
+        labels, templates = prompts.labels, len(prompts.templates)
+        vectors = np.empty((len(labels), self._embed_dim), np.float32)
+        step = max(1, _TEXTS_AT_ONCE // templates)
+        for start in range(0, len(labels), step):
+            part = Prompts(labels[start : start + step], prompts.templates)
+            try:
+                features = unit_length(self._encode(part.texts()))  # [labels * templates, d]
+            except LabelError as error:
+                raise LabelError(f"a label in its template cannot be used: {error}") from error
+            features = features.reshape(len(part.labels), templates, -1)
+            vectors[start : start + step] = unit_length(
+                features.mean(axis=1)
+            )  # labels templates d -> labels d
+            if on_progress:
+                on_progress(start + len(part.labels), len(labels))
+        return vectors
 
 
 def _file(key: str) -> Path:

@@ -1,0 +1,43 @@
+"""The module through PaddleHub; needs its weights on this machine."""
+
+import unittest
+from pathlib import Path
+
+import numpy as np
+import paddlehub as hub
+
+from clip_common.config import pretrained
+from clip_common.weights import find_local
+
+NAME = "clip_vit_b32"
+PICTURE = Path(__file__).resolve().parents[2] / "examples" / "cat.png"
+TEXTS = ["a diagram", "a dog", "a cat"]
+
+
+@unittest.skipIf(find_local(pretrained(NAME)) is None, f"the weights of {NAME} are not on this machine")
+@unittest.skipUnless(PICTURE.exists(), "not in the source tree: no pictures")
+class TestHubModule(unittest.TestCase):
+    """`classify` and `embed`, and that they agree."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.module = hub.Module(name=NAME)
+
+    def test_embed(self) -> None:
+        vectors = self.module.embed(paths=[str(PICTURE)], texts=TEXTS)
+        self.assertEqual(vectors["images"].shape, (1, 512))
+        self.assertEqual(vectors["texts"].shape, (3, 512))
+        np.testing.assert_allclose(np.linalg.norm(vectors["texts"], axis=1), 1, rtol=1e-5)
+
+    def test_classify_is_the_softmax_of_the_cosines(self) -> None:
+        answer = self.module.classify(paths=[str(PICTURE)], labels=TEXTS)[0]
+        vectors = self.module.embed(paths=[str(PICTURE)], texts=TEXTS)
+        scale = np.exp(self.module.model.logit_scale.numpy())
+        scores = np.exp(scale * (vectors["images"] @ vectors["texts"].T)[0])
+        expected = dict(zip(TEXTS, scores / scores.sum(), strict=True))
+        for item in answer:
+            self.assertAlmostEqual(item["score"], float(expected[item["label"]]), places=4)
+
+
+if __name__ == "__main__":
+    unittest.main()
