@@ -112,16 +112,16 @@ def _classify(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list
         _make_folder(args.output_dir)
     with tqdm(desc="labels", unit="label", delay=2, file=sys.stderr) as bar:
         # Before the first picture, so that bad labels end the run there.
-        predictor.label_vectors(prompts, lambda done, total: _advance(bar, done, total))
+        vectors = predictor.label_vectors(prompts, args.use_gpu, lambda *done: _advance(bar, *done))
     results, errors = [], []
     for path, feature in _features(predictor, paths, args):
         if isinstance(feature, ImageError):
             errors.append({"path": str(path), "error": str(feature)})
             continue
-        answer = predictor.rank(feature, prompts, args.top_k)
+        answer = predictor.rank(feature, vectors, prompts.labels, args.top_k)
         results.append({"path": str(path), "labels": answer})
-        if args.visualization:
-            _visualize(path, answer, Path(args.output_dir), len(results))
+        if args.visualization and (error := _visualize(path, answer, Path(args.output_dir), len(results))):
+            errors.append({"path": str(path), "error": error})
     return _render(results, errors, args, _answer_table), [error["error"] for error in errors]
 
 
@@ -236,13 +236,13 @@ def _make_folder(folder: str) -> None:
         raise RequestError(f"--output_dir {folder}: cannot be made ({error.strerror})") from error
 
 
-def _visualize(path: Path, answer: Answer, folder: Path, number: int) -> None:
+def _visualize(path: Path, answer: Answer, folder: Path, number: int) -> str | None:
+    """Save a picture with its answer; returns what went wrong, since the other answers still count."""
     from .visualize import save_answer  # matplotlib takes a second to import
 
     target = folder / f"{number:04d}_{path.stem}.png"
     try:
         save_answer(open_picture(path, str(path)), answer, path.name, target)
-    except OSError as error:
-        raise RequestError(
-            f"--output_dir {folder}: {target.name} cannot be written ({error.strerror})"
-        ) from error
+    except (OSError, ImageError) as error:
+        return f"{path}: its picture {target} cannot be saved ({error})"
+    return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -63,8 +64,11 @@ class Predictor:
             if self._loaded is None:
                 weights = find(self.record, self._chosen_weights, self.module_dir)
                 model = load_model(self.record, weights)
-                vectors = LabelVectors(weights.sha256, self.record.config.embed_dim, self.text_features)
-                self._loaded = Loaded(Engine(model), vectors, float(np.exp(model.logit_scale.numpy())))
+                engine = Engine(model)
+                vectors = LabelVectors(
+                    weights.sha256, self.record.config.embed_dim, partial(self._encode_texts, engine)
+                )
+                self._loaded = Loaded(engine, vectors, float(np.exp(model.logit_scale.numpy())))
             return self._loaded
 
     # --- the two public calls -------------------------------------------------------------------------
@@ -108,8 +112,9 @@ class Predictor:
         if not _is_count(top_k):
             raise RequestError(f"top_k is {top_k!r}, expected a whole number from 1")
         prompts = prompts_for(self.record, labels, templates)
+        vectors = self.label_vectors(prompts, use_gpu)
         features = self._all_features(pictures, batch_size, use_gpu)
-        return [self.rank(feature, prompts, top_k) for feature in features]
+        return [self.rank(feature, vectors, prompts.labels, top_k) for feature in features]
 
     def embed(
         self,
@@ -176,7 +181,9 @@ class Predictor:
 
     def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
         """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""
-        engine = self._engine_for(batch_size, use_gpu)
+        return self._encode_texts(self._engine_for(batch_size, use_gpu), texts, batch_size)
+
+    def _encode_texts(self, engine: Engine, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         ids = tokenize(list(distinct), self.record.config.text.context_length)
         features = engine.encode_text(ids, batch_size)
@@ -200,13 +207,19 @@ class Predictor:
 
     # --- labels ---------------------------------------------------------------------------------------
 
-    def label_vectors(self, prompts: Prompts, on_progress: Progress | None = None) -> np.ndarray:
+    def label_vectors(
+        self, prompts: Prompts, use_gpu: bool = False, on_progress: Progress | None = None
+    ) -> np.ndarray:
         """One vector per label, float32 [labels, d] of unit length; see `LabelVectors.of`."""
-        return self.load().label_vectors.of(prompts, on_progress)
+        loaded = self.load()
+        loaded.engine.use(bool(use_gpu))
+        return loaded.label_vectors.of(prompts, on_progress)
 
-    def rank(self, feature: np.ndarray, prompts: Prompts, top_k: int) -> Answer:
-        """A picture's best labels, from its feature [d]."""
-        return rank(feature, self.label_vectors(prompts), self.load().logit_scale, prompts.labels, top_k)
+    def rank(
+        self, feature: np.ndarray, label_vectors: np.ndarray, labels: Sequence[str], top_k: int
+    ) -> Answer:
+        """A picture's best labels, from its feature [d] and the labels' vectors."""
+        return rank(feature, label_vectors, self.load().logit_scale, labels, top_k)
 
 
 def named_pictures(

@@ -138,12 +138,13 @@ def test_label_vectors_are_computed_once(
 ) -> None:
     labels = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
     encoded: list[list[str]] = []
-    original = Predictor.text_features
-    monkeypatch.setattr(
-        Predictor,
-        "text_features",
-        lambda self, texts, *rest: (encoded.append(texts), original(self, texts, *rest))[1],
-    )
+    original = Predictor._encode_texts
+
+    def counted(self: Predictor, engine: Any, texts: list[str], *rest: Any) -> np.ndarray:
+        encoded.append(list(texts))
+        return original(self, engine, texts, *rest)
+
+    monkeypatch.setattr(Predictor, "_encode_texts", counted)
     first_process, second_process = Predictor(mini.record), Predictor(mini.record)
     first = first_process.classify(**labels)
     assert encoded == [["a lighthouse", "a windmill"]]
