@@ -25,7 +25,7 @@ Picture = Image.Image | np.ndarray | bytes
 
 # Never EPS, which runs a program; nor the formats that nobody stores photographs in.
 FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
-_MAX_RESIZED_ASPECT = 1_000_000
+_MAX_ASPECT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def open_picture(source: Picture | str | Path, name: str) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise anything on damaged files
         raise ImageError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error
     width, height = image.size
-    if max(width, height) > _MAX_RESIZED_ASPECT * min(width, height):
+    if min(width, height) < 1 or max(width, height) > _MAX_ASPECT * min(width, height):
         raise ImageError(f"{name}: {width} x {height} pixels is not a picture's shape")
     return image
 
@@ -144,17 +144,12 @@ def _from_bgr(array: np.ndarray, name: str) -> Image.Image:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Greyscale of more than 8 bits, scaled; any other picture as it is.
 
-    16-bit modes use their whole range. Modes I and F hold anything: what fits 0..255 is left to the
+    16-bit modes use their whole range. Modes I and F hold anything: what stays below 256 is left to the
     reference's own path, and more is taken for 16 bits, as Pillow reads 16-bit PNG into I.
     """
-    if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.float32)
-    elif image.mode in ("I", "F"):
-        wide = np.asarray(image).astype(np.float32)
-        if not np.isfinite(wide).all():
-            wide = np.nan_to_num(wide, posinf=65535, neginf=0)
-        elif wide.min() >= 0 and wide.max() <= 255:
-            return image
-    else:
+    if not image.mode.startswith(("I", "F")):
+        return image
+    wide = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=65535, neginf=0)
+    if image.mode in ("I", "F") and wide.max() <= 255:
         return image
     return Image.fromarray(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8))

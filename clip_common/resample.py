@@ -7,6 +7,8 @@ line of 30,000 x 1; there only the columns that the crop keeps are computed, by 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
@@ -41,31 +43,56 @@ def _resize_long(image: Image.Image, size: int, long_after: int, first: int) -> 
 
 
 def _resize_band(band: Image.Image, size: int, long_after: int, first: int) -> Image.Image:
-    """Pillow resizes rows before columns, so the order is the same here, whichever side is long."""
+    """One band of a picture; Pillow resizes rows before columns, so the order is the same here."""
+    axis = _Axis(max(band.size), long_after)
     if band.width >= band.height:
-        strip = _resample_rows(np.asarray(band), long_after, first, size)
+        strip = axis.resample(np.asarray(band), 0, first, size)
         return Image.fromarray(strip).resize((size, size), Image.Resampling.BICUBIC)
-    narrow = band.resize((size, band.height), Image.Resampling.BICUBIC)
-    return Image.fromarray(_resample_rows(np.asarray(narrow).T, long_after, first, size).T.copy())
+    top, bottom = axis.support(first)[0], axis.support(first + size - 1)[1]
+    narrow = band.crop((0, top, band.width, bottom)).resize((size, bottom - top), Image.Resampling.BICUBIC)
+    return Image.fromarray(axis.resample(np.asarray(narrow).T, top, first, size).T.copy())
 
 
-def _resample_rows(pixels: np.ndarray, after: int, first: int, count: int) -> np.ndarray:
-    """Bicubic along the last axis: `count` of `after` columns from `first`; uint8 [H, W] to [H, count]."""
-    before = pixels.shape[1]
-    scale = before / after
-    stretch = max(scale, 1.0)
-    support = 2.0 * stretch
-    out = np.empty((pixels.shape[0], count), np.uint8)
-    for i in range(count):
-        center = (first + i + 0.5) * scale
-        start = max(int(center - support + 0.5), 0)
-        stop = min(int(center + support + 0.5), before)
-        weights = _bicubic((np.arange(start, stop) - center + 0.5) * (1.0 / stretch))
-        weights /= weights.cumsum()[-1]  # summed in order, as Pillow does
+@dataclass(frozen=True)
+class _Axis:
+    """Bicubic resampling along one axis, from `before` pixels to `after`."""
+
+    before: int
+    after: int
+
+    def support(self, index: int) -> tuple[int, int]:
+        """The pixels, start and stop, that one pixel of the result is made of."""
+        center, reach = self._center(index), 2.0 * self._stretch
+        return max(int(center - reach + 0.5), 0), min(int(center + reach + 0.5), self.before)
+
+    def resample(self, pixels: np.ndarray, offset: int, first: int, count: int) -> np.ndarray:
+        """`count` pixels of the result from `first`, of rows that begin at `offset`; [H, W] to [H, count]."""
+        out = np.empty((pixels.shape[0], count), pixels.dtype)
+        for i in range(count):
+            start, stop = self.support(first + i)
+            distances = (np.arange(start, stop) - self._center(first + i) + 0.5) * (1.0 / self._stretch)
+            weights = _bicubic(distances)
+            weights /= weights.cumsum()[-1]  # summed in order, as Pillow does
+            out[:, i] = _weighted(pixels[:, start - offset : stop - offset], weights)
+        return out
+
+    def _center(self, index: int) -> float:
+        return (index + 0.5) * (self.before / self.after)
+
+    @property
+    def _stretch(self) -> float:
+        return max(self.before / self.after, 1.0)
+
+
+def _weighted(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted sums of rows, [H, W] to [H], in the arithmetic Pillow has for each type of pixel."""
+    if pixels.dtype == np.uint8:
         fixed = np.trunc(weights * (1 << _BITS) + np.copysign(0.5, weights)).astype(np.int64)
-        total = pixels[:, start:stop].astype(np.int64) @ fixed + (1 << (_BITS - 1))
-        out[:, i] = np.clip(total >> _BITS, 0, 255)
-    return out
+        return np.clip((pixels.astype(np.int64) @ fixed + (1 << (_BITS - 1))) >> _BITS, 0, 255)
+    total = (pixels * weights).cumsum(axis=1)[:, -1]
+    if pixels.dtype == np.int32:
+        return np.copysign(np.floor(np.abs(total) + 0.5), total)
+    return total
 
 
 def _bicubic(x: np.ndarray) -> np.ndarray:

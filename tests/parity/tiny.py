@@ -1,0 +1,29 @@
+"""Two CLIPs of a few kilobytes, for tests of files and formats.
+
+Every width is 16, so that most matrices are square: a wrong orientation shows in values alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clip_common.config import ClipConfig, ResNetConfig, TextConfig, ViTConfig
+
+
+@dataclass(frozen=True)
+class _NarrowViT(ViTConfig):
+    @property
+    def heads(self) -> int:
+        return 2  # OpenAI's rule, one for each 64 of width, leaves none here
+
+
+@dataclass(frozen=True)
+class _NarrowText(TextConfig):
+    @property
+    def heads(self) -> int:
+        return 2
+
+
+_TEXT = _NarrowText(width=16, layers=2, context_length=8, vocab_size=64)
+TINY_VIT = ClipConfig("tiny ViT", 16, 16, _NarrowViT(patch_size=8, layers=2, width=16), _TEXT)
+TINY_RN = ClipConfig("tiny RN", 16, 64, ResNetConfig((1, 2, 1, 1), width=2), _TEXT)
