@@ -12,7 +12,6 @@ import mmap
 import re
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,12 @@ def read_state(path: Path) -> State:
         return _reader_of(head)(path, mapped)
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
-    except (WeightsError, SafetensorError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (WeightsError, SafetensorError) as error:
         raise WeightsError(f"cannot read weights {path}: {error}") from error
+    except Exception as error:  # a damaged file can fail anywhere in the readers
+        raise WeightsError(
+            f"cannot read weights {path}: damaged ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _reader_of(head: bytes) -> Any:

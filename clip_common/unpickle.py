@@ -118,7 +118,7 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
 
 
 def _widen(bfloat16: np.ndarray) -> np.ndarray:
-    return (bfloat16["bfloat16"].astype("<u4") << 16).view("<f4")
+    return np.asarray(bfloat16["bfloat16"].astype("<u4") << 16).view("<f4")
 
 
 def _first(value: Any, *_: Any) -> Any:
