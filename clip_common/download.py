@@ -15,8 +15,8 @@ from .config import WeightsSource
 from .errors import WeightsError
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
-_ATTEMPTS = 4
-_CHUNK = 1 << 18
+_ATTEMPTS = 4  # without progress
+_CHUNK = 1 << 14  # bytes; the last, incomplete one of a broken connection is lost
 
 
 class _NotFoundError(Exception):
@@ -41,15 +41,19 @@ def download(urls: Sequence[str], target: Path, sha256: str) -> None:
         OSError: the folder cannot be written.
     """
     part = target.with_name(target.name + ".part")
-    for attempt in range(_ATTEMPTS):
+    failures, reached = 0, _size(part)
+    while True:
         try:
             _fetch_any(urls, part)
             break
         except requests.RequestException as error:
-            if attempt == _ATTEMPTS - 1 or not _worth_another_try(error):
+            # A bad line that gets somewhere each time gets there in the end.
+            failures = failures + 1 if _size(part) <= reached else 1
+            reached = _size(part)
+            if failures == _ATTEMPTS or not _worth_another_try(error):
                 raise WeightsError(f"cannot download {urls[0]}: {_reason(error)}") from error
             logger.warning("download of %s interrupted (%s); resuming", target.name, _reason(error))
-            time.sleep(2**attempt)
+            time.sleep(2 ** (failures - 1))
     with part.open("rb") as file:
         found = hash_stream(file)
     if found != sha256:
@@ -70,8 +74,12 @@ def _fetch_any(urls: Sequence[str], part: Path) -> None:
     raise WeightsError(f"no such file at {' or '.join(urls)}")
 
 
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
 def _fetch(url: str, part: Path) -> None:
-    start = part.stat().st_size if part.exists() else 0
+    start = _size(part)
     headers = {"Range": f"bytes={start}-"} if start else {}
     headers["Accept-Encoding"] = "identity"  # so that lengths are those of the file
     timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)

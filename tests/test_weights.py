@@ -1,0 +1,306 @@
+"""Weights found, fetched from a server that behaves badly, verified, stored; and the commands for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clip_common import cache, cli, weights
+from clip_common.config import PRETRAINED, Pretrained, WeightsSource
+from clip_common.convert import to_openai
+from clip_common.errors import WeightsError
+from clip_common.formats import read_state
+from tests.conftest import ROOT
+from tests.parity import seeded
+from tests.parity.tiny import TINY_VIT
+
+OFFICIAL = Path(__file__).parent / "data" / "vit_script.pt"
+CONTENT = OFFICIAL.read_bytes()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """A mirror of one file, counting requests; `cut` ends each answer after so many bytes."""
+
+    def __init__(self) -> None:
+        self.content = CONTENT
+        self.cut: int | None = None
+        self.ranges = True
+        self.flat = False
+        self.delay = 0.0
+        self.requests: list[str | None] = []
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http.server_port}/mirror"
+
+    def _handler(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - two selves meet here
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = "/mirror/Tiny.pt" if server.flat else f"/mirror/{SHA256}/Tiny.pt"
+                if self.path != wanted:
+                    return self.send_error(404)
+                asked = self.headers.get("Range")
+                server.requests.append(asked)
+                time.sleep(server.delay)
+                start = int(asked[6:-1]) if asked and server.ranges else 0
+                rest = server.content[start:]
+                if asked and server.ranges and not rest:
+                    return self.send_error(416)
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(rest)))
+                self.end_headers()
+                self.wfile.write(rest[: server.cut])
+                return None
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.http.shutdown()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache; also nobody waits between attempts."""
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("clip_common.download.time.sleep", lambda _seconds: None)
+    return tmp_path / "cache" / "weights"
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> Pretrained:
+    """A module that is small enough to download in a test."""
+    source = WeightsSource("Tiny.pt", SHA256, "MIT", "http://127.0.0.1:9/nobody/listens")
+    made = dataclasses.replace(PRETRAINED["clip_vit_b32"], name="clip_tiny", config=TINY_VIT, weights=source)
+    monkeypatch.setitem(PRETRAINED, "clip_tiny", made)
+    return made
+
+
+def assert_stored(found: weights.Weights, store: Path) -> None:
+    assert found.path == store / "clip_tiny.safetensors"
+    assert {file.name for file in store.iterdir()} >= {
+        "clip_tiny.safetensors",
+        "clip_tiny.safetensors.sha256",
+    }
+    assert not {"Tiny.pt", "Tiny.pt.part"} & {file.name for file in store.iterdir()}
+    state, expected = to_openai(read_state(found.path)), seeded.state(TINY_VIT)
+    assert {name: value.dtype for name, value in state.items()} == {n: v.dtype for n, v in expected.items()}
+    assert all(np.array_equal(state[name], value) for name, value in expected.items())
+
+
+# --- downloads ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_fetch_from_a_mirror(
+    record: Pretrained, server: Server, store: Path, flat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.flat = flat
+    monkeypatch.setenv("CLIP_HUB_MIRROR", server.url + "/")
+    assert_stored(weights.find(record), store)
+    assert_stored(weights.find(record), store)
+    assert len(server.requests) == 1
+
+
+def test_a_cut_download_is_resumed(record: Pretrained, server: Server, store: Path) -> None:
+    server.cut = 30_000
+    assert_stored(weights.fetch(record, server.url), store)
+    starts = [int(asked[6:-1]) for asked in server.requests[1:]]
+    assert server.requests[0] is None
+    assert starts == sorted(set(starts))
+    assert 0 < starts[0] <= 30_000
+
+
+def test_a_server_that_cannot_resume_starts_again(record: Pretrained, server: Server, store: Path) -> None:
+    store.mkdir(parents=True)
+    (store / "Tiny.pt.part").write_bytes(CONTENT[:1000])
+    server.ranges = False
+    assert_stored(weights.fetch(record, server.url), store)
+    assert server.requests == ["bytes=1000-"]
+
+
+def test_a_part_that_is_whole_already(record: Pretrained, server: Server, store: Path) -> None:
+    store.mkdir(parents=True)
+    (store / "Tiny.pt.part").write_bytes(CONTENT)
+    assert_stored(weights.fetch(record, server.url), store)
+
+
+def test_wrong_bytes_are_never_used(record: Pretrained, server: Server, store: Path) -> None:
+    server.content = CONTENT[:-1] + b"!"
+    with pytest.raises(WeightsError, match=f"expected {SHA256}: it was removed"):
+        weights.fetch(record, server.url)
+    assert not list(store.glob("*.pt*"))
+    assert not list(store.glob("*.safetensors"))
+    server.content = CONTENT
+    assert_stored(weights.fetch(record, server.url), store)
+
+
+def test_a_server_that_gives_up(record: Pretrained, server: Server, store: Path) -> None:
+    server.cut = 0
+    with pytest.raises(WeightsError, match=r"cannot download .*put that file into"):
+        weights.fetch(record, server.url)
+    assert len(server.requests) == 4
+    with pytest.raises(WeightsError, match="no such file at"):
+        weights.fetch(record, server.url + "/elsewhere")
+
+
+def test_offline_says_which_file_to_put_where(record: Pretrained, store: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(WeightsError) as error:
+        weights.find(record)
+    assert time.monotonic() - started < 5
+    for words in (
+        "the address cannot be reached",
+        "Tiny.pt",
+        SHA256,
+        str(store),
+        "CLIP_HUB_MIRROR",
+        "--weights",
+    ):
+        assert words in str(error.value)
+
+
+def fetch_in_a_process(record: Pretrained, url: str) -> None:
+    weights.fetch(record, url)
+
+
+def test_two_processes_at_once(record: Pretrained, server: Server, store: Path) -> None:
+    server.delay = 1.0
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=fetch_in_a_process, args=(record, server.url)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert len(server.requests) == 1
+    assert_stored(weights.find(record), store)
+
+
+def test_a_cache_that_cannot_be_written(
+    record: Pretrained, server: Server, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs speed and a warning, never the answer."""
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    found = weights.fetch(record, server.url)
+    assert len(weights.load_model(record, found).state_dict()) > 10
+    assert "CLIP_HUB_CACHE" in caplog.text
+
+
+# --- where they are looked for -----------------------------------------------------------------------
+
+
+def test_order_of_the_search(record: Pretrained, store: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    chosen, module = tmp_path / "mine.pt", tmp_path / "module"
+    module.mkdir()
+    assert weights.find_local(record) is None
+    store.mkdir(parents=True)
+    shutil.copy(OFFICIAL, store / "Tiny.pt")
+    assert weights.find_local(record).path == store / "Tiny.pt"
+    weights.convert(OFFICIAL, store / "clip_tiny.safetensors")
+    assert weights.find_local(record).path == store / "clip_tiny.safetensors"
+    shutil.copy(store / "clip_tiny.safetensors", module)
+    assert weights.find_local(record, None, module).path == module / "clip_tiny.safetensors"
+    shutil.copy(OFFICIAL, chosen)
+    assert weights.find_local(record, str(chosen), module).path == chosen
+    with pytest.raises(WeightsError, match=f"no weights file at {tmp_path}/none"):
+        weights.find_local(record, tmp_path / "none", module)
+    hub = tmp_path / "hub"
+    monkeypatch.setenv("HUB_HOME", str(hub))
+    shutil.copytree(module, hub / "modules" / "clip_tiny")
+    assert weights.find_local(record).path == hub / "modules" / "clip_tiny" / "clip_tiny.safetensors"
+
+
+def test_a_file_put_there_by_hand_is_verified(record: Pretrained, store: Path) -> None:
+    store.mkdir(parents=True)
+    (store / "Tiny.pt").write_bytes(CONTENT[:-1])
+    with pytest.raises(WeightsError, match=r"Tiny\.pt has sha256 .* replace it"):
+        weights.find(record)
+
+
+def test_a_damaged_store_is_fetched_again(record: Pretrained, server: Server, store: Path) -> None:
+    path = weights.fetch(record, server.url).path
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    assert weights.find_local(record) is None
+    assert_stored(weights.fetch(record, server.url), store)
+    assert len(server.requests) == 2
+
+
+def test_hashes_are_remembered_by_size_and_time(store: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    computed: list[int] = []
+    original = cache.hash_stream
+    monkeypatch.setattr(cache, "hash_stream", lambda file: computed.append(1) or original(file))
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    assert cache.sha256_of(file) == cache.sha256_of(file) == hashlib.sha256(b"one").hexdigest()
+    assert len(computed) == 1
+    file.write_bytes(b"two")
+    os.utime(file, ns=(1, 1))
+    assert cache.sha256_of(file) == hashlib.sha256(b"two").hexdigest()
+    for note in (store.parent / "hashes").iterdir():
+        note.write_text("{")
+    assert cache.sha256_of(file) == hashlib.sha256(b"two").hexdigest()
+    assert len(computed) == 3
+
+
+# --- the commands ------------------------------------------------------------------------------------
+
+
+def test_commands(
+    record: Pretrained, server: Server, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def run(*argv: str) -> tuple[int, str, str]:
+        status = cli.main(["weights", *argv])
+        return status, *capsys.readouterr()
+
+    status, _, error = run("where", "clip_tiny")
+    assert (status, "put that file into" in error) == (1, True)
+    status, output, _ = run("fetch", "clip_tiny", "--mirror", server.url)
+    assert (status, output.strip()) == (0, str(store / "clip_tiny.safetensors"))
+    assert run("where", "clip_tiny")[1].strip() == str(store / "clip_tiny.safetensors")
+    assert str(store / "clip_tiny.safetensors") in run("list")[1]
+    status, output, _ = run("convert", str(OFFICIAL), str(tmp_path / "out.safetensors"))
+    assert (status, f"{len(seeded.state(TINY_VIT))} tensors of" in output) == (0, True)
+    assert (tmp_path / "out.safetensors").read_bytes()[8:9] == b"{"
+    status, _, error = run("convert", str(OFFICIAL), str(tmp_path / "out.onnx"))
+    assert (status, "written as .safetensors" in error) == (1, True)
+    status, _, error = run("verify", "clip_rn50", str(OFFICIAL))
+    assert (status, "do not fit RN50" in error) == (1, True)
+
+
+def test_verify_accepts_the_shipped_weights(capsys: pytest.CaptureFixture) -> None:
+    picture = str(ROOT / "examples" / "diagram.png")
+    assert cli.main(["weights", "verify", "clip_mini", "--image", picture]) == 0
+    assert "ok      sha256" in capsys.readouterr().out
+
+
+def test_verify_tells_other_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Weights of the right shape that are not the published ones are told by what they compute."""
+    golden = PRETRAINED["clip_vit_b32"].golden
+    monkeypatch.setitem(PRETRAINED, "clip_mini", dataclasses.replace(PRETRAINED["clip_mini"], golden=golden))
+    assert cli.main(["weights", "verify", "clip_mini"]) == 1
+    assert "DIFFERS mean squared text feature" in capsys.readouterr().out
