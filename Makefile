@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP_LOG := .venv/setup.log
 DEMO_LABELS := a diagram,a dog,a cat
 
-.PHONY: setup demo test parity lint clean
+.PHONY: setup demo test parity mini-data mini-train mini-evaluate lint clean
 
 setup: .venv/.installed
 	@$(BIN)/python scripts/install_modules.py >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); exit 1; }
@@ -32,6 +32,22 @@ test: setup
 
 parity: setup
 	@$(BIN)/python -m tests.parity.report
+
+# The trainer's pictures and runs stay outside the repository.
+TRAINING := $(HOME)/.cache/clip_hub_training
+RUN ?= $(TRAINING)/run
+
+mini-data: setup
+	$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
+	$(BIN)/python -m training.data --output $(TRAINING)/data --downloads $(TRAINING)/downloads
+
+mini-train: setup
+	$(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN) \
+		$(if $(wildcard $(RUN)/checkpoint.npz),--resume)
+	$(BIN)/python -m training.export $(RUN)/checkpoint.npz $(RUN)/clip_mini.safetensors --data $(TRAINING)/data
+
+mini-evaluate: setup
+	$(BIN)/python -m training.evaluate $(RUN)/clip_mini.safetensors --data $(TRAINING)/data
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,85 @@
+"""What a picture is called in training: its name, its head noun or a tag, in a template."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+TEMPLATES = (
+    *("{}",) * 4,
+    *("a {}",) * 3,
+    "the {}",
+    "a picture of a {}",
+    "a picture of a {}",
+    "an emoji of a {}",
+    "an icon of a {}",
+    "a drawing of a {}",
+    "a cartoon of a {}",
+    "a clip-art of a {}",
+    "an illustration of a {}",
+    "a photo of a {}.",
+)
+HEAD_SHARE, TAG_SHARE = 0.28, 0.12
+
+# A name with one of these words, whole or as the beginning of a word where it ends in "*", is left out.
+_OFFENSIVE = (
+    "nigg* fag* slut* whore* bitch* rape* raping nazi* hitler swastika genocid* lynch* retard* porn* nude* "
+    "naked sex sexy sexual* penis* vagina* boob* breast* tits fuck* shit* cunt* dick cock pussy jap japs "
+    "kike* chink* gook* spic spics wetback* gypsy gypsies savage* terroris* suicide* hang* noose* isis "
+    "kkk klan slave* bastard* turd* poo* crap* piss* middle-finger executioner* guillotine* "
+    "torture* gore* bin-laden gun guns pistol* rifle* bomb* grenade* machine-gun* ak47* cigarette* marijuana "
+    "cannabis cocaine heroin luger uzi famas revolver* shotgun* musket* winchester* blunderbuss* bloody"
+).split()
+_HARMLESS = re.compile(r"\b(hanger|hanging|hang glid|pool|poodle|poor|coat hang|poolside)", re.IGNORECASE)
+_FILTER = re.compile(
+    r"\b("
+    + "|".join(re.escape(word.rstrip("*")) + (r"\w*" if word.endswith("*") else "") for word in _OFFENSIVE)
+    + r")\b",
+    re.IGNORECASE,
+)
+# Words that end a name without saying what it shows, and names whose last word is something else.
+_GENERIC = set("face symbol icon sign button mark emoji selector outline one two three".split())
+_NO_HEAD = set(
+    "hot dog, sea horse, guinea pig, bow and arrow, ice cream, light bulb, hot pepper, mouse trap".split(", ")
+)
+_CUT = re.compile(r"\s(with|of|in|on|for|and|from|at|without|facing|over|under)\s|[:,(]")
+_MIRROR_MATTERS = re.compile(
+    r"left|right|letter|keycap|button|flag|clock|arrow|input|text|japanese|numbers?\b|\bsign\b|chart|diagram|"
+    r"currency|dollar|euro|pound|yen|\b[a-d] |font|abc|calendar|\bmap\b|globe|question|"
+    r"west|east|back\b|next|forward",
+    re.IGNORECASE,
+)
+
+
+def is_clean(text: str) -> bool:
+    """Whether a name or a tag has none of the filtered words."""
+    return not _FILTER.search(_HARMLESS.sub("", text.replace("_", " ")))
+
+
+def may_flip(name: str) -> bool:
+    """Whether the mirror image means the same: not for letters, flags, clocks, directions."""
+    return not _MIRROR_MATTERS.search(name)
+
+
+def head_noun(name: str) -> str:
+    """The thing itself: "fuji apple" is an apple, "dog face" a dog, "bird on a branch" a bird."""
+    if name.lower() in _NO_HEAD:
+        return name
+    words = _CUT.split(name.lower())[0].split()
+    while len(words) > 1 and (words[-1] in _GENERIC or words[-1].isdigit()):
+        words.pop()
+    return words[-1] if words else name
+
+
+def draw_caption(name: str, tags: tuple[str, ...], rng: np.random.Generator) -> str:
+    """A caption for one showing of a picture."""
+    kind, template = rng.random(), TEMPLATES[rng.integers(len(TEMPLATES))]
+    subject = name.lower()
+    if kind < HEAD_SHARE:
+        subject = head_noun(name)
+    elif kind < HEAD_SHARE + TAG_SHARE and tags:
+        subject = tags[rng.integers(len(tags))].lower()
+    if template != "{}" and subject[:1] in "aeiou":
+        template = template.replace("a {}", "an {}")
+    return template.replace("{}", subject)

@@ -1,0 +1,107 @@
+"""The whole state of a run in one file, written so that a kill or a full disk leaves the last one whole.
+
+Plain arrays (`.npz`), never pickles. Every step draws its pictures from a generator seeded by the run's
+seed and the step's number, so the step is all there is to remember of the randomness.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from clip_common.cache import atomic_file
+from clip_common.model import CLIP
+
+from .errors import TrainingError
+
+_MOMENTS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Checkpoint:
+    """What a run goes on from.
+
+    Attributes:
+        step: steps done.
+        curve: loss and rate (pictures a second) of each step done, float64 [step, 2].
+        settings: the run's settings; another run's cannot go on from here.
+    """
+
+    step: int
+    model: Arrays
+    optimizer: Arrays
+    average: Arrays
+    curve: np.ndarray
+    settings: dict
+
+
+def model_arrays(model: CLIP) -> Arrays:
+    """Copies of all weights and statistics, by our layers' names."""
+    return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def optimizer_arrays(model: CLIP, optimizer: paddle.optimizer.Optimizer) -> Arrays:
+    """The optimizer's moments, by the layers' names: Paddle's own names differ from process to process."""
+    state = optimizer.state_dict()
+    return {
+        f"{name}:{moment}": state[f"{parameter.name}_{moment}"].numpy().copy()
+        for name, parameter in model.named_parameters()
+        if not parameter.stop_gradient  # BatchNorm's statistics are parameters to Paddle
+        for moment in _MOMENTS
+    }
+
+
+def restore_optimizer(model: CLIP, optimizer: paddle.optimizer.Optimizer, arrays: Arrays) -> None:
+    """The inverse of `optimizer_arrays`, for an optimizer that has made no step yet."""
+    parameters = dict(model.named_parameters())
+    state = {}
+    for key, value in arrays.items():
+        name, moment = key.split(":")
+        state[f"{parameters[name].name}_{moment}"] = paddle.to_tensor(value)
+    optimizer.set_state_dict(state)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint: whole, or not at all.
+
+    Raises:
+        TrainingError: it cannot be written; the one before is still there.
+    """
+    groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "average": checkpoint.average}
+    arrays = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
+    settings = np.array(json.dumps(checkpoint.settings))
+    try:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, step=checkpoint.step, curve=checkpoint.curve, settings=settings, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write the checkpoint {path}: {error.strerror or error}. "
+            "Make room and go on with --resume: the checkpoint before this one is whole"
+        ) from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        TrainingError: it is not there, or not whole.
+    """
+    if not path.is_file():
+        raise TrainingError(f"no checkpoint at {path}: start without --resume")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            groups: dict[str, Arrays] = {"model": {}, "optimizer": {}, "average": {}}
+            for key in file.files:
+                group, _, name = key.partition("/")
+                if name:
+                    groups[group][name] = file[key]
+            settings = json.loads(str(file["settings"]))
+            return Checkpoint(int(file["step"]), **groups, curve=file["curve"], settings=settings)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"{path} is not a whole checkpoint: {error}") from error

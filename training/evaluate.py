@@ -1,0 +1,171 @@
+"""The model card's figures, on the held-out splits, through the module's own preprocessing and labels.
+
+`python -m training.evaluate clip_mini.safetensors --data DATA`. Labels never come from training: they are
+the module's published label set, or the held-out pictures' own names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clip_common.config import pretrained
+from clip_common.errors import ClipError
+from clip_common.labels import read_lines
+from clip_common.predictor import Predictor
+from clip_common.zero_shot import unit_length
+
+from .captions import head_noun
+from .data import DEFAULT_CACHE, Dataset, to_image
+from .errors import TrainingError
+from .splits import HELD_OUT_STYLE, percentile, rows_of
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+TEMPLATE = "a picture of a {}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pictures, each with the right one among the texts."""
+
+    name: str
+    rows: list[int]
+    answers: list[int]
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of how many, with Wilson's 95 % interval."""
+
+    hits: int
+    count: int
+
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper bound of the share."""
+        z, n = 1.96, self.count
+        share = self.hits / n
+        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+        half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return centre - half, centre + half
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        return f"{self.hits / self.count:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _answers(rows: Sequence[int], names: Sequence[str], name: str, labels: Sequence[str]) -> Task:
+    """A task from pictures whose names are among the labels."""
+    index = {label: i for i, label in enumerate(labels)}
+    pairs = [(row, index[word]) for row, word in zip(rows, names, strict=True) if word in index]
+    return Task(name, [row for row, _ in pairs], [answer for _, answer in pairs], list(labels))
+
+
+def style_tasks(data: Dataset, count: int = 60) -> list[Task]:
+    """A style never seen: one picture each of everyday nouns, by hash; then all the module's labels."""
+    first: dict[str, int] = {}
+    for row in rows_of(data.captions, "style"):
+        first.setdefault(data.captions[row].name.lower(), int(row))
+    labels = read_lines("pictogram_names.txt")
+    known = sorted(
+        (label for label in labels if label.lower() in first), key=lambda text: (percentile(text), text)
+    )
+    some, rows = known[:count], [first[label.lower()] for label in known]
+    return [
+        _answers(rows[:count], some, f"{HELD_OUT_STYLE}, everyday labels", some),
+        _answers(rows, known, f"{HELD_OUT_STYLE}, the module's labels", labels),
+    ]
+
+
+def concept_task(data: Dataset) -> Task:
+    """Held-out concepts of a known style that training saw in others: picture to caption."""
+    trained = {data.captions[row].concept for row in rows_of(data.captions, "train")}
+    first: dict[str, int] = {}
+    for row in rows_of(data.captions, "concept"):
+        caption = data.captions[row]
+        if caption.concept in trained and caption.source.endswith("/noto"):
+            first.setdefault(caption.name, int(row))
+    names = list(first)
+    return _answers(list(first.values()), names, "Noto, held-out concepts, picture to caption", names)
+
+
+def clip_art_tasks(data: Dataset, count: int = 90) -> list[Task]:
+    """Held-out clip-art: among the nouns that most of them are called, and among their whole names."""
+    rows = [int(row) for row in rows_of(data.captions, "clip-art")]
+    heads = [head_noun(data.captions[row].name) for row in rows]
+    common = collections.Counter(head for head in heads if len(head) > 2 and head.isalpha()).most_common()
+    labels = [head for head, _ in sorted(common, key=lambda item: (-item[1], item[0]))[:count]]
+    names = [data.captions[row].name for row in rows]
+    return [
+        _answers(rows, heads, "clip-art, the commonest nouns", labels),
+        _answers(rows, names, "clip-art, picture to caption", sorted(set(names))),
+    ]
+
+
+def score(predictor: Predictor, data: Dataset, task: Task) -> dict:
+    """Top-1 and top-5 of a task."""
+    pictures = [(f"picture {row}", to_image(data.pictures[row])) for row in task.rows]
+    features = np.stack([np.asarray(f) for batch in predictor.image_features(pictures) for f in batch])  # n d
+    texts = predictor.text_features([TEMPLATE.replace("{}", label) for label in task.labels])  # labels d
+    similarity = unit_length(features) @ unit_length(texts).T  # n labels
+    right = similarity[np.arange(len(task.rows)), task.answers]
+    place = (similarity > right[:, None]).sum(axis=1)
+    top1, top5 = (Share(int((place < k).sum()), len(place)) for k in (1, 5))
+    confusions = [
+        {"is": task.labels[answer], "taken for": task.labels[int(similarity[i].argmax())]}
+        for i, answer in enumerate(task.answers)
+        if place[i]
+    ]
+    return {
+        "task": task.name,
+        "pictures": len(place),
+        "labels": len(task.labels),
+        "top1": top1.hits / top1.count,
+        "top1 interval": top1.interval(),
+        "top5": top5.hits / top5.count,
+        "top5 interval": top5.interval(),
+        "line": f"| {task.name} | {len(place)} | {len(task.labels)} | {top1} | {top5} |",
+        "confusions": confusions[:30],
+    }
+
+
+def evaluate(weights: Path, data: Dataset) -> dict:
+    """All figures of a weights file, and what it says of the pictures in `examples/`."""
+    predictor = Predictor(dataclasses.replace(pretrained("clip_mini")), weights)
+    tasks = [*style_tasks(data), concept_task(data), *clip_art_tasks(data)]
+    figures = [score(predictor, data, task) for task in tasks if task.rows]
+    paths = [EXAMPLES / name for name in ("diagram.png", "flowchart.png", "dog.png", "cat.png")]
+    answers = predictor.classify(paths=paths, labels=["a diagram", "a dog", "a cat"])
+    diagrams = {path.name: answer for path, answer in zip(paths, answers, strict=True)}
+    return {"weights": str(weights), "figures": figures, "diagram, dog, cat": diagrams}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    try:
+        result = evaluate(arguments.weights, Dataset.open(arguments.data))
+    except (TrainingError, ClipError) as error:
+        raise SystemExit(f"training.evaluate: {error}") from None
+    print("| held-out pictures | n | labels | top-1 (95 %) | top-5 (95 %) |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(figure["line"] for figure in result["figures"]))
+    for name, answer in result["diagram, dog, cat"].items():
+        print(name, ", ".join(f"{item['label']} {item['score']:.2f}" for item in answer))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A checkpoint to the weights file that `clip_common` loads: the average, in OpenAI's names and types.
+
+`python -m training.export RUN/checkpoint.npz clip_mini.safetensors --data DATA`
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from clip_common.cache import atomic_file
+from clip_common.convert import State, is_linear, openai_name
+from clip_common.formats import write_safetensors
+from clip_common.tokenizer import tokenize
+
+from .captions import TEMPLATES
+from .checkpoint import Arrays, load
+from .data import DEFAULT_CACHE, Caption, Dataset
+from .errors import TrainingError
+from .splits import rows_of
+
+# As in OpenAI's files: statistics, norms and the scale stay float32. The two embeddings are float16 here, as
+# in the prototype: they are most of the file.
+_FLOAT32 = re.compile(r"(^|\.)(bn\d|ln_\w+|downsample\.1)\.|^(logit_scale|positional_embedding)$")
+
+
+def openai_state(average: Arrays, seen_tokens: np.ndarray) -> State:
+    """Weights by our layers' names to OpenAI's names, orientation and types; unseen tokens become zero."""
+    state = {}
+    for name, value in average.items():
+        name = openai_name(name)
+        value = value.T if is_linear(name) else value
+        state[name] = value.astype(np.float32 if _FLOAT32.search(name) else np.float16)
+    unseen = np.ones(len(state["token_embedding.weight"]), bool)
+    unseen[seen_tokens] = False
+    state["token_embedding.weight"][unseen] = 0
+    return state
+
+
+def tokens_of(captions: Iterable[Caption]) -> np.ndarray:
+    """Ids of all tokens that captions of these pictures can have."""
+    texts = {text.lower() for caption in captions for text in (caption.name, *caption.tags)}
+    texts |= {
+        template.replace("{}", "x").replace(" a ", f" {article} ")
+        for template in TEMPLATES
+        for article in ("a", "an")
+    }
+    return np.unique(tokenize(sorted(texts), truncate=True))
+
+
+def export(checkpoint: Path, target: Path, data: Path) -> None:
+    """Write a checkpoint's average as safetensors.
+
+    Raises:
+        TrainingError: the checkpoint or the data cannot be read, or the file not be written.
+    """
+    run = load(checkpoint)
+    captions = Dataset.open(data).captions
+    state = openai_state(run.average, tokens_of(captions[row] for row in rows_of(captions, "train")))
+    metadata = {"format": "pt", "layout": "openai", "module": "clip_mini", "steps": str(run.step)}
+    try:
+        with atomic_file(target) as temporary:
+            write_safetensors(state, temporary, metadata)
+    except OSError as error:
+        raise TrainingError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data")
+    arguments = parser.parse_args()
+    try:
+        export(arguments.checkpoint, arguments.target, arguments.data)
+    except TrainingError as error:
+        raise SystemExit(f"training.export: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
