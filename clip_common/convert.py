@@ -39,8 +39,18 @@ def is_linear(name: str) -> bool:
 
 
 def _from_own(state: Mapping[str, np.ndarray]) -> State:
-    named = {openai_name(name): value for name, value in state.items()}
+    named = _renamed((openai_name(name), value) for name, value in state.items())
     return {name: value.T if is_linear(name) else value for name, value in named.items()}
+
+
+def _renamed(pairs: Iterable[tuple[str, np.ndarray]]) -> State:
+    """A state of renamed tensors; two that come to one name are an error."""
+    state: State = {}
+    for name, value in pairs:
+        if name in state:
+            raise WeightsError(f"tensor {name} is there twice, under two of its names")
+        state[name] = value
+    return state
 
 
 # --- foreign layouts ---------------------------------------------------------------------------------
@@ -52,14 +62,9 @@ def _from_openai(state: Mapping[str, np.ndarray]) -> State:
 
 def _from_seed(state: Mapping[str, np.ndarray]) -> State:
     """The layout of ranchlai/clip.paddle (`utils.py` of its first commits)."""
-    own = {}
-    for name, value in state.items():
-        if _STALE_IN_SEED.search(name):
-            continue
-        name = name.replace("._mean", ".running_mean").replace("._variance", ".running_var")
-        name = re.sub(r"\.attn\.c_proj\.", ".attn.out_proj.", name)
-        own[name] = value.T if is_linear(name) else value
-    return _fuse_in_proj(own)
+    kept = ((name, value) for name, value in state.items() if not _STALE_IN_SEED.search(name))
+    named = _renamed((openai_name(name.replace(".attn.c_proj.", ".attn.out_proj.")), v) for name, v in kept)
+    return _fuse_in_proj({name: value.T if is_linear(name) else value for name, value in named.items()})
 
 
 _HF_BLOCK = (
@@ -168,11 +173,21 @@ def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
         for name, shape in shapes.items()
         if name in state and tuple(state[name].shape) != tuple(shape)
     ]
-    if not (missing or extra or misshapen):
+    unreal = [
+        f"{name} is of type {state[name].dtype}"
+        for name in shapes
+        if name in state and state[name].dtype.kind != "f"
+    ]
+    if not (missing or extra or misshapen or unreal):
         return
     faults = [
         f"{what}: {_first_few(names)}"
-        for what, names in (("missing", missing), ("not expected", extra), ("of the wrong shape", misshapen))
+        for what, names in (
+            ("missing", missing),
+            ("not expected", extra),
+            ("of the wrong shape", misshapen),
+            ("not real numbers", unreal),
+        )
         if names
     ]
     other = identify(state)
@@ -189,7 +204,7 @@ def identify(state: Mapping[str, np.ndarray]) -> str | None:
     """The known architecture whose dimensions a state in OpenAI's layout has, or None."""
     try:
         found = infer_config(state)
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
         return None
     known = (record.config for record in PRETRAINED.values())
     return next((config.name for config in known if _dimensions(config) == _dimensions(found)), None)

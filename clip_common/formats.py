@@ -25,7 +25,8 @@ from .errors import WeightsError
 
 _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1, and torch's magic number
 _ZIP_MAGIC = b"PK\x03\x04"
-_MAX_MEMBER_BYTES = 64 << 20  # of a pickle or a source file; OpenAI's have 0.2 MB
+_MAX_SMALL_BYTES = 64 << 20  # of an archive's pickle and source files; OpenAI's have under 1 MB
+_MAX_NAME = 1000  # characters of a tensor's name
 _SUPPORTED = "a TorchScript or torch state dict (.pt, .pth), .pdparams, or .safetensors"
 
 
@@ -42,7 +43,7 @@ def read_state(path: Path) -> State:
             if not head:
                 raise WeightsError("the file is empty")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _reader_of(head)(path, mapped)
+        return _widened(_reader_of(head)(path, mapped), len(mapped))
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
     except (WeightsError, SafetensorError) as error:
@@ -51,6 +52,18 @@ def read_state(path: Path) -> State:
         raise WeightsError(
             f"cannot read weights {path}: damaged ({type(error).__name__}: {error})"
         ) from error
+
+
+def _widened(state: State, file_size: int) -> State:
+    """Tensors with bfloat16 as float32, once their sizes are known to be those of a file, not of a trick:
+    overlapping views could make gigabytes of a few bytes."""
+    if sum(value.nbytes for value in state.values()) > 2 * file_size:
+        raise WeightsError("its tensors are larger than the file")
+    for name, value in state.items():
+        if value.dtype == unpickle.BFLOAT16:
+            bits = value["bfloat16"].astype("<u4")
+            state[name] = np.asarray(bits << 16, "<u4").view("<f4")
+    return state
 
 
 def _reader_of(head: bytes) -> Any:
@@ -68,9 +81,19 @@ def _reader_of(head: bytes) -> Any:
 # --- safetensors -------------------------------------------------------------------------------------
 
 
-def _read_safetensors(path: Path, _mapped: mmap.mmap) -> State:
-    with safe_open(path, framework="np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+def _read_safetensors(path: Path, mapped: mmap.mmap) -> State:
+    with safe_open(path, framework="np") as file:  # which checks the header against the file
+        names = list(file.keys())
+        types = {name: file.get_slice(name).get_dtype() for name in names}
+        state = {name: file.get_tensor(name) for name in names if types[name] != "BF16"}
+    if len(state) < len(names):  # numpy has no bfloat16, so the library refuses those
+        (length,) = struct.unpack("<Q", mapped[:8])
+        header = json.loads(mapped[8 : 8 + length])
+        for name in set(names) - set(state):
+            start, stop = (8 + length + offset for offset in header[name]["data_offsets"])
+            bits = np.frombuffer(mapped, unpickle.BFLOAT16, (stop - start) // 2, start)
+            state[name] = bits.reshape(header[name]["shape"])
+    return state
 
 
 def write_safetensors(state: State, path: Path, record: dict[str, str]) -> None:
@@ -90,6 +113,7 @@ class _TorchArchive:
 
     def __init__(self, path: Path, mapped: mmap.mmap) -> None:
         self.mapped = mapped
+        self.allowance = _MAX_SMALL_BYTES
         self.zip = zipfile.ZipFile(path)
         pickles = [
             name for name in self.zip.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")
@@ -99,10 +123,11 @@ class _TorchArchive:
         self.folder = pickles[0].split("/")[0]
 
     def read(self, name: str) -> bytes:
-        """A small member, whole; the limit leaves no room for zip bombs."""
+        """A small member, whole; the allowance for all of them leaves no room for zip bombs."""
         with self.zip.open(f"{self.folder}/{name}") as member:
-            content = member.read(_MAX_MEMBER_BYTES + 1)
-        if len(content) > _MAX_MEMBER_BYTES:
+            content = member.read(self.allowance + 1)
+        self.allowance -= len(content)
+        if self.allowance < 0:
             raise WeightsError(f"{name} in the archive is too large: not a file of torch's")
         return content
 
@@ -155,7 +180,7 @@ def _registered_names(archive: _TorchArchive) -> dict[str, set[str]]:
         module = member[len(prefix) : -len(".py")].replace("/", ".")
         text = archive.read(member[len(archive.folder) + 1 :]).decode("utf-8", "replace")
         for name, body in re.findall(r"^class (\w+)\(Module\):\n((?:[ \t].*\n|\n)*)", text, re.MULTILINE):
-            lists = re.findall(r"^\s+__(?:parameters|buffers)__ = \[(.*?)\]", body, re.MULTILINE)
+            lists = re.findall(r"^[ \t]+__(?:parameters|buffers)__ = \[(.*?)\]", body, re.MULTILINE)
             registered[f"{module}.{name}"] = {item for one in lists for item in re.findall(r'"([^"]+)"', one)}
     return registered
 
@@ -167,8 +192,8 @@ def _torchscript_state(root: unpickle.Record, registered: dict[str, set[str]]) -
     seen = set()
     while pending:
         prefix, module = pending.pop()
-        if id(module) in seen:
-            raise WeightsError("a module occurs twice in the archive's tree")
+        if id(module) in seen or len(prefix) > _MAX_NAME:
+            raise WeightsError("the archive's tree of modules is not one that torch wrote")
         seen.add(id(module))
         names = registered.get(module.qualname, set())
         for name, value in module.state.items():
@@ -195,7 +220,8 @@ def _read_torch_legacy(_path: Path, mapped: mmap.mmap) -> State:
     # The object comes before its storages: read it once to learn their sizes, and again to fill it.
     unpickle.load(mapped, note_size)
     keys = unpickle.load(mapped)
-    if not isinstance(keys, list) or set(keys) != set(sizes):
+    texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not texts or set(keys) != set(sizes):
         raise WeightsError("the storages of this file do not match its tensors")
     storages = {}
     offset = mapped.tell()
@@ -215,11 +241,15 @@ def _read_paddle(_path: Path, mapped: mmap.mmap) -> State:
     state = unpickle.load(mapped)
     if isinstance(state, dict):
         state.pop("StructuredToParameterName@@", None)  # Paddle's table of parameter names
-    return _checked_state(state)
+    checked = _checked_state(state)
+    # Paddle writes the bits of bfloat16 as 16-bit integers, which no tensor of a model otherwise has.
+    return {n: v.view(unpickle.BFLOAT16) if v.dtype == np.uint16 else v for n, v in checked.items()}
 
 
 def _checked_state(state: Any) -> State:
     if not isinstance(state, dict) or not state:
+        raise WeightsError("the file holds no state dict, a mapping of names to tensors")
+    if not all(isinstance(name, str) for name in state):
         raise WeightsError("the file holds no state dict, a mapping of names to tensors")
     strays = [name for name, value in state.items() if not isinstance(value, np.ndarray)]
     if strays:

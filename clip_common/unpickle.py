@@ -20,13 +20,13 @@ from .errors import WeightsError
 Readable = io.BytesIO | mmap.mmap
 StorageReader = Callable[[str, np.dtype, int], np.ndarray]
 
-# Storage classes of torch -> numpy types. bfloat16 has none: its bits are widened to float32.
-_BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+# Storage classes of torch -> numpy types. bfloat16 has none: this one holds its bits.
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _TORCH_STORAGES = {
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),
     "DoubleStorage": np.dtype("<f8"),
-    "BFloat16Storage": _BFLOAT16,
+    "BFloat16Storage": BFLOAT16,
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
     "ShortStorage": np.dtype("<i2"),
@@ -54,6 +54,9 @@ class Record:
 
 class _Mapping(dict):
     """Stands in for OrderedDict; torch hangs `_metadata` on it, which says nothing about the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()  # always made empty and filled later, where its keys are checked
 
     def set_state(self, state: Any) -> None:
         """Drop the attributes."""
@@ -113,23 +116,11 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
     if count == 0:
         return np.empty(size, storage.dtype)
     steps = [step * storage.itemsize for step in stride]
-    view = np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
-    return _widen(view) if storage.dtype == _BFLOAT16 else view
-
-
-def _widen(bfloat16: np.ndarray) -> np.ndarray:
-    return np.asarray(bfloat16["bfloat16"].astype("<u4") << 16).view("<f4")
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
 
 
 def _first(value: Any, *_: Any) -> Any:
     return value
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    """Bytes in a pickle of protocol 2 are text with a note to encode it."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise WeightsError("this pickle holds bytes in an unexpected form")
-    return text.encode("latin1")
 
 
 def _new_array(*_: Any) -> _Array:
@@ -144,7 +135,6 @@ _CALLABLES: dict[tuple[str, str], Any] = {
     ("torch.jit._pickle", "restore_type_tag"): _first,
     ("torch.jit._pickle", "build_intlist"): _first,
     ("torch.jit._pickle", "build_tensorlist"): _first,
-    ("_codecs", "encode"): _encode,
     ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument
     ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "_reconstruct"): _new_array,
@@ -171,16 +161,26 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, file: Readable, storages: StorageReader | None) -> None:
         super().__init__(file)
         self._storages = storages
+        self._bytes_left = len(file) if isinstance(file, mmap.mmap) else file.getbuffer().nbytes
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
             return lambda *_: Record(f"{module}.{name}")
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
         try:
             return _CALLABLES[module, name]
         except KeyError:
             raise WeightsError(
                 f"this pickle names {module}.{name}, which no weights file needs: it was not loaded"
             ) from None
+
+    def _encode(self, text: Any, encoding: Any) -> bytes:
+        """Bytes in a pickle of protocol 2 are text with a note to encode it; all fit into the file."""
+        if not isinstance(text, str) or encoding != "latin1" or len(text) > self._bytes_left:
+            raise WeightsError("this pickle holds bytes in an unexpected form")
+        self._bytes_left -= len(text)
+        return text.encode("latin1")
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         if self._storages is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":

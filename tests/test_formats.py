@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
+import json
 import os
 import pickle
 import pickletools
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,7 +30,7 @@ from clip_common.formats import read_state, write_safetensors
 from clip_common.model import CLIP
 from tests.parity import seeded
 from tests.parity.seed_port import to_seed_port
-from tests.parity.tiny import TINY_RN, TINY_VIT
+from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS
 
 DATA = Path(__file__).parent / "data"
 TINY = {"vit": TINY_VIT, "rn": TINY_RN}
@@ -50,6 +55,19 @@ def test_files_that_torch_wrote(file: str) -> None:
     """TorchScript as OpenAI publishes it, with storages of a GPU, and both kinds of plain state dict."""
     expected = seeded.state(TINY[file.split("_")[0]])
     assert_same(to_openai(read_state(DATA / file)), expected)
+
+
+def test_of_a_script_only_what_it_declares_is_a_weight(tmp_path: Path) -> None:
+    """A module's other tensors, a mask say, are in the pickle alike; torch's `state_dict` leaves them out."""
+    with zipfile.ZipFile(DATA / "vit_script.pt") as source, zipfile.ZipFile(tmp_path / "a.pt", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith(".py"):
+                content = content.replace(b'"vocab_size", ', b"").replace(b'"text_projection", ', b"")
+            target.writestr(name, content)
+    before, after = read_state(DATA / "vit_script.pt"), read_state(tmp_path / "a.pt")
+    assert set(before) - set(after) == {"vocab_size", "text_projection"}
+    assert set(after) < set(before)
 
 
 def test_bfloat16_is_widened() -> None:
@@ -154,6 +172,104 @@ def test_hugging_face_names(tmp_path: Path) -> None:
     assert_same(to_openai(read_state(tmp_path / "hf.safetensors")), seeded.state(TINY_VIT))
 
 
+def bfloat16_safetensors(bits: dict[str, np.ndarray]) -> bytes:
+    """A safetensors file of bfloat16 numbers, which numpy cannot write, from their bits."""
+    header, data = {}, b""
+    for name, value in bits.items():
+        offsets = [len(data), len(data) + value.nbytes]
+        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": offsets}
+        data += value.tobytes()
+    head = json.dumps(header).encode()
+    return struct.pack("<Q", len(head)) + head + data
+
+
+def test_bfloat16_in_safetensors_and_pdparams(tmp_path: Path) -> None:
+    """A type that numpy lacks: safetensors name it, Paddle writes its bits as 16-bit integers."""
+    state = {name: value.astype("<f4") for name, value in seeded.state(TINY_VIT).items()}
+    bits = {name: np.asarray(value.view("<u4") >> 16, "<u2") for name, value in state.items()}
+    expected = {name: np.asarray(value.astype("<u4") << 16).view("<f4") for name, value in bits.items()}
+    (tmp_path / "a.safetensors").write_bytes(bfloat16_safetensors(bits))
+    assert_same(to_openai(read_state(tmp_path / "a.safetensors")), expected)
+    model = CLIP(TINY_VIT)
+    model.load_openai(expected)
+    halves = {name: tensor.astype("bfloat16") for name, tensor in model.state_dict().items()}
+    paddle.save(halves, str(tmp_path / "a.pdparams"))
+    assert_same(to_openai(read_state(tmp_path / "a.pdparams")), expected)
+
+
+def from_own(config: ClipConfig, folder: Path) -> Path:
+    model = CLIP(config)
+    model.load_openai(seeded.state(config))
+    paddle.save(model.state_dict(), str(folder / "own.pdparams"))
+    return folder / "own.pdparams"
+
+
+def from_seed_port(config: ClipConfig, folder: Path) -> Path:
+    paddle.save(to_seed_port(seeded.state(config)), str(folder / "seed.pdparams"))
+    return folder / "seed.pdparams"
+
+
+def from_huggingface(config: ClipConfig, folder: Path) -> Path:
+    save_file(to_huggingface(seeded.state(config)), folder / "hf.safetensors")
+    return folder / "hf.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("vit", "vit_script.pt"), ("vit", "vit_legacy.pth"), ("vit", from_own), ("vit", from_seed_port),
+        ("vit", from_huggingface), ("rn", "rn_script.pt"), ("rn", from_own), ("rn", from_seed_port),
+    ],
+)  # fmt: skip
+def test_every_source_computes_what_openais_code_does(kind: str, source: Any, tmp_path: Path) -> None:
+    """Features that OpenAI's code gave on torch: no mistake made on the way in and out can cancel here."""
+    config = TINY[kind]
+    path = DATA / source if isinstance(source, str) else source(config, tmp_path)
+    model = CLIP(config)
+    model.load_openai(to_openai(read_state(path)))
+    model.eval()
+    golden = np.load(DATA / "features.npz")
+    with paddle.no_grad():
+        found = {
+            "image": model.encode_image(paddle.to_tensor(seeded.pixels(config))).numpy(),
+            "text": model.encode_text(paddle.to_tensor(TOKENS)).numpy(),
+        }
+    for tower, features in found.items():
+        expected = golden[f"{config.name} {tower}"]
+        size = np.linalg.norm(expected, axis=1, keepdims=True)
+        assert np.abs((features - expected) / size).max() < 1e-6, tower
+
+
+@EACH
+def test_linear_weights_are_turned_and_no_others(config: ClipConfig) -> None:
+    state = seeded.state(config)
+    model = CLIP(config)
+    model.load_openai(state)
+    block = model.transformer.resblocks[1]
+    name = "transformer.resblocks.1."
+    for layer, tensor in ((block.attn.out_proj, "attn.out_proj"), (block.mlp.c_fc, "mlp.c_fc")):
+        assert np.array_equal(layer.weight.numpy(), state[f"{name}{tensor}.weight"].T)
+    assert np.array_equal(block.attn.in_proj.weight.numpy(), state[f"{name}attn.in_proj_weight"].T)
+    assert np.array_equal(model.text_projection.numpy(), state["text_projection"])  # square, and as it is
+    if config is TINY_VIT:
+        assert np.array_equal(model.visual.proj.numpy(), state["visual.proj"])
+    else:
+        pool = model.visual.attnpool
+        assert np.array_equal(pool.q_proj.weight.numpy(), state["visual.attnpool.q_proj.weight"].T)
+
+
+@EACH
+@pytest.mark.parametrize("stale", ["absent", "zero"])
+def test_the_seed_ports_unsplit_tensors_are_never_used(config: ClipConfig, stale: str) -> None:
+    layout = to_seed_port(seeded.state(config))
+    unsplit = [name for name in layout if ".attn.in_proj_" in name or ".attn.out_proj." in name]
+    assert len(unsplit) >= 8
+    for name in unsplit:
+        layout[name] = layout[name] * 0
+    kept = {name: value for name, value in layout.items() if stale == "zero" or name not in unsplit}
+    assert_same(to_openai(kept), seeded.state(config), types=False)
+
+
 # --- strictness --------------------------------------------------------------------------------------
 
 
@@ -190,6 +306,48 @@ def test_a_missing_part_of_split_attention_is_named(part: str) -> None:
         to_openai(layout)
 
 
+def test_a_missing_part_of_hugging_faces_attention_is_named() -> None:
+    layout = to_huggingface(seeded.state(TINY_VIT))
+    del layout["vision_model.encoder.layers.0.self_attn.k_proj.bias"]
+    with pytest.raises(
+        WeightsError, match=r"visual\.transformer\.resblocks\.0\.attn\.k_proj\.bias is missing"
+    ):
+        to_openai(layout)
+
+
+@pytest.mark.parametrize("layout", ["own", "seed"])
+def test_a_tensor_that_is_there_twice_is_named(layout: str, tmp_path: Path) -> None:
+    """Under two names that mean the same: one would be lost without a word."""
+    state = read_state((from_own if layout == "own" else from_seed_port)(TINY_RN, tmp_path))
+    state["visual.bn1.running_mean"] = state["visual.bn1._mean"] * 0
+    with pytest.raises(WeightsError, match=r"visual\.bn1\.running_mean"):
+        load(state, TINY_RN)
+
+
+@pytest.mark.parametrize("kind", ["int64", "bool", "complex64", "uint16"])
+def test_tensors_that_are_no_real_numbers_are_named(kind: str) -> None:
+    state = seeded.state(TINY_VIT)
+    with pytest.raises(WeightsError, match=rf"visual\.proj.*{kind}"):
+        load({**state, "visual.proj": np.ones((16, 16), kind)})
+
+
+@pytest.mark.parametrize(
+    "name", ["visual.positional_embedding", "positional_embedding", "visual.conv1.weight"]
+)
+def test_a_tensor_without_elements_is_named(name: str) -> None:
+    state = seeded.state(TINY_VIT)
+    with pytest.raises(WeightsError, match=f"of the wrong shape: {name}"):
+        load({**state, name: state[name][:0]})
+
+
+def test_a_failed_load_changes_nothing() -> None:
+    model = CLIP(TINY_VIT)
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    with pytest.raises(WeightsError):
+        model.load_dict({**seeded.state(TINY_VIT), "surprise": np.zeros(3)})
+    assert all(np.array_equal(value.numpy(), before[name]) for name, value in model.state_dict().items())
+
+
 def test_weights_of_another_backbone_are_called_by_their_name() -> None:
     shapes = {name: value.shape for name, value in seeded.state(TINY_VIT).items()}
     state = {name: np.broadcast_to(np.float32(0), shape) for name, shape, _ in seeded._tensors(RN50)}
@@ -219,6 +377,7 @@ def test_dimensions_are_read_from_the_tensors(config: ClipConfig) -> None:
         (b"\x80\x02}q\x00.", "no state dict"),
         (b"\x80\x02K\x01.", "no state dict"),
         (pickle.dumps({"a": 1}, 2), "'a' in the file's state dict is not a tensor"),
+        (pickle.dumps({1: np.zeros(3)}, 2), "state dict"),
         (struct.pack("<Q", 1 << 60) + b"{" + b" " * 20, "cannot read weights"),
         (struct.pack("<Q", 2) + b"{}", "no attention of a known layout"),
     ],
@@ -288,17 +447,78 @@ def in_torch_zip(content: bytes) -> bytes:
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("form", ["file.pdparams", "file.pt"])
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." + raw(b"M\xe9\x03") + raw(b"}")
+WRAPPED = {"file.pdparams": lambda content: content, "file.pt": in_torch_zip, "file.pth": LEGACY.__add__}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_nothing_in_a_pickle_is_executed(
     kind: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     content = HOSTILE[kind]
-    (tmp_path / form).write_bytes(in_torch_zip(content) if form.endswith(".pt") else content)
+    (tmp_path / form).write_bytes(WRAPPED[form](content))
     with pytest.raises(WeightsError):
         read_state(tmp_path / form)
     assert [file.name for file in tmp_path.iterdir()] == [form]
+
+
+@pytest.mark.parametrize("kind", ["os.system", "os.system, protocol 2", "eval", "registered extension"])
+def test_the_hostile_pickles_are_live(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own reader runs them, so that the tests above show something."""
+    monkeypatch.chdir(tmp_path)
+    content = HOSTILE.get(kind, raw(b"\x82\xf0", text(f"touch {TRACE}"), b"\x85R"))
+    copyreg.add_extension("os", "system", 0xF0)
+    try:
+        with pytest.raises(WeightsError):
+            (tmp_path / "a.pt").write_bytes(in_torch_zip(content))
+            read_state(tmp_path / "a.pt")
+        assert not (tmp_path / TRACE).exists()
+        pickle.loads(content)
+    finally:
+        copyreg.remove_extension("os", "system", 0xF0)
+    assert (tmp_path / TRACE).exists()
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+@pytest.mark.parametrize("name", ["evil run", "evil.inner run", "__torch__ evil", "torch._utils evil"])
+def test_nothing_that_a_pickle_names_is_imported(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, attribute = name.split()
+    package = tmp_path / "evil"
+    package.mkdir()
+    for file in ("__init__.py", "inner.py"):
+        (package / file).write_text(f"open({str(tmp_path / TRACE)!r}, 'w')\ndef run(*_): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = raw(b"}", text("a"), f"c{module}\n{attribute}\n".encode(), b")Rs")
+    (tmp_path / form).write_bytes(WRAPPED[form](content))
+    with pytest.raises(WeightsError):
+        read_state(tmp_path / form)
+    assert "evil" not in sys.modules
+    assert not (tmp_path / TRACE).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["builtins exec", "builtins __import__", "builtins open", "importlib import_module", "nt system",
+     "subprocess check_output", "operator attrgetter", "functools partial", "paddle load", "paddle.hub load",
+     "paddle.utils.cpp_extension load", "numpy fromfile", "numpy.lib.npyio load", "numpy ndarray.tofile",
+     "numpy.core.multiarray scalar", "torch load", "torch.hub load", "torch._utils _rebuild_tensor_v3",
+     "torch._utils _rebuild_tensor.__globals__", "torch.storage _load_from_bytes", "clip_common.cache prune",
+     "collections OrderedDict.update", "pickle loads", "copyreg _reconstructor", "_codecs decode"],
+)  # fmt: skip
+def test_a_name_that_is_not_listed_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    module, attribute = name.split()
+    for content in (
+        raw(f"c{module}\n{attribute}\n".encode(), b")R"),
+        b"\x80\x04\x8c" + bytes([len(module)]) + module.encode() + b"\x8c" + bytes([len(attribute)])
+        + attribute.encode() + b"\x93)R.",
+    ):  # fmt: skip
+        (tmp_path / "a.pdparams").write_bytes(content)
+        with pytest.raises(WeightsError, match=rf"a\.pdparams: this pickle names {module}\.{attribute}, "):
+            read_state(tmp_path / "a.pdparams")
 
 
 def test_a_refusal_names_what_was_asked_for(tmp_path: Path) -> None:
@@ -368,3 +588,223 @@ def test_ordered_dicts_and_protocols(tmp_path: Path) -> None:
     for protocol in (2, 3, 4):
         (tmp_path / "a.pdparams").write_bytes(pickle.dumps(state, protocol))
         assert_same(read_state(tmp_path / "a.pdparams"), state)
+
+
+# --- files that would take all the memory, or for ever -----------------------------------------------
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def numbers(*values: int) -> bytes:
+    return b"(" + b"".join(b"J" + struct.pack("<i", value) for value in values) + b"t"
+
+
+def tensor(kind: str, count: int, shape: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
+    """The opcodes for a tensor as torch writes them, of storage 0."""
+    storage = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text("0") + text("cpu")
+    storage += b"J" + struct.pack("<i", count) + b"tQ"
+    built = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + numbers(offset)[1:-1]
+        + numbers(*shape)
+        + numbers(*stride)
+    )
+    return built + b"\x89}tR"
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "stride", "offset"),
+    [
+        (4, (5,), (1,), 0),
+        (4, (2,), (4,), 0),
+        (4, (2, 2), (3, 1), 0),
+        (4, (2,), (1,), 3),
+        (4, (1,), (1,), 4),
+        (4, (1,), (1,), 1 << 30),
+        (4, (2,), (1,), -1),
+        (4, (2,), (-1,), 3),
+        (4, (-2,), (1,), 0),
+        (4, (2, 2), (1,), 0),
+        (8, (8,), (1,), 0),  # the file's storage has four numbers, whatever the pickle says
+        (-1, (1,), (1,), 0),
+    ],
+)
+def test_a_tensor_never_reaches_beyond_its_storage(
+    count: int, shape: tuple[int, ...], stride: tuple[int, ...], offset: int, tmp_path: Path
+) -> None:
+    """What lies beyond is the process's own memory."""
+    named = raw(b"}", text("a"), tensor("FloatStorage", count, shape, stride, offset), b"s")
+    (tmp_path / "a.pt").write_bytes(archive({"data.pkl": named, "data/0": bytes(16)}))
+    with pytest.raises(WeightsError):
+        read_state(tmp_path / "a.pt")
+
+
+def test_the_whole_of_a_storage_can_be_reached(tmp_path: Path) -> None:
+    """The last numbers that the test above leaves out."""
+    values = np.arange(4, dtype="<f4")
+    for shape, stride, offset in (((4,), (1,), 0), ((2, 2), (1, 2), 0), ((2,), (2,), 1), ((1,), (9,), 3)):
+        named = raw(b"}", text("a"), tensor("FloatStorage", 4, shape, stride, offset), b"s")
+        (tmp_path / "a.pt").write_bytes(archive({"data.pkl": named, "data/0": values.tobytes()}))
+        steps = [4 * step for step in stride]
+        expected = np.lib.stride_tricks.as_strided(values[offset:], shape, steps)
+        assert np.array_equal(read_state(tmp_path / "a.pt")["a"], expected)
+
+
+def archive(members: dict[str, bytes], packed: bool = False) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as target:
+        for name, content in members.items():
+            target.writestr(f"archive/{name}", content)
+    return stream.getvalue()
+
+
+def expanded(kind: str) -> bytes:
+    """One number seen as a matrix of 268 million."""
+    side = 1 << 14
+    named = raw(b"}", text("a.attn.in_proj_weight"), tensor(kind, 1, (side, side), (0, 0)), b"s")
+    return archive({"data.pkl": named, "data/0": bytes(4)})
+
+
+def widened_again_and_again() -> bytes:
+    """A megabyte of bfloat16 that three hundred tensors share; widened for each it would be 600 MB."""
+    count = 1 << 19
+    items = b"".join(
+        text(f"{i}.attn.in_proj_weight") + tensor("BFloat16Storage", count, (count,), (1,))
+        for i in range(300)
+    )
+    return archive({"data.pkl": raw(b"}(", items, b"u"), "data/0": bytes(2 * count)})
+
+
+def nested_tuple() -> bytes:
+    """A tuple of itself twice, sixty times over: small to keep, and to hash the work of 2 ** 60."""
+    return b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
+
+
+def nested_modules(depth: int, name: str) -> bytes:
+    """TorchScript modules inside each other; the name of the innermost tensor is made of all of theirs."""
+    opened = b"c__torch__\nM\nq\x00" + b")\x81}" + text(name) + b"q\x01"
+    opened += (b"h\x00)\x81}h\x01") * (depth - 1)
+    return archive({"data.pkl": raw(opened, b"N", b"sb" * depth)})
+
+
+def code(source: bytes, files: int = 1) -> bytes:
+    """A TorchScript archive without a tensor, with so much code."""
+    module = raw(b"c__torch__\nM\n)\x81}b")
+    return archive({"data.pkl": module, **{f"code/{i}.py": source for i in range(files)}}, packed=True)
+
+
+def test_the_code_in_an_archive_is_limited_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(code(bytes(23 << 20), files=3))  # a thousandth of it in the file
+    with pytest.raises(WeightsError, match="too large"):
+        read_state(tmp_path / "a.pt")
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "a number as a matrix": lambda: expanded("FloatStorage"),
+    "a bfloat16 number as a matrix": lambda: expanded("BFloat16Storage"),
+    "a storage widened often": widened_again_and_again,
+    "a key that takes for ever to hash": lambda: raw(
+        b"ccollections\nOrderedDict\n]](", nested_tuple(), b"K\x01ea\x85R"
+    ),
+    "a storage's key that takes for ever to hash": lambda: (
+        LEGACY
+        + raw(b"}", text("a"), tensor("FloatStorage", 1, (1,), (1,)), b"s")
+        + raw(b"](", nested_tuple(), b"e")
+    ),
+    "a text encoded often": lambda: raw(
+        b"](c_codecs\nencode\nq\x00",
+        text("x" * 2_000_000), text("latin1"), b"\x86q\x01R" + b"h\x00h\x01R" * 300, b"e",
+    ),
+    "a packed pickle": lambda: archive({"data.pkl": bytes(300 << 20)}, packed=True),
+    "code of empty lines": lambda: code(b"class M(Module):\n" + b"\n" * 300_000),
+    "modules of long names": lambda: nested_modules(3000, "m" * 1_000_000),
+    "modules of modules": lambda: nested_modules(400_000, "m"),
+}  # fmt: skip
+_READ_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from clip_common.convert import to_openai
+from clip_common.errors import WeightsError
+from clip_common.formats import read_state, write_safetensors
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+path, before = Path(sys.argv[1]), peak()
+try:
+    write_safetensors(to_openai(read_state(path)), path.with_suffix(".safetensors"), {})
+except WeightsError:
+    pass
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak from /proc")
+@pytest.mark.parametrize("kind", BOMBS)
+def test_small_files_take_little_memory_and_time(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.pt"
+    path.write_bytes(BOMBS[kind]())
+    command = [
+        sys.executable,
+        "-c",
+        _READ_IN_A_PROCESS,
+        path,
+    ]  # one that hangs can only be ended from outside
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=12, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) < 300  # MB
+
+
+@pytest.mark.parametrize(
+    "file", ["vit_script.pt", "rn_zip.pt", "rn_bfloat16.pth", "views.pth", "own", "safetensors"]
+)
+def test_damaged_pickles_in_whole_archives(file: str, tmp_path: Path) -> None:
+    """Damage that no checksum tells: the pickle is changed, then packed again."""
+    pickled, packed = opened(file, tmp_path)
+    random = np.random.RandomState(len(pickled))
+    tracemalloc.start()
+    for _ in range(50):
+        damaged = bytearray(pickled)
+        for place in random.randint(0, len(damaged), random.randint(1, 6)):
+            damaged[place] = random.choice([random.randint(256), *b"(.NRbstuq]}\x81\x85\xff"])
+        (tmp_path / "damaged").write_bytes(packed(bytes(damaged)))
+        try:
+            state = read_state(tmp_path / "damaged")
+        except WeightsError:
+            continue
+        size = (tmp_path / "damaged").stat().st_size
+        for name, value in state.items():
+            assert isinstance(name, str)
+            assert isinstance(value, np.ndarray)
+            assert value.nbytes <= 2 * size  # twice, where bfloat16 is widened
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+def opened(file: str, folder: Path) -> tuple[bytes, Callable[[bytes], bytes]]:
+    """A good file's pickle (or header), and how to put another in its place."""
+    if file == "own":
+        return from_own(TINY_VIT, folder).read_bytes()[:6000], lambda head: head + b"."
+    if file == "safetensors":
+        save_file(seeded.state(TINY_VIT), folder / "a.safetensors")
+        content = (folder / "a.safetensors").read_bytes()
+        (length,) = struct.unpack("<Q", content[:8])
+        assert "visual.proj" in json.loads(content[8 : 8 + length])
+        return content[: 8 + length], lambda head: head + content[8 + length :]
+    with zipfile.ZipFile(DATA / file) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    name = next(name for name in members if name.endswith("/data.pkl"))
+
+    def packed(pickled: bytes) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as target:
+            for member, content in members.items():
+                target.writestr(member, pickled if member == name else content)
+        return stream.getvalue()
+
+    return members[name], packed

@@ -17,7 +17,7 @@ import torch
 
 from clip_common.config import ClipConfig, ViTConfig
 from tests.parity import reference, seeded
-from tests.parity.tiny import TINY_RN, TINY_VIT
+from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -110,7 +110,19 @@ def views() -> dict[str, Any]:
     }
 
 
+def features() -> dict[str, np.ndarray]:
+    """What OpenAI's code makes of each tiny architecture's pictures and texts, in float32."""
+    made = {}
+    for config in (TINY_VIT, TINY_RN):
+        model = build(config).float()
+        with torch.no_grad():
+            made[f"{config.name} image"] = model.encode_image(torch.from_numpy(seeded.pixels(config))).numpy()
+            made[f"{config.name} text"] = model.encode_text(torch.from_numpy(TOKENS)).numpy()
+    return made
+
+
 def main() -> None:
+    np.savez(DATA / "features.npz", **features())
     vit, resnet = build(TINY_VIT), build(TINY_RN)
     save_script(TINY_VIT, DATA / "vit_script.pt", "cuda:0")
     save_script(TINY_RN, DATA / "rn_script.pt", "cpu")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from clip_common.config import ClipConfig, ResNetConfig, TextConfig, ViTConfig
 
 
@@ -27,3 +29,6 @@ class _NarrowText(TextConfig):
 _TEXT = _NarrowText(width=16, layers=2, context_length=8, vocab_size=64)
 TINY_VIT = ClipConfig("tiny ViT", 16, 16, _NarrowViT(patch_size=8, layers=2, width=16), _TEXT)
 TINY_RN = ClipConfig("tiny RN", 16, 64, ResNetConfig((1, 2, 1, 1), width=2), _TEXT)
+
+# Texts of several lengths; the last id is the end token, where the feature is read.
+TOKENS = np.array([[1, 5, 63, 0, 0, 0, 0, 0], [1, 9, 9, 7, 40, 2, 8, 63], [1, 63, 0, 0, 0, 0, 0, 0]])
