@@ -62,7 +62,7 @@ def sha256_of(path: Path) -> str:
     note = cache_dir() / "hashes" / f"{digest_of(str(path))[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
         known = json.loads(note.read_text("utf-8"))
-        if {**stamp, "sha256": known.get("sha256")} == known:
+        if isinstance(known, dict) and {**stamp, "sha256": known.get("sha256")} == known and known["sha256"]:
             return known["sha256"]
     with path.open("rb") as file:
         sha256 = hash_stream(file)

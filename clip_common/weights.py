@@ -81,7 +81,7 @@ def _stored(record: Pretrained, folder: Path) -> Weights | None:
         return None
     found = sha256_of(path)
     note = _note(path)
-    if note.is_file() and note.read_text("utf-8").split()[:1] != [found]:
+    if note.is_file() and note.read_text("utf-8", "replace").split()[:1] != [found]:
         logger.warning("%s is damaged and is not used", path)
         return None
     return Weights(path, found)

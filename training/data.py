@@ -91,7 +91,7 @@ def rasterise(content: str | bytes) -> np.ndarray:
     if isinstance(content, str):
         import resvg_py
 
-        content = resvg_py.svg_to_bytes(svg_string=content, width=2 * SIDE, skip_system_fonts=True)
+        content = bytes(resvg_py.svg_to_bytes(svg_string=content, width=2 * SIDE, skip_system_fonts=True))
     try:
         with Image.open(io.BytesIO(content)) as image:
             picture = image.convert("RGBA")
