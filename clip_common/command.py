@@ -213,7 +213,7 @@ def _labels(args: argparse.Namespace) -> list[str] | None:
 
 def _render(results: list, errors: list, args: argparse.Namespace, table: Any) -> str:
     if args.format == "json":
-        return json.dumps({"results": results, "errors": errors}, ensure_ascii=False)
+        return json.dumps({"results": results, "errors": errors})  # ASCII, which every console can print
     return "\n".join(table(result) for result in results)
 
 

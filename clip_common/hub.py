@@ -67,7 +67,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
     classify.__doc__ = Predictor.classify.__doc__
     embed.__doc__ = Predictor.embed.__doc__
 
-    def predict(self, **body: Any) -> Any:
+    def predict(self, /, **body: Any) -> Any:
         """Answer the JSON body of an HTTP request; PaddleHub's server calls this with its fields.
 
         It tells `classify` and `embed` apart, since PaddleHub gives a module one entry. Of a body's

@@ -68,7 +68,7 @@ def _code(source: Path, top: str) -> Iterator[tuple[str, Path | bytes]]:
     module = (source / "module.py").read_text("utf-8")
     yield f"{top}/module.py", re.sub(r"^from clip_common\b", "from .clip_common", module, flags=re.M).encode()
     for file in source.iterdir():
-        if file.is_file() and file.name != "module.py" and file.suffix != ".safetensors":
+        if file.is_file() and file.name not in ("module.py", "test.py") and file.suffix != ".safetensors":
             yield f"{top}/{file.name}", file
     for file in _PACKAGE.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:

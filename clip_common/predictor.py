@@ -173,6 +173,8 @@ class Predictor:
                 batch.append(self.preprocess(open_picture(source, name)))
             except ImageError as error:
                 batch.append(error)
+            except (ValueError, OSError) as error:  # a mode that Pillow cannot convert
+                batch.append(ImageError(f"{name}: cannot be prepared ({error})"))
             if len(batch) == batch_size:
                 yield _encode_readable(engine, batch)
                 batch = []

@@ -34,7 +34,7 @@ class ClipMini(ClipModule):
     # PaddleHub calls only the last method marked for serving, so this one tells the two above apart.
     @wraps(ClipModule.predict)
     @serving
-    def predict(self, **body: Any) -> Any:
+    def predict(self, /, **body: Any) -> Any:
         return super().predict(**body)
 
     @wraps(ClipModule.run_cmd)
