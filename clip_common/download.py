@@ -31,16 +31,15 @@ def addresses(source: WeightsSource, mirror: str | None = None) -> list[str]:
     return [source.url] if source.url else []
 
 
-def download(urls: Sequence[str], target: Path, sha256: str) -> None:
-    """Fetch a file to `target`; an earlier part is resumed, and only whole, right bytes get the name.
+def download(urls: Sequence[str], part: Path, sha256: str) -> None:
+    """Fetch a file to `part`, where an earlier part of it is resumed; only whole, right bytes stay.
 
-    Two processes must not fetch the same target at once; see `weights.fetch`.
+    Two processes must not fetch the same file at once; see `weights.fetch`.
 
     Raises:
         WeightsError: the file cannot be had, or is not the one asked for.
         OSError: the folder cannot be written.
     """
-    part = target.with_name(target.name + ".part")
     failures, reached = 0, _size(part)
     while True:
         try:
@@ -52,7 +51,7 @@ def download(urls: Sequence[str], target: Path, sha256: str) -> None:
             reached = _size(part)
             if failures == _ATTEMPTS or not _worth_another_try(error):
                 raise WeightsError(f"cannot download {urls[0]}: {_reason(error)}") from error
-            logger.warning("download of %s interrupted (%s); resuming", target.name, _reason(error))
+            logger.warning("download of %s interrupted (%s); resuming", part.stem, _reason(error))
             time.sleep(2 ** (failures - 1))
     with part.open("rb") as file:
         found = hash_stream(file)
@@ -62,7 +61,6 @@ def download(urls: Sequence[str], target: Path, sha256: str) -> None:
             f"the file downloaded from {urls[0]} has sha256 {found}, expected {sha256}: "
             "it was removed; try again, or another mirror"
         )
-    part.replace(target)
 
 
 def _fetch_any(urls: Sequence[str], part: Path) -> None:

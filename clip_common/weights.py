@@ -132,14 +132,15 @@ def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> Weights:
     with FileLock(folder / f"{record.name}.lock"):
         if stored := _stored(record, folder):  # another process was quicker
             return stored
-        official = folder / record.weights.file
-        download.download(urls, official, record.weights.sha256)
+        # Not under its own name: another process would take it, and it is about to be removed.
+        part = folder / f"{record.weights.file}.part"
+        download.download(urls, part, record.weights.sha256)
         path = folder / f"{record.name}.safetensors"
-        convert(official, path)
+        convert(part, path)
         sha256 = sha256_of(path)
         with atomic_file(_note(path)) as temporary:
             temporary.write_text(f"{sha256}  {path.name}\n", "utf-8")
-        official.unlink()
+        part.unlink()
         return Weights(path, sha256)
 
 
@@ -165,7 +166,7 @@ def convert(source: Path, target: Path) -> State:
         raise WeightsError(f"{target}: weights are written as .safetensors")
     state = _named(source)
     sha256 = sha256_of(source)
-    note = {"layout": "openai", "source": source.name, "source_sha256": sha256}
+    note = {"layout": "openai", "source": source.name.removesuffix(".part"), "source_sha256": sha256}
     for record in PRETRAINED.values():
         if record.weights.sha256 == sha256:
             note |= {"module": record.name, "licence": record.weights.licence}

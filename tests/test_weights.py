@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,10 +24,10 @@ from clip_common import cache, cli, weights
 from clip_common.config import PRETRAINED, Pretrained, WeightsSource
 from clip_common.convert import to_openai
 from clip_common.errors import WeightsError
-from clip_common.formats import read_state
+from clip_common.formats import read_state, write_safetensors
 from tests.conftest import ROOT
 from tests.parity import seeded
-from tests.parity.tiny import TINY_VIT
+from tests.parity.tiny import TINY_RN, TINY_VIT
 
 OFFICIAL = Path(__file__).parent / "data" / "vit_script.pt"
 CONTENT = OFFICIAL.read_bytes()
@@ -40,9 +43,10 @@ class Server:
         self.ranges = True
         self.flat = False
         self.delay = 0.0
+        self.status: int | None = None
         self.requests: list[str | None] = []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -57,6 +61,8 @@ class Server:
                 asked = self.headers.get("Range")
                 server.requests.append(asked)
                 time.sleep(server.delay)
+                if server.status:
+                    return self.send_error(server.status)
                 start = int(asked[6:-1]) if asked and server.ranges else 0
                 rest = server.content[start:]
                 if asked and server.ranges and not rest:
@@ -165,6 +171,74 @@ def test_a_server_that_gives_up(record: Pretrained, server: Server, store: Path)
         weights.fetch(record, server.url + "/elsewhere")
 
 
+def test_a_part_that_is_longer_than_the_file(record: Pretrained, server: Server, store: Path) -> None:
+    """It cannot be of this file: it goes, and the next try begins anew."""
+    store.mkdir(parents=True)
+    (store / "Tiny.pt.part").write_bytes(CONTENT + b"more")
+    with pytest.raises(WeightsError, match="it was removed; try again"):
+        weights.fetch(record, server.url)
+    assert_stored(weights.fetch(record, server.url), store)
+
+
+def test_a_part_of_another_file_never_gets_through(record: Pretrained, server: Server, store: Path) -> None:
+    store.mkdir(parents=True)
+    (store / "Tiny.pt.part").write_bytes(b"x" * 5000)
+    with pytest.raises(WeightsError, match=f"expected {SHA256}"):
+        weights.fetch(record, server.url)
+    assert not list(store.glob("Tiny*"))
+    assert_stored(weights.fetch(record, server.url), store)
+
+
+def test_a_line_that_breaks_without_resuming_ends(record: Pretrained, server: Server, store: Path) -> None:
+    server.cut, server.ranges = 30_000, False
+    with pytest.raises(WeightsError, match=f"cannot download {server.url}"):
+        weights.fetch(record, server.url)
+    assert 2 <= len(server.requests) <= 8
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(403, 1), (401, 1), (500, 4), (503, 4)])
+def test_a_server_that_refuses_is_quoted(
+    record: Pretrained, server: Server, store: Path, status: int, attempts: int
+) -> None:
+    """Tried again only where that can help."""
+    server.status = status
+    with pytest.raises(WeightsError, match=f"the server answered {status}"):
+        weights.fetch(record, server.url)
+    assert len(server.requests) == attempts
+    server.status = None
+    assert_stored(weights.fetch(record, server.url), store)
+
+
+def test_progress_is_shown_on_standard_error(
+    record: Pretrained, server: Server, store: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert_stored(weights.fetch(record, server.url), store)
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert "Tiny.pt" in error
+    assert "100%" in error
+
+
+@pytest.mark.parametrize("mirror", ["not an address", "ftp://127.0.0.1/x", "http://", "http://127.0.0.1:1/"])
+def test_a_mirror_that_is_none_says_so_at_once(record: Pretrained, store: Path, mirror: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(WeightsError, match=r"(?s)cannot download .*put that file into"):
+        weights.fetch(record, mirror)
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_put_there_by_hand_is_not_stored_unverified(
+    record: Pretrained, server: Server, store: Path
+) -> None:
+    """Weights of the right shape under the published name: fetching must not take them for the published."""
+    other = {name: value * 0 for name, value in seeded.state(TINY_VIT).items()}
+    store.mkdir(parents=True)
+    write_safetensors(other, store / "Tiny.pt", {})
+    found = weights.fetch(record, server.url)
+    (store / "Tiny.pt").unlink(missing_ok=True)
+    assert_stored(found, store)
+
+
 def test_offline_says_which_file_to_put_where(record: Pretrained, store: Path) -> None:
     started = time.monotonic()
     with pytest.raises(WeightsError) as error:
@@ -196,6 +270,71 @@ def test_two_processes_at_once(record: Pretrained, server: Server, store: Path) 
     assert [process.exitcode for process in both] == [0, 0]
     assert len(server.requests) == 1
     assert_stored(weights.find(record), store)
+
+
+def test_two_threads_at_once(record: Pretrained, server: Server, store: Path) -> None:
+    server.delay = 0.5
+    found: list[weights.Weights] = []
+    both = [threading.Thread(target=lambda: found.append(weights.find(record))) for _ in range(2)]
+    mirrored = dataclasses.replace(record.weights, base_url=server.url)
+    record = dataclasses.replace(record, weights=mirrored)
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(60)
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert len(server.requests) == 1
+    assert_stored(found[0], store)
+
+
+def test_nobody_takes_a_download_that_is_about_to_be_removed(
+    record: Pretrained, server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between download and conversion, seconds for a real file, a second process looks for weights."""
+    found_meanwhile: list[weights.Weights | None] = []
+    original = weights.convert
+
+    def convert(*args: Any) -> Any:
+        found_meanwhile.append(weights.find_local(record))
+        return original(*args)
+
+    monkeypatch.setattr(weights, "convert", convert)
+    assert_stored(weights.fetch(record, server.url), store)
+    assert [found for found in found_meanwhile if found and not found.path.exists()] == []
+
+
+@pytest.fixture
+def frozen_cache(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that cannot be written any more; root, as whom tests may run, is stopped by no permission."""
+    original, folder = tempfile.mkstemp, str(store.parent)
+
+    def mkstemp(*args: Any, **options: Any) -> Any:
+        if str(options.get("dir")).startswith(folder):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return original(*args, **options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+
+
+def test_a_full_cache_that_can_be_read_still_serves(
+    record: Pretrained, server: Server, store: Path, request: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = weights.fetch(record, server.url)
+    shutil.rmtree(store.parent / "hashes")
+    request.getfixturevalue("frozen_cache")
+    assert weights.find(record) == stored
+    assert "Read-only file system" in caplog.text
+    assert "CLIP_HUB_CACHE" in caplog.text
+
+
+def test_a_full_disk_costs_no_answer(
+    record: Pretrained, server: Server, store: Path, frozen_cache: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = weights.fetch(record, server.url)
+    assert store not in found.path.parents
+    assert len(weights.load_model(record, found).state_dict()) > 10
+    assert "CLIP_HUB_CACHE" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written(
@@ -265,6 +404,85 @@ def test_hashes_are_remembered_by_size_and_time(store: Path, tmp_path: Path, mon
         note.write_text("{")
     assert cache.sha256_of(file) == hashlib.sha256(b"two").hexdigest()
     assert len(computed) == 3
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "3", "null", "{}", "without", "of nothing", "\xff\xfe"])
+def test_a_damaged_note_of_a_hash_is_computed_again(store: Path, tmp_path: Path, note: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    cache.sha256_of(file)
+    (path,) = (store.parent / "hashes").iterdir()
+    whole = json.loads(path.read_text())
+    without = {name: value for name, value in whole.items() if name != "sha256"}
+    damaged = {"without": json.dumps(without), "of nothing": json.dumps({**whole, "sha256": None})}
+    path.write_bytes(damaged.get(note, note).encode("latin1"))
+    assert cache.sha256_of(file) == hashlib.sha256(b"one").hexdigest()
+    assert json.loads(path.read_text()) == whole
+
+
+def test_a_damaged_note_of_the_store_is_not_trusted(record: Pretrained, server: Server, store: Path) -> None:
+    path = weights.fetch(record, server.url).path
+    for junk in (b"", b"\xff\xfe\0", b"0" * 64):
+        weights._note(path).write_bytes(junk)
+        assert weights.find_local(record) is None
+        assert_stored(weights.fetch(record, server.url), store)
+
+
+# --- stored and loaded -------------------------------------------------------------------------------
+
+
+def test_converted_files_say_where_they_come_from(record: Pretrained, store: Path, tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "out.safetensors"
+    weights.convert(OFFICIAL, target)
+    content = target.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    note = json.loads(header["__metadata__"]["record"])
+    assert note["source_sha256"] == SHA256
+    assert (note["source"], note["module"], note["licence"]) == ("vit_script.pt", "clip_tiny", "MIT")
+    types = {name: entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+    assert types["visual.conv1.weight"] == types["text_projection"] == "F16"
+    assert types["token_embedding.weight"] == types["visual.ln_pre.weight"] == types["logit_scale"] == "F32"
+    assert header["logit_scale"]["shape"] == []
+
+
+def test_a_failed_conversion_leaves_no_file(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.pt").write_bytes(CONTENT[:-3000])
+    with pytest.raises(WeightsError, match=r"bad\.pt"):
+        weights.convert(tmp_path / "bad.pt", tmp_path / "folder" / "out.safetensors")
+    assert not list(tmp_path.glob("folder/*"))
+
+
+def test_a_loaded_model_is_float32_and_in_eval_mode(record: Pretrained, store: Path) -> None:
+    model = weights.load_model(record, weights.find_local(record, OFFICIAL))
+    assert not model.training
+    assert {str(value.dtype) for value in model.state_dict().values()} == {"paddle.float32"}
+    state = seeded.state(TINY_VIT)
+    assert np.array_equal(model.visual.conv1.weight.numpy(), state["visual.conv1.weight"].astype("float32"))
+    assert float(model.logit_scale) == state["logit_scale"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.pop("ln_final.bias"), "missing: ln_final.bias"),
+        (lambda state: state.update(more=np.zeros(3, "float32")), "not expected: more"),
+        (
+            lambda state: state.update(logit_scale=np.zeros((1, 2))),
+            r"logit_scale is \[1, 2\] and should be \[\]",
+        ),
+        (lambda state: state.clear() or state.update(seeded.state(TINY_RN)), "visual.attnpool.c_proj.weight"),
+        (lambda state: state.clear() or state.update(fc=np.zeros((2, 2))), "not the weights of a CLIP"),
+    ],
+)
+def test_weights_that_do_not_fit_name_the_file_and_the_tensor(
+    record: Pretrained, store: Path, tmp_path: Path, change: Any, said: str
+) -> None:
+    state = seeded.state(TINY_VIT)
+    change(state)
+    path = tmp_path / "mine.safetensors"
+    write_safetensors(state, path, {})
+    with pytest.raises(WeightsError, match=rf"mine\.safetensors: .*{said}"):
+        weights.load_model(record, weights.find_local(record, path))
 
 
 # --- the commands ------------------------------------------------------------------------------------
