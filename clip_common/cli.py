@@ -85,6 +85,13 @@ def _place(record: Pretrained) -> str:
     return str(found.path) if found else "not on this machine"
 
 
+def _on_this_machine(record: Pretrained, file: str | None = None) -> weights.Weights:
+    found = weights.find_local(record, file)
+    if found is None:
+        raise weights.WeightsError(weights.by_hand(record))
+    return found
+
+
 def _fetch(args: argparse.Namespace) -> int:
     found = None if args.mirror else weights.find_local(args.module)
     print((found or weights.fetch(args.module, args.mirror)).path)
@@ -99,9 +106,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    found = weights.find_local(args.module, args.file)
-    if found is None:
-        raise weights.WeightsError(weights.by_hand(args.module))
+    found = _on_this_machine(args.module, args.file)
     checks = verify(args.module, found, args.image)
     print(found.path)
     for check in checks:
@@ -117,8 +122,5 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 def _where(args: argparse.Namespace) -> int:
-    found = weights.find_local(args.module)
-    if found is None:
-        raise weights.WeightsError(weights.by_hand(args.module))
-    print(found.path)
+    print(_on_this_machine(args.module).path)
     return 0
