@@ -59,11 +59,11 @@ class AttentionPool2D(nn.Layer):
         self.v_proj = nn.Linear(width, width)
         self.c_proj = nn.Linear(width, embed_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, embed_dim]."""
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """[N, C, H, W] to [N, embed_dim]; `positions` [1 + HW, C] for a grid of another size."""
         x = x.flatten(2).transpose([0, 2, 1])  # N C H W -> N C HW -> N HW C
         x = paddle.concat([x.mean(axis=1, keepdim=True), x], axis=1)  # N (1 + HW) C
-        x = x + self.positional_embedding
+        x = x + (self.positional_embedding if positions is None else positions)
         # Only the mean's answer is read, so only its query is computed.
         q = self._split_heads(self.q_proj(x[:, :1]))  # N H 1 d
         k = self._split_heads(self.k_proj(x))  # N H (1 + HW) d
@@ -97,12 +97,15 @@ class ModifiedResNet(nn.Layer):
 
     def forward(self, image: Tensor) -> Tensor:
         """Pixels [N, 3, R, R] to features [N, embed_dim]."""
+        return self.attnpool(self.grid(image))
+
+    def grid(self, image: Tensor) -> Tensor:
+        """Pixels [N, 3, R, R] to what attention pools, [N, 32 * width, R / 32, R / 32]."""
         x = self.stem(image)  # N width R/4 R/4
         x = self.layer1(x)  # N 4*width R/4 R/4
         x = self.layer2(x)  # N 8*width R/8 R/8
         x = self.layer3(x)  # N 16*width R/16 R/16
-        x = self.layer4(x)  # N 32*width R/32 R/32
-        return self.attnpool(x)
+        return self.layer4(x)  # N 32*width R/32 R/32
 
     def stem(self, x: Tensor) -> Tensor:
         """Pixels [N, 3, R, R] to [N, width, R / 4, R / 4]."""

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 import pytest
 from PIL import Image
 
 from clip_common.config import ClipConfig, ResNetConfig, TextConfig
 from clip_common.formats import read_state, write_safetensors
 from clip_common.model import CLIP
-from training import checkpoint, train
+from clip_common.tokenizer import tokenize
+from training import checkpoint, parallel, train
 from training.augment import augment
-from training.captions import draw_caption, head_noun, is_clean, may_flip
+from training.batches import Batch, Batches, Settings
+from training.captions import draw_subject, head_noun, is_clean, may_flip, put_in_template
 from training.data import Caption, Dataset, near_duplicates, perceptual_hash, prepare
 from training.diagrams import draw_diagrams
 from training.errors import TrainingError
 from training.evaluate import Share
-from training.export import openai_state, tokens_of
+from training.export import openai_state
 from training.sources import LICENCES, SOURCES, Drawing, Source
 from training.splits import rows_of, split_of
+from training.vocabulary import rows_in, tokens_of
 
-TINY = ClipConfig("tiny", 32, 32, ResNetConfig((1, 1, 1, 1), 8), TextConfig(64, 1, 77, 49408))
-SETTINGS = train.Settings(steps=6, batch_size=16, warm_up=2)
+TINY = ClipConfig("tiny", 32, 64, ResNetConfig((1, 1, 1, 1), 8), TextConfig(64, 1, 77, 49408))
+SETTINGS = Settings(steps=6, batch_size=16, warm_up=2, small_share=0.4, workers=1)
 COLOURS = ("red", "green", "blue", "black")
 
 
@@ -52,7 +57,12 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def whole_run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Checkpoint:
-    return train.train(data, TINY, SETTINGS, tmp_path_factory.mktemp("run"))
+    return run(data, SETTINGS, tmp_path_factory.mktemp("run"))
+
+
+def run(data: Dataset, settings: Settings, output: Path, **options: object) -> checkpoint.Checkpoint:
+    train.train(data, TINY, settings, output, **options)
+    return checkpoint.load(output / "checkpoint.npz")
 
 
 def png(array: np.ndarray) -> bytes:
@@ -78,21 +88,21 @@ def test_a_killed_run_resumes_on_the_same_curve(
 ) -> None:
     step = train.Trainer.step
 
-    def killed_at_the_fifth(self: train.Trainer, batch: train.Batch) -> float:
+    def killed_at_the_fifth(self: train.Trainer, batch: Batch) -> float:
         if self.done == 4:
             raise KeyboardInterrupt
         return step(self, batch)
 
     monkeypatch.setattr(train.Trainer, "step", killed_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
-        train.train(data, TINY, SETTINGS, tmp_path, save_every=3)
+        run(data, SETTINGS, tmp_path, save_every=3)
     monkeypatch.undo()
-    resumed = train.train(data, TINY, SETTINGS, tmp_path, resume=True, save_every=3)
+    resumed = run(data, SETTINGS, tmp_path, resume=True, save_every=3)
     np.testing.assert_allclose(resumed.curve[:, 0], whole_run.curve[:, 0], rtol=1e-5)
     for name, value in whole_run.average.items():
         np.testing.assert_allclose(resumed.average[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
     with pytest.raises(TrainingError, match="other settings"):
-        train.train(data, TINY, train.Settings(steps=7, batch_size=16, warm_up=2), tmp_path, resume=True)
+        run(data, replace(SETTINGS, steps=7), tmp_path, resume=True)
 
 
 def test_a_half_written_checkpoint_is_refused(whole_run: checkpoint.Checkpoint, tmp_path: Path) -> None:
@@ -122,21 +132,83 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.npz"]
 
 
-def test_same_captions_are_positives_of_each_other() -> None:
+def test_positives_share_a_subject_or_a_concept() -> None:
+    none = np.zeros(0)
+    batch = Batch(none, none, subjects=np.array([0, 0, 1, 2]), concepts=np.array([5, 6, 6, 7]))
+    expected = [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(train.positives(batch), np.array(expected, bool))
+
+
+def test_the_loss_spreads_the_target_over_positives() -> None:
     features = paddle.eye(2)[paddle.to_tensor([0, 0, 1])]
     scale = paddle.to_tensor(5.0)
-    right = train.contrastive_loss(features, features, scale, paddle.to_tensor([0, 0, 1]))
-    apart = train.contrastive_loss(features, features, scale, paddle.to_tensor([0, 1, 2]))
-    assert float(right) == pytest.approx(np.log(2) * 2 / 3, abs=1e-3)
-    assert float(apart) == pytest.approx(np.log(2) * 2 / 3, abs=1e-3)
-    wrong = train.contrastive_loss(
-        features, features[paddle.to_tensor([2, 1, 0])], scale, paddle.to_tensor([0, 0, 1])
-    )
+    two = paddle.to_tensor([[True, True, False], [True, True, False], [False, False, True]])
+    alone = paddle.eye(3).astype("bool")
+    for positive in (two, alone):
+        loss = train.contrastive_loss(features, features, scale, positive)
+        assert float(loss) == pytest.approx(np.log(2) * 2 / 3, abs=1e-3)
+    wrong = train.contrastive_loss(features, features[paddle.to_tensor([2, 1, 0])], scale, two)
     assert float(wrong) > 10
 
 
+FEATURES = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")  # towers N D
+SCALE = 1.5
+
+
+def gradients_of(image: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
+    weight, scale = (paddle.to_tensor(value, stop_gradient=False) for value in (np.eye(3, dtype="f"), SCALE))
+    images, texts = (parallel.gather(paddle.to_tensor(array) @ weight) for array in (image, text))
+    train.contrastive_loss(images, texts, parallel.shared(scale), paddle.eye(4).astype("bool")).backward()
+    parallel.sum_gradients([weight, scale])
+    return [weight.grad.numpy(), scale.grad.numpy()]
+
+
+def write_gradients(folder: str) -> None:
+    parallel.settle(2)
+    part = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
+    weight, scale = gradients_of(FEATURES[0, part], FEATURES[1, part])
+    np.savez(Path(folder) / f"{dist.get_rank()}.npz", weight=weight, scale=scale)
+
+
+def fail_in_a_worker() -> None:
+    raise ValueError("no room left")
+
+
+def test_two_workers_make_the_step_of_one(tmp_path: Path) -> None:
+    weight, scale = gradients_of(*FEATURES)
+    parallel.start(write_gradients, (str(tmp_path),), 2)
+    for worker in ("0.npz", "1.npz"):
+        with np.load(tmp_path / worker) as found:
+            np.testing.assert_allclose(found["weight"], weight, rtol=1e-5)
+            np.testing.assert_allclose(found["scale"], scale, rtol=1e-5)
+
+
+def test_a_failed_worker_ends_the_run() -> None:
+    with pytest.raises(TrainingError, match="a worker failed.*no room left"):
+        parallel.start(fail_in_a_worker, (), 2)
+
+
+def test_workers_share_a_batch(data: Dataset) -> None:
+    whole = Batches(data, SETTINGS, 64)(3)
+    halves = [Batches(data, replace(SETTINGS, workers=2), 64, worker)(3) for worker in (0, 1)]
+    for field in ("pixels", "tokens"):
+        both = np.concatenate([getattr(half, field) for half in halves])
+        np.testing.assert_array_equal(both, getattr(whole, field))
+    for half in halves:
+        np.testing.assert_array_equal(half.subjects, whole.subjects)
+    with pytest.raises(TrainingError, match="cannot be shared among 3"):
+        Batches(data, replace(SETTINGS, workers=3), 64)
+
+
+def test_the_first_steps_see_small_pictures(data: Dataset) -> None:
+    batches = Batches(data, SETTINGS, 64)
+    assert [batches(step).pixels.shape[-1] for step in range(6)] == [32, 32, 32, 64, 64, 64]
+    with pytest.raises(TrainingError, match="small-share"):
+        Batches(data, SETTINGS, 32)
+
+
 def test_batches_depend_on_seed_and_step_alone(data: Dataset) -> None:
-    one, other = (train.Batches(data, SETTINGS, 32) for _ in range(2))
+    one, other = (Batches(data, SETTINGS, 64) for _ in range(2))
     other(0)
     np.testing.assert_array_equal(one(3).pixels, other(3).pixels)
     assert not np.array_equal(one(3).pixels, one(4).pixels)
@@ -146,23 +218,27 @@ def test_export_gives_the_features_of_the_average(
     whole_run: checkpoint.Checkpoint, data: Dataset, tmp_path: Path
 ) -> None:
     seen = tokens_of(data.captions)
-    state = openai_state(whole_run.average, seen)
+    state = openai_state(whole_run.average, seen, TINY.text.vocab_size)
     path = tmp_path / "tiny.safetensors"
     write_safetensors(state, path, {})
-    exported, trained = CLIP(TINY), CLIP(TINY)
+    exported = CLIP(TINY)
     exported.load_openai(read_state(path))  # strict
-    trained.set_state_dict(whole_run.average)
-    exported.eval(), trained.eval()
-    batch = train.Batches(data, SETTINGS, 32)(0)
+    trainer = train.Trainer(TINY, SETTINGS, seen)
+    trainer.model.set_state_dict(whole_run.average)
+    exported.eval(), trainer.model.eval()
+    batch = Batches(data, SETTINGS, 64)(5)
     with paddle.no_grad():
-        for tower, inputs in (("encode_image", batch.pixels), ("encode_text", batch.tokens)):
-            ours, theirs = (
-                getattr(model, tower)(paddle.to_tensor(inputs)).numpy() for model in (exported, trained)
-            )
+        for tower, inputs, of_training in (
+            ("encode_image", batch.pixels, trainer._encode_image(paddle.to_tensor(batch.pixels))),
+            ("encode_text", batch.tokens, trainer._encode_text(batch.tokens)),
+        ):
+            ours, theirs = getattr(exported, tower)(paddle.to_tensor(inputs)).numpy(), of_training.numpy()
             np.testing.assert_allclose(ours, theirs, atol=5e-3 * np.abs(theirs).max())
     table = state["token_embedding.weight"]
     assert table.dtype == np.float16 and table[seen].any(axis=1).all()
     assert not np.delete(table, seen, axis=0).any()
+    with pytest.raises(ValueError, match="not in the training vocabulary"):
+        rows_in(seen[:-1], seen)
 
 
 # --- data ---------------------------------------------------------------------------------------------
@@ -206,7 +282,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 def test_too_few_pictures_for_a_batch_is_an_error(data: Dataset) -> None:
     with pytest.raises(TrainingError, match="fewer than a batch"):
-        train.Batches(data, train.Settings(batch_size=64), 32)
+        Batches(data, Settings(batch_size=64), 32)
 
 
 def test_near_duplicates_share_a_group() -> None:
@@ -263,7 +339,7 @@ def test_captions_are_filtered() -> None:
 
 def test_captions_vary_and_agree_in_article() -> None:
     rng = np.random.default_rng(0)
-    captions = {draw_caption("fuji apple", ("fruit",), rng) for _ in range(300)}
+    captions = {put_in_template(draw_subject("fuji apple", ("fruit",), rng), rng) for _ in range(300)}
     assert {"fuji apple", "apple", "an apple", "a fuji apple", "a picture of an apple", "fruit"} <= captions
 
 
@@ -289,3 +365,12 @@ def test_diagrams_are_the_same_every_time() -> None:
 def test_wilson_interval() -> None:
     low, high = Share(34, 63).interval()
     assert (round(low, 2), round(high, 2)) == (0.42, 0.66)
+
+
+def test_the_vocabulary_has_every_caption() -> None:
+    items = [Caption("O button (blood type)", ("“charge”", "÷"), "made", "CC0-1.0", "own", "c", 1.0)]
+    vocabulary = tokens_of(items)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        subject = draw_subject(items[0].name, items[0].tags, rng)
+        rows_in(vocabulary, tokenize([put_in_template(subject, rng)]))

@@ -65,21 +65,26 @@ def may_flip(name: str) -> bool:
 def head_noun(name: str) -> str:
     """The thing itself: "fuji apple" is an apple, "dog face" a dog, "bird on a branch" a bird."""
     if name.lower() in _NO_HEAD:
-        return name
+        return name.lower()
     words = _CUT.split(name.lower())[0].split()
     while len(words) > 1 and (words[-1] in _GENERIC or words[-1].isdigit()):
         words.pop()
-    return words[-1] if words else name
+    return words[-1] if words else name.lower()
 
 
-def draw_caption(name: str, tags: tuple[str, ...], rng: np.random.Generator) -> str:
-    """A caption for one showing of a picture."""
-    kind, template = rng.random(), TEMPLATES[rng.integers(len(TEMPLATES))]
-    subject = name.lower()
+def draw_subject(name: str, tags: tuple[str, ...], rng: np.random.Generator) -> str:
+    """What one showing of a picture is called: its name, its head noun or a tag, in lower case."""
+    kind = rng.random()
     if kind < HEAD_SHARE:
-        subject = head_noun(name)
-    elif kind < HEAD_SHARE + TAG_SHARE and tags:
-        subject = tags[rng.integers(len(tags))].lower()
+        return head_noun(name)
+    if kind < HEAD_SHARE + TAG_SHARE and tags:
+        return tags[rng.integers(len(tags))].lower()
+    return name.lower()
+
+
+def put_in_template(subject: str, rng: np.random.Generator) -> str:
+    """A caption: the subject in a template, with the right article."""
+    template = TEMPLATES[rng.integers(len(TEMPLATES))]
     if template != "{}" and subject[:1] in "aeiou":
         template = template.replace("a {}", "an {}")
     return template.replace("{}", subject)

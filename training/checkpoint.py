@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import paddle
 from clip_common.cache import atomic_file
 from clip_common.model import CLIP
 
+from .batches import Settings
 from .errors import TrainingError
 
 _MOMENTS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")
@@ -39,6 +40,15 @@ class Checkpoint:
     average: Arrays
     curve: np.ndarray
     settings: dict
+
+    def require(self, settings: Settings) -> None:
+        """Check that a run may go on from here.
+
+        Raises:
+            TrainingError: it is of a run with other settings.
+        """
+        if self.settings != asdict(settings):
+            raise TrainingError(f"the checkpoint is of a run with other settings: {self.settings}")
 
 
 def model_arrays(model: CLIP) -> Arrays:

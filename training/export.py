@@ -7,49 +7,35 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from clip_common.cache import atomic_file
+from clip_common.config import MINI
 from clip_common.convert import State, is_linear, openai_name
 from clip_common.formats import write_safetensors
-from clip_common.tokenizer import tokenize
 
-from .captions import TEMPLATES
 from .checkpoint import Arrays, load
-from .data import DEFAULT_CACHE, Caption, Dataset
+from .data import DEFAULT_CACHE, Dataset
 from .errors import TrainingError
-from .splits import rows_of
+from .vocabulary import training_vocabulary, whole_table
 
 # As in OpenAI's files: statistics, norms and the scale stay float32. The two embeddings are float16 here, as
 # in the prototype: they are most of the file.
 _FLOAT32 = re.compile(r"(^|\.)(bn\d|ln_\w+|downsample\.1)\.|^(logit_scale|positional_embedding)$")
 
 
-def openai_state(average: Arrays, seen_tokens: np.ndarray) -> State:
-    """Weights by our layers' names to OpenAI's names, orientation and types; unseen tokens become zero."""
+def openai_state(average: Arrays, vocabulary: np.ndarray, vocab_size: int) -> State:
+    """Weights by our layers' names to OpenAI's names, orientation and types; other tokens become zero."""
     state = {}
     for name, value in average.items():
         name = openai_name(name)
         value = value.T if is_linear(name) else value
         state[name] = value.astype(np.float32 if _FLOAT32.search(name) else np.float16)
-    unseen = np.ones(len(state["token_embedding.weight"]), bool)
-    unseen[seen_tokens] = False
-    state["token_embedding.weight"][unseen] = 0
+    table = state["token_embedding.weight"]
+    state["token_embedding.weight"] = whole_table(table, vocabulary, vocab_size)
     return state
-
-
-def tokens_of(captions: Iterable[Caption]) -> np.ndarray:
-    """Ids of all tokens that captions of these pictures can have."""
-    texts = {text.lower() for caption in captions for text in (caption.name, *caption.tags)}
-    texts |= {
-        template.replace("{}", "x").replace(" a ", f" {article} ")
-        for template in TEMPLATES
-        for article in ("a", "an")
-    }
-    return np.unique(tokenize(sorted(texts), truncate=True))
 
 
 def export(checkpoint: Path, target: Path, data: Path) -> None:
@@ -59,8 +45,8 @@ def export(checkpoint: Path, target: Path, data: Path) -> None:
         TrainingError: the checkpoint or the data cannot be read, or the file not be written.
     """
     run = load(checkpoint)
-    captions = Dataset.open(data).captions
-    state = openai_state(run.average, tokens_of(captions[row] for row in rows_of(captions, "train")))
+    vocabulary = training_vocabulary(Dataset.open(data))
+    state = openai_state(run.average, vocabulary, MINI.text.vocab_size)
     metadata = {"format": "pt", "layout": "openai", "module": "clip_mini", "steps": str(run.step)}
     try:
         with atomic_file(target) as temporary:

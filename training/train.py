@@ -1,6 +1,6 @@
-"""Contrastive training (paper section 2.3): `python -m training.train --steps 4000 --output RUN [--resume]`.
+"""Contrastive training (paper section 2.3): `python -m training.train --output RUN [--resume]`.
 
-The batches are made in a thread of their own while the step before them runs.
+Processes share each batch; each makes its part of the next one in a thread while a step runs.
 """
 
 from __future__ import annotations
@@ -8,124 +8,54 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import Tensor
 from tqdm import tqdm
 
-from clip_common import threads
-from clip_common.config import MINI, ClipConfig, Preprocessing
+from clip_common.config import MINI, ClipConfig
 from clip_common.model import CLIP
-from clip_common.preprocess import normalize
-from clip_common.tokenizer import lengths, tokenize
+from clip_common.tokenizer import lengths
 
-from . import checkpoint
-from .augment import augment
-from .captions import draw_caption, may_flip
+from . import checkpoint, parallel
+from .batches import Batch, Batches, Settings
 from .checkpoint import Arrays, Checkpoint
-from .data import DEFAULT_CACHE, Caption, Dataset
+from .data import DEFAULT_CACHE, Dataset
 from .errors import TrainingError
 from .init import initialise
-from .splits import rows_of
+from .vocabulary import rows_in, training_vocabulary
 
-MAX_TOKENS = 20
 MAX_LOGIT_SCALE = math.log(100)
+TEXT_GROUPS = 3  # by length, each padded to its own longest
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What fixes a run: the same settings and data give the same curve."""
-
-    steps: int = 4000
-    batch_size: int = 256
-    learning_rate: float = 1.5e-3
-    warm_up: int = 100
-    weight_decay: float = 0.1
-    average_decay: float = 0.998
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a step sees; pictures of one text are positives of each other."""
-
-    pixels: np.ndarray  # float32 [N, 3, R, R]
-    tokens: np.ndarray  # int64 [N, L]
-    texts: np.ndarray  # int64 [N], equal where the captions are
-
-
-class Batches:
-    """The batches of a run, each from the seed and its step alone."""
-
-    def __init__(self, data: Dataset, settings: Settings, resolution: int) -> None:
-        self.data, self.settings, self.resolution = data, settings, resolution
-        self.rows = rows_of(data.captions, "train")
-        if len(self.rows) < settings.batch_size:
-            raise TrainingError(
-                f"{len(self.rows)} training pictures, fewer than a batch ({settings.batch_size})"
-            )
-        weights = np.array([sampling_weight(data.captions[row]) for row in self.rows])
-        self.shares = weights / weights.sum()
-
-    def __call__(self, step: int) -> Batch:
-        """The batch of a step."""
-        rng = np.random.default_rng([self.settings.seed, step])
-        rows = rng.choice(self.rows, self.settings.batch_size, replace=False, p=self.shares)
-        pictures, texts = [], []
-        for row in rows:
-            caption = self.data.captions[row]
-            pictures.append(augment(self.data.pictures[row], self.resolution, may_flip(caption.name), rng))
-            texts.append(draw_caption(caption.name, caption.tags, rng))
-        tokens = tokenize(texts, MAX_TOKENS, truncate=True)
-        tokens = tokens[:, : max(lengths(tokens))]
-        return Batch(
-            normalize(np.stack(pictures), Preprocessing()), tokens, np.unique(texts, return_inverse=True)[1]
-        )
-
-    def stream(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps `first` to `last` - 1, the next one made while one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self, first)
-            for step in range(first, last):
-                batch = coming.result()
-                coming = pool.submit(self, min(step + 1, last - 1))
-                yield batch
-
-
-def sampling_weight(caption: Caption) -> float:
-    """How often a picture is shown: flags and the many emoji of persons less than things."""
-    if caption.concept.startswith("flag-"):
-        return 0.1 * caption.weight
-    if any(
-        word in caption.name.split()
-        for word in ("man", "woman", "men", "women", "person", "people", "family")
-    ):
-        return 0.35 * caption.weight
-    return caption.weight
-
-
-def contrastive_loss(image: Tensor, text: Tensor, log_scale: Tensor, texts: Tensor) -> Tensor:
-    """The symmetric loss; each row's target is spread evenly over all that have its caption.
+def contrastive_loss(image: Tensor, text: Tensor, log_scale: Tensor, positive: Tensor) -> Tensor:
+    """The symmetric loss; each row's target is spread evenly over all of its positives.
 
     Args:
         image: features [N, D], not normalised.
         text: features [N, D], not normalised.
         log_scale: the logarithm of what cosines are multiplied by.
-        texts: [N], equal where the captions are.
+        positive: bool [N, N], symmetric, true on the diagonal.
     """
     image, text = F.normalize(image, axis=-1), F.normalize(text, axis=-1)
     logits = log_scale.exp() * paddle.matmul(image, text, transpose_y=True)  # N N
-    same = (texts.unsqueeze(0) == texts.unsqueeze(1)).astype(logits.dtype)  # N N, symmetric
-    target = same / same.sum(axis=1, keepdim=True)
+    target = positive.astype(logits.dtype)
+    target = target / target.sum(axis=1, keepdim=True)
     per_image = -(target * F.log_softmax(logits, axis=1)).sum(axis=1)
     per_text = -(target * F.log_softmax(logits.t(), axis=1)).sum(axis=1)
     return (per_image.mean() + per_text.mean()) / 2
+
+
+def positives(batch: Batch) -> np.ndarray:
+    """Which pairs of a batch mean the same, bool [N, N]: an equal subject, or an equal concept."""
+    subjects, concepts = batch.subjects, batch.concepts
+    return (subjects[:, None] == subjects) | (concepts[:, None] == concepts)
 
 
 def learning_rate(step: int, settings: Settings) -> float:
@@ -139,14 +69,15 @@ def learning_rate(step: int, settings: Settings) -> float:
 class Trainer:
     """A model with its optimizer and its average; `step` is all there is to training."""
 
-    def __init__(self, config: ClipConfig, settings: Settings) -> None:
-        self.settings = settings
-        self.model = CLIP(config)
+    def __init__(self, config: ClipConfig, settings: Settings, vocabulary: np.ndarray) -> None:
+        self.settings, self.vocabulary = settings, vocabulary
+        self.model = CLIP(replace(config, text=replace(config.text, vocab_size=len(vocabulary))))
         initialise(self.model, settings.seed)
         self.model.train()
         decayed = {
             p.name for name, p in self.model.named_parameters() if p.ndim > 1 and "positional" not in name
         }
+        self.parameters = [p for p in self.model.parameters() if not p.stop_gradient]
         self.optimizer = paddle.optimizer.AdamW(
             learning_rate=settings.learning_rate,
             beta2=0.98,
@@ -160,15 +91,16 @@ class Trainer:
         self.done = 0
 
     def step(self, batch: Batch) -> float:
-        """One step of the optimizer; returns its loss."""
+        """One step of the optimizer on this worker's part of a batch; returns the whole batch's loss."""
         self.optimizer.set_lr(learning_rate(self.done, self.settings))
-        image = self.model.encode_image(paddle.to_tensor(batch.pixels))
-        text = self.model.encode_text(paddle.to_tensor(batch.tokens))
-        loss = contrastive_loss(image, text, self.model.logit_scale, paddle.to_tensor(batch.texts))
+        image = parallel.gather(self._encode_image(paddle.to_tensor(batch.pixels)))
+        text = parallel.gather(self._encode_text(batch.tokens))
+        scale = self.model.logit_scale
+        loss = contrastive_loss(image, text, parallel.shared(scale), paddle.to_tensor(positives(batch)))
         loss.backward()
+        parallel.sum_gradients(self.parameters)
         self.optimizer.step()
         self.optimizer.clear_grad()
-        scale = self.model.logit_scale
         scale.set_value(scale.clip(max=MAX_LOGIT_SCALE))
         self.done += 1
         self._update_average()
@@ -176,6 +108,30 @@ class Trainer:
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {self.done}: lower --learning-rate")
         return value
+
+    def _encode_image(self, pixels: Tensor) -> Tensor:
+        """Features of pictures of the model's size, or of half of it."""
+        visual = self.model.visual
+        grid = visual.grid(pixels)  # N C h h
+        pool, cells = visual.attnpool, grid.shape[-1]
+        side = self.model.config.image_resolution // 32
+        if cells == side:
+            return pool(grid)
+        # A cell stands where several of the whole grid do, and gets the mean of their positions.
+        whole = pool.positional_embedding[1:].t().reshape([1, -1, side, side])  # hh C -> 1 C h h
+        mean = F.adaptive_avg_pool2d(whole, cells).flatten(2).squeeze(0).t()  # 1 C h h -> hh C
+        return pool(grid, paddle.concat([pool.positional_embedding[:1], mean]))
+
+    def _encode_text(self, tokens: np.ndarray) -> Tensor:
+        """Features of texts [N, L], in groups of like length, each padded to its longest only."""
+        rows = rows_in(self.vocabulary, tokens)
+        length = np.asarray(lengths(tokens))
+        order = np.argsort(length, kind="stable")
+        parts = [
+            self.model.encode_text(paddle.to_tensor(rows[group, : length[group].max()]))
+            for group in np.array_split(order, TEXT_GROUPS)
+        ]
+        return paddle.concat(parts).index_select(paddle.to_tensor(np.argsort(order)))
 
     def _update_average(self) -> None:
         """Exponential average of weights and BatchNorm statistics, quicker at the beginning."""
@@ -201,8 +157,7 @@ class Trainer:
         Raises:
             TrainingError: it is of a run with other settings.
         """
-        if run.settings != asdict(self.settings):
-            raise TrainingError(f"the checkpoint is of a run with other settings: {run.settings}")
+        run.require(self.settings)
         for name, tensor in self.model.state_dict().items():
             tensor.set_value(run.model[name])
         checkpoint.restore_optimizer(self.model, self.optimizer, run.optimizer)
@@ -216,23 +171,31 @@ def train(
     output: Path,
     resume: bool = False,
     save_every: int = 100,
-) -> Checkpoint:
-    """Train, or go on, to the last step; `output` gets `checkpoint.npz` and `curves.png`.
+) -> None:
+    """Train, or go on, to the last step, as one of the run's workers.
+
+    The first worker writes `checkpoint.npz` and `curves.png` into `output`.
 
     Raises:
         TrainingError: the data, the checkpoint or the disk is not as it must be.
     """
     path = output / "checkpoint.npz"
-    trainer = Trainer(config, settings)
+    trainer = Trainer(config, settings, training_vocabulary(data))
+    batches = Batches(data, settings, config.image_resolution, dist.get_rank())
+    first = dist.get_rank() == 0
     curve: list[tuple[float, float]] = []
     if resume:
         run = checkpoint.load(path)
         trainer.restore(run)
         curve = [tuple(point) for point in run.curve]
-    elif path.exists():
-        raise TrainingError(f"{path} exists: go on with --resume, or choose another --output")
-    batches = Batches(data, settings, config.image_resolution)
-    with tqdm(total=settings.steps, initial=trainer.done, desc="train", unit="step", mininterval=5) as bar:
+    with tqdm(
+        total=settings.steps,
+        initial=trainer.done,
+        desc="train",
+        unit="step",
+        mininterval=5,
+        disable=not first,
+    ) as bar:
         for batch in batches.stream(trainer.done, settings.steps):
             start = time.perf_counter()
             loss = trainer.step(batch)
@@ -241,10 +204,30 @@ def train(
                 loss=f"{np.mean([c[0] for c in curve[-20:]]):.3f}", pictures=f"{curve[-1][1]:.0f}/s"
             )
             bar.update()
-            if trainer.done % save_every == 0 or trainer.done == settings.steps:
+            if first and (trainer.done % save_every == 0 or trainer.done == settings.steps):
                 checkpoint.save(path, trainer.snapshot(np.array(curve)))
                 plot(np.array(curve), settings, output / "curves.png")
-    return checkpoint.load(path)
+
+
+def check(data: Path, settings: Settings, output: Path, resume: bool) -> None:
+    """Find what would stop a run before its workers start.
+
+    Raises:
+        TrainingError: the data or the checkpoint is not as it must be, or one is there that is not wanted.
+    """
+    Batches(Dataset.open(data), settings, MINI.image_resolution)
+    path = output / "checkpoint.npz"
+    if resume:
+        checkpoint.load(path).require(settings)
+    elif path.exists():
+        raise TrainingError(f"{path} exists: go on with --resume, or choose another --output")
+
+
+def _work(arguments: argparse.Namespace, settings: Settings) -> None:
+    """A worker's life."""
+    parallel.settle(settings.workers)
+    data = Dataset.open(arguments.data)
+    train(data, MINI, settings, arguments.output, arguments.resume, arguments.save_every)
 
 
 def plot(curve: np.ndarray, settings: Settings, path: Path) -> None:
@@ -276,12 +259,11 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    arguments = vars(parser.parse_args())
-    threads.settle()
-    settings = Settings(**{name: arguments[name] for name in asdict(Settings())})
+    arguments = parser.parse_args()
+    settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})
     try:
-        data = Dataset.open(arguments["data"])
-        train(data, MINI, settings, arguments["output"], arguments["resume"], arguments["save_every"])
+        check(arguments.data, settings, arguments.output, arguments.resume)
+        parallel.start(_work, (arguments, settings), settings.workers)
     except TrainingError as error:
         raise SystemExit(f"training.train: {error}") from None
 

@@ -1,0 +1,123 @@
+"""What a step of training sees: pictures moved and tinted, with captions, drawn from the seed and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from clip_common.config import Preprocessing
+from clip_common.preprocess import normalize
+from clip_common.tokenizer import tokenize
+
+from .augment import augment
+from .captions import draw_subject, may_flip, put_in_template
+from .data import Caption, Dataset
+from .errors import TrainingError
+from .splits import rows_of
+
+MAX_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What fixes a run: the same settings and data give the same curve.
+
+    Attributes:
+        small_share: share of the steps, the first ones, that see pictures of half the size (progressive
+            resizing): a quarter of the work, and most of what is to be learned shows there.
+        workers: processes that share each batch; BatchNorm sees a worker's part, so it is a setting.
+    """
+
+    steps: int = 1600
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    warm_up: int = 100
+    weight_decay: float = 0.1
+    average_decay: float = 0.995
+    small_share: float = 0.8
+    workers: int = 2
+    seed: int = 0
+
+    def resolution(self, step: int, full: int) -> int:
+        """Side of the pictures that a step sees."""
+        return full // 2 if step < self.small_share * self.steps else full
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A worker's part of a step's pictures and texts, and what all of the step's are about.
+
+    Two pairs that share a subject, or a concept, are positives of each other.
+    """
+
+    pixels: np.ndarray  # float32 [part, 3, R, R]
+    tokens: np.ndarray  # int64 [part, L]
+    subjects: np.ndarray  # int64 [batch], equal where the subjects of the captions are
+    concepts: np.ndarray  # int64 [batch], equal where the pictures show the same
+
+
+class Batches:
+    """The batches of a run, each from the seed and its step alone; `worker` gets its part of them."""
+
+    def __init__(self, data: Dataset, settings: Settings, resolution: int, worker: int = 0) -> None:
+        self.data, self.settings, self.resolution = data, settings, resolution
+        self.rows = rows_of(data.captions, "train")
+        if len(self.rows) < settings.batch_size:
+            raise TrainingError(
+                f"{len(self.rows)} training pictures, fewer than a batch ({settings.batch_size})"
+            )
+        if settings.batch_size % settings.workers:
+            raise TrainingError(
+                f"a batch of {settings.batch_size} cannot be shared among {settings.workers} workers"
+            )
+        if settings.small_share and resolution % 64:
+            raise TrainingError(f"half of {resolution} pixels does not fit the model: set --small-share 0")
+        weights = np.array([sampling_weight(data.captions[row]) for row in self.rows])
+        self.shares = weights / weights.sum()
+        size = settings.batch_size // settings.workers
+        self.part = range(worker * size, (worker + 1) * size)
+
+    def __call__(self, step: int) -> Batch:
+        """A worker's part of a step."""
+        rng = np.random.default_rng([self.settings.seed, step])
+        rows = rng.choice(self.rows, self.settings.batch_size, replace=False, p=self.shares)
+        captions = [self.data.captions[row] for row in rows]
+        subjects = [draw_subject(caption.name, caption.tags, rng) for caption in captions]
+        texts = [put_in_template(subject, rng) for subject in subjects]
+        tokens = tokenize([texts[i] for i in self.part], MAX_TOKENS, truncate=True)
+        pictures = [self._picture(rows[i], captions[i], step, i) for i in self.part]
+        return Batch(
+            normalize(np.stack(pictures), Preprocessing()),
+            tokens,
+            np.unique(subjects, return_inverse=True)[1],
+            np.unique([caption.concept for caption in captions], return_inverse=True)[1],
+        )
+
+    def _picture(self, row: int, caption: Caption, step: int, place: int) -> np.ndarray:
+        rng = np.random.default_rng([self.settings.seed, step, place])
+        resolution = self.settings.resolution(step, self.resolution)
+        return augment(self.data.pictures[row], resolution, may_flip(caption.name), rng)
+
+    def stream(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches of steps `first` to `last` - 1, the next one made while one is used."""
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self, first)
+            for step in range(first, last):
+                batch = coming.result()
+                coming = pool.submit(self, min(step + 1, last - 1))
+                yield batch
+
+
+def sampling_weight(caption: Caption) -> float:
+    """How often a picture is shown: flags and the many emoji of persons less than things."""
+    if caption.concept.startswith("flag-"):
+        return 0.1 * caption.weight
+    if any(
+        word in caption.name.split()
+        for word in ("man", "woman", "men", "women", "person", "people", "family")
+    ):
+        return 0.35 * caption.weight
+    return caption.weight

@@ -1,0 +1,65 @@
+"""Data-parallel training over `paddle.distributed`: workers share each batch and make the same step.
+
+The loss is that of the whole batch: features are gathered from all workers, each backpropagates through its
+own, and the sum of the gradients is the whole batch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import paddle
+import paddle.distributed as dist
+from paddle import Tensor
+
+from clip_common import threads
+
+from .errors import TrainingError
+
+
+def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
+    """Run `work` in so many processes, which talk through NCCL on GPUs and through Gloo on a CPU.
+
+    Raises:
+        TrainingError: a worker ended with an error.
+    """
+    if workers == 1:
+        work(*arguments)
+        return
+    backend = "nccl" if paddle.is_compiled_with_cuda() else "gloo"
+    try:
+        dist.spawn(work, arguments, nprocs=workers, backend=backend)
+    except Exception as error:  # Paddle raises a bare one, with the worker's traceback as its text
+        raise TrainingError(f"a worker failed: {str(error).strip().splitlines()[-1]}") from error
+
+
+def settle(workers: int) -> None:
+    """Make this process one of so many workers, with its share of the processor's threads."""
+    threads.settle()
+    if workers > 1:
+        dist.init_parallel_env()
+        paddle.base.core.set_num_threads(1)
+
+
+def gather(features: Tensor) -> Tensor:
+    """All workers' features, [workers * N, D]; only this worker's own carry a gradient."""
+    if dist.get_world_size() == 1:
+        return features
+    parts: list[Tensor] = []
+    dist.all_gather(parts, features.detach())
+    parts[dist.get_rank()] = features
+    return paddle.concat(parts)  # workers x (N D) -> (workers * N) D
+
+
+def sum_gradients(parameters: list[Tensor]) -> None:
+    """Add up each gradient over all workers, in place."""
+    if dist.get_world_size() > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+
+
+def shared(parameter: Tensor) -> Tensor:
+    """A parameter that every worker sees the whole batch through: each owes its part of the gradient."""
+    constant = parameter.detach()
+    return constant + (parameter - constant) / dist.get_world_size()
