@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
+from .engine import ENGINES
 from .errors import ClipError, ImageError, RequestError
 from .labels import TEMPLATE_SETS, prompts_for
 from .predictor import Predictor, check_texts
@@ -24,7 +25,7 @@ _SUFFIXES = set(
 )
 
 
-PredictorMaker = Callable[[str | None, bool], Predictor]
+PredictorMaker = Callable[[str | None, bool, str | None], Predictor]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,6 +54,9 @@ def parser(name: str) -> argparse.ArgumentParser:
                         help="save each picture with its scores as bars")  # fmt: skip
     config.add_argument("--output_dir", default="clip_output", help="where --visualization saves")
     config.add_argument("--use_gpu", type=_flag, nargs="?", const=True, default=False, metavar="BOOL")
+    config.add_argument(
+        "--engine", choices=ENGINES, help="what runs the model on the processor; default: auto"
+    )
     config.add_argument("--batch_size", type=int, default=32)
     config.add_argument("--weights", help="a weights file in place of the module's own")
     config.add_argument("--exif_rotation", type=_flag, nargs="?", const=True, default=False, metavar="BOOL",
@@ -71,7 +75,7 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
 
     Args:
         name: the module's, for messages.
-        predictor_with: gives the predictor for `--weights` and `--exif_rotation`.
+        predictor_with: gives the predictor for `--weights`, `--exif_rotation` and `--engine`.
         argv: what follows `hub run <name>`.
 
     Returns:
@@ -84,7 +88,7 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
     args = parser(name).parse_args(argv)
     work = _embed if _task(args) == "embed" else _classify
     try:
-        predictor = predictor_with(args.weights, args.exif_rotation)
+        predictor = predictor_with(args.weights, args.exif_rotation, args.engine)
         output, failures = work(predictor, args)
     except ClipError as error:
         sys.exit(f"hub run {name}: {error}")
@@ -126,6 +130,8 @@ def _classify(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list
 
 
 def _embed(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list[str]]:
+    if args.visualization:
+        raise RequestError("--visualization shows scores: it goes with --task classify")
     texts = check_texts(args.input_text) if args.input_text else []
     if args.labels or args.labels_file or args.templates:
         raise RequestError(

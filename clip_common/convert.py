@@ -178,7 +178,12 @@ def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
         for name in shapes
         if name in state and state[name].dtype.kind != "f"
     ]
-    if not (missing or extra or misshapen or unreal):
+    infinite = [
+        name
+        for name in shapes
+        if name in state and state[name].dtype.kind == "f" and not np.isfinite(state[name]).all()
+    ]
+    if not (missing or extra or misshapen or unreal or infinite):
         return
     faults = [
         f"{what}: {_first_few(names)}"
@@ -187,6 +192,7 @@ def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
             ("not expected", extra),
             ("of the wrong shape", misshapen),
             ("not real numbers", unreal),
+            ("with values that are not finite", infinite),
         )
         if names
     ]

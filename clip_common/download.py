@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import requests
+from requests import exceptions
 from tqdm import tqdm
+from urllib3.exceptions import NewConnectionError
 
 from .cache import hash_stream, logger
 from .config import WeightsSource
@@ -20,7 +22,7 @@ _CHUNK = 1 << 14  # bytes; the last, incomplete one of a broken connection is lo
 
 
 class _NotFoundError(Exception):
-    """The server has no such file: another address may."""
+    """The server has no such file, or keeps it to itself: another address may not."""
 
 
 def addresses(source: WeightsSource, mirror: str | None = None) -> list[str]:
@@ -64,12 +66,13 @@ def download(urls: Sequence[str], part: Path, sha256: str) -> None:
 
 
 def _fetch_any(urls: Sequence[str], part: Path) -> None:
+    answers = []
     for url in urls:
         try:
             return _fetch(url, part)
-        except _NotFoundError:
-            continue
-    raise WeightsError(f"no such file at {' or '.join(urls)}")
+        except _NotFoundError as error:
+            answers.append(f"{url} ({error})")
+    raise WeightsError(f"no such file at {' or '.join(answers)}")
 
 
 def _size(part: Path) -> int:
@@ -82,8 +85,8 @@ def _fetch(url: str, part: Path) -> None:
     headers["Accept-Encoding"] = "identity"  # so that lengths are those of the file
     timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        if response.status_code == 404:
-            raise _NotFoundError
+        if response.status_code in (403, 404, 410):  # some stores answer 403 for what they do not have
+            raise _NotFoundError(f"the server answered {response.status_code}")
         if response.status_code == 416:  # the part is already as long as the file, or longer
             return
         response.raise_for_status()
@@ -106,8 +109,13 @@ def _worth_another_try(error: requests.RequestException) -> bool:
     """Not when nothing answered at all: users behind a closed network should not wait for that twice."""
     if isinstance(error, requests.HTTPError):
         return error.response is not None and error.response.status_code >= 500
-    unreachable = ("NameResolutionError", "NewConnectionError", "ConnectTimeout", "Invalid", "MissingSchema")
-    return not any(word in repr(error) for word in unreachable)
+    return not (_is_unreachable(error) or isinstance(error, (exceptions.ConnectTimeout, ValueError)))
+
+
+def _is_unreachable(error: requests.RequestException) -> bool:
+    """Whether nothing answers at the address, or it has no such host."""
+    cause = error.args[0] if error.args else None
+    return isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
 def _reason(error: requests.RequestException) -> str:
@@ -115,6 +123,6 @@ def _reason(error: requests.RequestException) -> str:
         return f"the server answered {error.response.status_code}"
     if isinstance(error, requests.Timeout):
         return f"no answer in {_CONNECT_TIMEOUT} s, or a silence of {_READ_TIMEOUT} s"
-    if "NameResolutionError" in repr(error) or "NewConnectionError" in repr(error):
+    if _is_unreachable(error):
         return "the address cannot be reached"
     return str(error)

@@ -1,84 +1,147 @@
-"""The seam between numpy and the framework: batches of pixels or token ids in, features out.
+"""The seam between numpy and what multiplies matrices: batches of pixels or token ids in, features out.
 
-Everything above this file is numpy, everything below is Paddle; another way of running the same towers
-is another class with these two methods.
+Everything above this file is numpy. Two engines are below: the model on Paddle, which also runs on a GPU,
+and the same model compiled for ONNX Runtime, which on a processor is about twice as fast.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Callable
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import paddle
 
-from . import threads
+from .cache import logger
+from .compiled import CompileError, compiled_folder
+from .config import Pretrained
 from .errors import RequestError
-from .model import CLIP
 from .tokenizer import lengths
+from .weights import Weights, load_model
+
+if TYPE_CHECKING:
+    from .engine_paddle import PaddleEngine
+    from .model import CLIP
+
+ENGINES = ("auto", "onnxruntime", "paddle")
 
 
-class Engine:
-    """Runs a CLIP's two towers on the processor or on a GPU, without gradients."""
+class Engine(Protocol):
+    """Runs a CLIP's two towers, without gradients. Safe to call from several threads."""
 
-    def __init__(self, model: CLIP) -> None:
-        threads.settle()
-        self.model = model
-        self._device = "cpu"
+    name: str
+    logit_scale: float
+    """What cosines are multiplied by: the factor itself, not its logarithm."""
 
-    def use(self, use_gpu: bool) -> None:
-        """Move the model to where the next batches run.
+    def encode_image(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels, float32 [N, 3, R, R], to features, float32 [N, embed_dim], not normalised."""
+
+    def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
+        """Token ids, int64 [N, L], to features, float32 [N, embed_dim], not normalised."""
+
+
+def in_batches_of_like_length(
+    ids: np.ndarray,
+    encode: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+    most_tokens: int | None = None,
+) -> np.ndarray:
+    """Run texts [N, L] in batches of like length, each padded to its longest only.
+
+    The feature is read at the end token and attention is causal, so the result is that of all of L.
+
+    Args:
+        ids: token ids, int64 [N, L].
+        encode: one batch [n, l] to features [n, D].
+        batch_size: texts in a batch at most.
+        most_tokens: tokens in a batch at most, padding included, if that is fewer texts.
+    """
+    length = np.asarray(lengths(ids))
+    order = np.argsort(length, kind="stable")
+    parts, start = [], 0
+    while start < len(order):
+        rows = order[start : start + batch_size]
+        if most_tokens is not None:
+            size = np.arange(1, len(rows) + 1) * length[rows]  # tokens of the first 1, 2, ... texts
+            rows = rows[: max(1, int((size <= most_tokens).sum()))]
+        parts.append(encode(ids[rows, : length[rows].max()]))
+        start += len(rows)
+    features = np.concatenate(parts)
+    return features[np.argsort(order)]
+
+
+def choose(engine: str) -> tuple[str, str]:
+    """The engine that a name means on this machine, and why.
+
+    Raises:
+        RequestError: there is no such engine, or it is not installed.
+    """
+    if engine not in ENGINES:
+        raise RequestError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
+    if engine == "paddle":
+        return "paddle", "asked for by name"
+    installed = importlib.util.find_spec("onnxruntime") is not None
+    if engine == "onnxruntime":
+        if not installed:
+            raise RequestError("engine is 'onnxruntime', which is not installed: pip install onnxruntime")
+        return "onnxruntime", "asked for by name"
+    if installed:
+        return "onnxruntime", "the fastest measured on processors (see benchmarks/)"
+    return "paddle", "onnxruntime is not installed, which is about twice as fast on a processor"
+
+
+class Engines:
+    """The engines of one set of weights, each opened when it is first needed.
+
+    Args:
+        record: the module.
+        weights: its weights.
+        engine: one of `ENGINES`, for the processor; the GPU is Paddle's.
+    """
+
+    def __init__(self, record: Pretrained, weights: Weights, engine: str = "auto") -> None:
+        self._record, self._weights = record, weights
+        self._choice, self.reason = choose(engine)
+        self._lock = Lock()
+
+    @cached_property
+    def model(self) -> CLIP:
+        """The model itself, a `paddle.nn.Layer`."""
+        return load_model(self._record, self._weights)
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by."""
+        opened = self._paddle if "_paddle" in vars(self) else self.get(use_gpu=False)
+        return opened.logit_scale
+
+    def get(self, use_gpu: bool) -> Engine:
+        """The engine for the processor, or for the GPU.
 
         Raises:
             RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
         """
-        device = "gpu" if use_gpu else "cpu"
-        if device == self._device:
-            return
-        if use_gpu and not paddle.is_compiled_with_cuda():
-            raise RequestError(
-                "use_gpu is set, and the installed PaddlePaddle is the CPU build: "
-                "install paddlepaddle-gpu in its place (see the README), or leave use_gpu out"
-            )
-        if use_gpu and paddle.device.cuda.device_count() == 0:
-            raise RequestError("use_gpu is set, and no GPU is visible (check CUDA_VISIBLE_DEVICES)")
-        self.model.to(device)
-        self._device = device
+        with self._lock:
+            if not use_gpu and self._choice == "onnxruntime" and (engine := self._onnx):
+                return engine
+            self._paddle.use(use_gpu)
+            return self._paddle
 
-    def encode_image(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels, float32 [N, 3, R, R], to features, float32 [N, D], not normalised."""
-        with _inference():
-            return self.model.encode_image(self._tensor(pixels)).numpy()
+    @cached_property
+    def _onnx(self) -> Engine | None:
+        """The compiled towers; None, with a warning, where they cannot be compiled or kept."""
+        from .engine_onnx import OnnxEngine
 
-    def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
-        """Token ids, int64 [N, L], to features, float32 [N, D], not normalised.
+        try:
+            return OnnxEngine(compiled_folder(self._record, self._weights))
+        except CompileError as error:
+            logger.warning("%s runs on Paddle, which is slower: %s", self._record.name, error)
+            return None
 
-        Texts are run in batches of like length, each padded to its longest only: the feature is read at
-        the end token and attention is causal, so the result is the same as with all of L.
-        """
-        length = np.asarray(lengths(ids))
-        order = np.argsort(length, kind="stable")
-        features = np.empty((len(ids), self.model.config.embed_dim), np.float32)
-        with _inference():
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                batch = ids[rows, : length[rows].max()]
-                features[rows] = self.model.encode_text(self._tensor(batch)).numpy()
-        return features
+    @cached_property
+    def _paddle(self) -> PaddleEngine:
+        from .engine_paddle import PaddleEngine
 
-    def _tensor(self, array: np.ndarray) -> paddle.Tensor:
-        return paddle.to_tensor(array, place=self._device)
-
-
-@contextlib.contextmanager
-def _inference() -> Iterator[None]:
-    """Dynamic graph, no gradients. Another hub module may have left the process in static mode."""
-    static = not paddle.in_dynamic_mode()
-    if static:
-        paddle.disable_static()
-    try:
-        with paddle.no_grad():
-            yield
-    finally:
-        if static:
-            paddle.enable_static()
+        return PaddleEngine(self.model)

@@ -52,20 +52,29 @@ def save_inference_model(model: CLIP, folder: Path) -> list[Path]:
 
 def export_onnx(model: CLIP, folder: Path) -> list[Path]:
     """Write `image.onnx` and `text.onnx`, with the inputs and outputs of `save_inference_model`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = save_inference_model(model, Path(temporary))
+        return [_to_onnx(tower, folder / f"{tower.name}.onnx") for tower in saved]
+
+
+def write_onnx(layer: nn.Layer, spec: InputSpec, target: Path) -> Path:
+    """Write one layer in eval mode as ONNX."""
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = Path(temporary) / target.stem
+        paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(saved))
+        return _to_onnx(saved, target)
+
+
+def _to_onnx(saved: Path, target: Path) -> Path:
     import paddle2onnx  # a second to import, and rarely needed
 
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for tower in save_inference_model(model, Path(temporary)):
-            target = folder / f"{tower.name}.onnx"
-            # The default optimiser installs packages with pip while it runs, and breaks protobuf with them.
-            paddle2onnx.export(
-                f"{tower}.json",
-                f"{tower}.pdiparams",
-                str(target),
-                opset_version=_ONNX_OPSET,
-                optimize_tool="None",
-            )
-            written.append(target)
-    return written
+    # The default optimiser installs packages with pip while it runs, and breaks protobuf with them.
+    paddle2onnx.export(
+        f"{saved}.json",
+        f"{saved}.pdiparams",
+        str(target),
+        opset_version=_ONNX_OPSET,
+        optimize_tool="None",
+    )
+    return target

@@ -25,19 +25,20 @@ class ClipModule(RunModule, paddle.nn.Layer):
     Args:
         weights: a weights file in place of the module's own.
         exif_rotation: turn pictures as their EXIF tag says, which OpenAI's code does not.
+        engine: "auto", "onnxruntime" or "paddle", see `Predictor`.
     """
 
     name: str  # set by @moduleinfo
 
-    def __init__(self, weights: str | None = None, exif_rotation: bool = False) -> None:
+    def __init__(self, weights: str | None = None, exif_rotation: bool = False, engine: str = "auto") -> None:
         super().__init__()
         folder = Path(inspect.getfile(type(self))).resolve().parent
-        self.predictor = Predictor(pretrained(self.name), weights, folder, exif_rotation)
+        self.predictor = Predictor(pretrained(self.name), weights, folder, exif_rotation, engine)
 
     @property
     def model(self) -> CLIP:
         """The model itself, a `paddle.nn.Layer`; loads it if that has not happened."""
-        return self.predictor.load().engine.model
+        return self.predictor.load().engines.model
 
     def classify(
         self,
@@ -82,11 +83,12 @@ class ClipModule(RunModule, paddle.nn.Layer):
         """Run as `hub run` does, with its arguments; returns what it prints."""
         return command.run(self.name, self._predictor_with, argvs)
 
-    def _predictor_with(self, weights: str | None, exif_rotation: bool) -> Predictor:
+    def _predictor_with(self, weights: str | None, exif_rotation: bool, engine: str | None) -> Predictor:
         """PaddleHub makes the module before it reads the arguments, so what concerns loading comes late."""
-        if weights is None and not exif_rotation:
-            return self.predictor
-        return Predictor(self.predictor.record, weights, self.predictor.module_dir, exif_rotation)
+        own = self.predictor
+        if weights is None and not exif_rotation and engine is None:
+            return own
+        return Predictor(own.record, weights, own.module_dir, exif_rotation, engine or own.engine)
 
     def save_inference_model(self, dirname: str, **_: Any) -> None:
         """Write both towers for Paddle Inference: `image.json`, `image.pdiparams`, `text.json`, ..."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,10 +58,13 @@ def read_lines(file: str) -> tuple[str, ...]:
     return tuple((_DATA / file).read_text("utf-8").splitlines())
 
 
-def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+def check_labels(given: Iterable[str]) -> tuple[str, ...]:
     """Labels as given, if they are usable."""
-    if isinstance(labels, str):
-        raise LabelError(f"labels is a single string ({labels[:60]!r}), expected a list of strings")
+    if isinstance(given, str):
+        raise LabelError(f"labels is a single string ({given[:60]!r}), expected a list of strings")
+    if not isinstance(given, Iterable):
+        raise LabelError(f"labels is a {type(given).__name__}, expected a list of strings")
+    labels = list(given)
     if not labels:
         raise LabelError("labels is empty: give at least one label, or leave it out for the default set")
     seen: dict[str, int] = {}
@@ -86,6 +89,8 @@ def _check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     if not templates:
         raise LabelError("templates is empty: give one with {} for the label, or leave it out")
     for template in templates:
+        if template in TEMPLATE_SETS:
+            raise LabelError(f"the set of templates {template!r} goes alone, without other templates")
         if not isinstance(template, str) or "{}" not in template:
             raise LabelError(
                 f"template {template!r} has no {{}} where the label goes, "

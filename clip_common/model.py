@@ -87,15 +87,25 @@ class CLIP(nn.Layer):
         Raises:
             WeightsError: a tensor is missing, extra or of another shape; the message names it.
         """
-        targets = {openai_name(name): tensor for name, tensor in self.state_dict().items()}
-        shapes = {
-            name: tuple(tensor.shape[::-1] if is_linear(name) else tensor.shape)
-            for name, tensor in targets.items()
-        }
-        require_match(state, shapes, self.config.name)
-        for name, tensor in targets.items():
+        self.require(state)
+        for name, tensor in self._by_openai_name().items():
             value = state[name].T if is_linear(name) else state[name]
             _fill(tensor, np.asarray(value, dtype="float32", order="C"))
+
+    def require(self, state: Mapping[str, np.ndarray]) -> None:
+        """Check that numpy arrays in OpenAI's layout are this model's, without filling it.
+
+        Raises:
+            WeightsError: a tensor is missing, extra or of another shape; the message names it.
+        """
+        shapes = {
+            name: tuple(tensor.shape[::-1] if is_linear(name) else tensor.shape)
+            for name, tensor in self._by_openai_name().items()
+        }
+        require_match(state, shapes, self.config.name)
+
+    def _by_openai_name(self) -> dict[str, Tensor]:
+        return {openai_name(name): tensor for name, tensor in self.state_dict().items()}
 
     load_dict = set_state_dict
     set_dict = set_state_dict

@@ -5,7 +5,10 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +17,12 @@ from threading import Lock
 import numpy as np
 
 from .config import Pretrained
-from .engine import Engine
+from .engine import Engine, Engines, choose
 from .errors import ImageError, RequestError
 from .labels import Prompts, prompts_for
 from .preprocess import Picture, Preprocess, open_picture
 from .tokenizer import tokenize
-from .weights import find, load_model
+from .weights import find
 from .zero_shot import Answer, LabelVectors, Progress, rank, unit_length
 
 NamedPicture = tuple[str, Picture | str | Path]
@@ -29,9 +32,8 @@ NamedPicture = tuple[str, Picture | str | Path]
 class Loaded:
     """What a predictor holds once its weights are there."""
 
-    engine: Engine
+    engines: Engines
     label_vectors: LabelVectors
-    logit_scale: float
 
 
 class Predictor:
@@ -42,6 +44,8 @@ class Predictor:
         weights: a weights file; None looks in the module, the cache, and then downloads.
         module_dir: the module's own folder, which may carry its weights.
         exif_rotation: turn pictures as their EXIF tag says, which the reference does not.
+        engine: what multiplies the matrices on the processor: "onnxruntime", "paddle", or "auto", which is
+            the first of these that is installed.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class Predictor:
         weights: str | Path | None = None,
         module_dir: Path | None = None,
         exif_rotation: bool = False,
+        engine: str = "auto",
     ) -> None:
+        choose(engine)  # a wrong name is an error here, not at the first call
         self.record = record
+        self.engine = engine
         self.preprocess = Preprocess(record.config.image_resolution, record.preprocessing, exif_rotation)
         self.module_dir = module_dir
         self._chosen_weights = weights
@@ -63,12 +70,8 @@ class Predictor:
         with self._lock:
             if self._loaded is None:
                 weights = find(self.record, self._chosen_weights, self.module_dir)
-                model = load_model(self.record, weights)
-                engine = Engine(model)
-                vectors = LabelVectors(
-                    weights.sha256, self.record.config.embed_dim, partial(self._encode_texts, engine)
-                )
-                self._loaded = Loaded(engine, vectors, float(np.exp(model.logit_scale.numpy())))
+                vectors = LabelVectors(weights.sha256, self.record.config.embed_dim)
+                self._loaded = Loaded(Engines(self.record, weights, self.engine), vectors)
             return self._loaded
 
     # --- the two public calls -------------------------------------------------------------------------
@@ -168,18 +171,23 @@ class Predictor:
         """
         engine = self._engine_for(batch_size, use_gpu)
         batch: list[np.ndarray | ImageError] = []
-        for name, source in pictures:
-            try:
-                batch.append(self.preprocess(open_picture(source, name)))
-            except ImageError as error:
-                batch.append(error)
-            except (ValueError, OSError) as error:  # a mode that Pillow cannot convert
-                batch.append(ImageError(f"{name}: cannot be prepared ({error})"))
+        for prepared in _ahead(self._prepare, pictures, batch_size):
+            batch.append(prepared)
             if len(batch) == batch_size:
                 yield _encode_readable(engine, batch)
                 batch = []
         if batch:
             yield _encode_readable(engine, batch)
+
+    def _prepare(self, picture: NamedPicture) -> np.ndarray | ImageError:
+        """What the model sees of a picture, float32 [3, R, R]; where it cannot be read, the error."""
+        name, source = picture
+        try:
+            return self.preprocess(open_picture(source, name))
+        except ImageError as error:
+            return error
+        except (ValueError, OSError) as error:  # a mode that Pillow cannot convert
+            return ImageError(f"{name}: cannot be prepared ({error})")
 
     def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
         """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""
@@ -203,9 +211,7 @@ class Predictor:
     def _engine_for(self, batch_size: int, use_gpu: bool) -> Engine:
         if not _is_count(batch_size):
             raise RequestError(f"batch_size is {batch_size!r}, expected a whole number from 1")
-        engine = self.load().engine
-        engine.use(bool(use_gpu))
-        return engine
+        return self.load().engines.get(bool(use_gpu))
 
     # --- labels ---------------------------------------------------------------------------------------
 
@@ -214,14 +220,14 @@ class Predictor:
     ) -> np.ndarray:
         """One vector per label, float32 [labels, d] of unit length; see `LabelVectors.of`."""
         loaded = self.load()
-        loaded.engine.use(bool(use_gpu))
-        return loaded.label_vectors.of(prompts, on_progress)
+        encode = partial(self._encode_texts, loaded.engines.get(bool(use_gpu)))
+        return loaded.label_vectors.of(prompts, encode, on_progress)
 
     def rank(
         self, feature: np.ndarray, label_vectors: np.ndarray, labels: Sequence[str], top_k: int
     ) -> Answer:
         """A picture's best labels, from its feature [d] and the labels' vectors."""
-        return rank(feature, label_vectors, self.load().logit_scale, labels, top_k)
+        return rank(feature, label_vectors, self.load().engines.logit_scale, labels, top_k)
 
 
 def named_pictures(
@@ -239,6 +245,9 @@ def named_pictures(
             raise RequestError(f"{name} is a single {type(given).__name__}, expected a list")
         if len(given) == 0:
             raise RequestError(f"{name} is empty: leave it out, or give at least one picture")
+    for i, image in enumerate(images or []):
+        if isinstance(image, (str, Path)):
+            raise RequestError(f"images[{i}] is a path ({str(image)[:60]!r}): files go into paths")
     pictures: list[NamedPicture] = [(f"images[{i}]", image) for i, image in enumerate(images or [])]
     for i, path in enumerate(paths or []):
         if not isinstance(path, (str, Path)):
@@ -261,6 +270,26 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
+
+
+def _ahead(
+    prepare: Callable[[NamedPicture], np.ndarray | ImageError],
+    pictures: Iterable[NamedPicture],
+    batch_size: int,
+) -> Iterator[np.ndarray | ImageError]:
+    """Prepare pictures in order, in threads, up to a batch ahead of the one that the model works on."""
+    workers = min(os.cpu_count() or 1, batch_size)
+    coming: deque[Future[np.ndarray | ImageError]] = deque()
+    with ThreadPoolExecutor(workers, "clip-prepare") as pool:
+        try:
+            for picture in pictures:
+                coming.append(pool.submit(prepare, picture))
+                if len(coming) > 2 * batch_size:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:  # the reader may stop early, at an error
+            pool.shutdown(cancel_futures=True)
 
 
 def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:

@@ -20,6 +20,9 @@ from .config import Preprocessing
 from .errors import ImageError
 from .resample import resize_and_crop
 
+# Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 Picture = Image.Image | np.ndarray | bytes
 """A PIL picture, an HWC BGR uint8 array (PaddleHub's convention, OpenCV's order), or an encoded file."""
 
@@ -113,11 +116,9 @@ def open_picture(source: Picture | str | Path, name: str) -> Image.Image:
 def _decode(file: Path | io.BytesIO, size: int) -> Image.Image:
     if size == 0:
         raise ImageError("the file is empty")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF and the like; bombs are an error of Pillow's
-        with Image.open(file, formats=_readable_formats()) as image:
-            image.load()
-            return image.copy() if getattr(image, "is_animated", False) else image
+    with Image.open(file, formats=_readable_formats()) as image:
+        image.load()
+        return image.copy() if getattr(image, "is_animated", False) else image
 
 
 @cache

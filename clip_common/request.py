@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from .errors import RequestError
 from .predictor import Predictor
 
+_FAULTS_SHOWN = 5
+
 
 class Body(BaseModel):
     """The JSON body of `POST /predict/<module>`."""
@@ -43,7 +45,9 @@ class Body(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise RequestError("; ".join(_fault(fault) for fault in error.errors())) from None
+            faults = error.errors()
+            more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+            raise RequestError("; ".join(map(_fault, faults[:_FAULTS_SHOWN])) + more) from None
 
     def answer(self, predictor: Predictor) -> Any:
         """The `results` of the reply, in plain JSON types.
@@ -54,6 +58,8 @@ class Body(BaseModel):
         task = self.task or ("embed" if self.texts is not None else "classify")
         if task == "classify":
             self._refuse("classify", "texts")
+            if self.images is None:
+                raise RequestError("nothing to classify: give images, or texts to embed")
             return predictor.classify(
                 images=self._pictures(),
                 labels=self.labels,
@@ -63,6 +69,8 @@ class Body(BaseModel):
                 top_k=self.top_k,
             )
         self._refuse("embed", "labels", "templates")
+        if self.images is None and self.texts is None:
+            raise RequestError("nothing to embed: give images or texts")
         vectors = predictor.embed(
             images=self._pictures(),
             texts=self.texts,
@@ -87,7 +95,7 @@ class Body(BaseModel):
 
 def _from_base64(text: str, name: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # some encoders break lines
     except (binascii.Error, ValueError):
         raise RequestError(
             f"{name} is not base64: send the bytes of a picture file in base64 (no path, no address)"

@@ -11,8 +11,6 @@ import os
 from functools import cache
 from pathlib import Path
 
-import paddle
-
 
 @cache
 def settle() -> None:
@@ -20,11 +18,20 @@ def settle() -> None:
 
     Effective only before the libraries start, that is before the process multiplies its first matrices.
     """
+    import paddle
+
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # idle threads sleep
     if _is_amd_with_avx2():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")  # the AVX2 path, which it keeps for Intel
-    if "OMP_NUM_THREADS" not in _environment_at_start() and hasattr(os, "sched_getaffinity"):
-        paddle.base.core.set_num_threads(len(os.sched_getaffinity(0)))
+    paddle.base.core.set_num_threads(count())
+
+
+def count() -> int:
+    """Threads to compute with: the user's OMP_NUM_THREADS, else the processors that are ours."""
+    chosen = _environment_at_start().get("OMP_NUM_THREADS", "")
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_amd_with_avx2() -> bool:
@@ -32,9 +39,10 @@ def _is_amd_with_avx2() -> bool:
     return "AuthenticAMD" in description and " avx2 " in description
 
 
-def _environment_at_start() -> set[str]:
-    """Names the process was started with: Paddle sets OMP_NUM_THREADS itself when it is imported."""
-    return {entry.split("=", 1)[0] for entry in _read(Path("/proc/self/environ")).split("\0")}
+def _environment_at_start() -> dict[str, str]:
+    """What the process was started with: Paddle sets OMP_NUM_THREADS itself when it is imported."""
+    entries = _read(Path("/proc/self/environ")).split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
 
 def _read(path: Path) -> str:

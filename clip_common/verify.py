@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .config import Golden, Pretrained
-from .engine import Engine
+from .engine_paddle import PaddleEngine
 from .preprocess import Preprocess, open_picture
 from .tokenizer import tokenize
 from .weights import Weights, load_model
@@ -44,7 +44,7 @@ def verify(record: Pretrained, weights: Weights, image: Path | None = None) -> l
         ImageError: the picture cannot be read.
     """
     checks = [_hash_check(record, weights)]
-    engine = Engine(load_model(record, weights))
+    engine = PaddleEngine(load_model(record, weights))
     text = engine.encode_text(tokenize(TEXTS), len(TEXTS))
     golden = record.golden
     mean = float(np.mean(text**2))
@@ -68,12 +68,11 @@ def _hash_check(record: Pretrained, weights: Weights) -> Check:
     return Check("sha256", weights.sha256, published.sha256, same if same or claims_to_be_it else None)
 
 
-def _image_checks(record: Pretrained, engine: Engine, text: np.ndarray, image: Path) -> list[Check]:
+def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, image: Path) -> list[Check]:
     preprocess = Preprocess(record.config.image_resolution, record.preprocessing)
     feature = engine.encode_image(preprocess(open_picture(image, str(image)))[None])
     mean = float(np.mean(feature**2))
-    scale = float(np.exp(engine.model.logit_scale.numpy()))
-    answer = rank(feature[0], unit_length(text), scale, TEXTS, len(TEXTS))
+    answer = rank(feature[0], unit_length(text), engine.logit_scale, TEXTS, len(TEXTS))
     scores = [float(item["score"]) for text in TEXTS for item in answer if item["label"] == text]
     golden = record.golden
     known_mean = None if golden is None else [golden.image]

@@ -20,7 +20,7 @@ from filelock import FileLock
 from . import download
 from .cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
 from .config import PRETRAINED, Pretrained, WeightsSource
-from .convert import State, to_openai
+from .convert import State, identify, infer_config, to_openai
 from .errors import WeightsError
 from .formats import read_state, write_safetensors
 from .model import CLIP
@@ -165,6 +165,7 @@ def convert(source: Path, target: Path) -> State:
     if target.suffix != ".safetensors":
         raise WeightsError(f"{target}: weights are written as .safetensors")
     state = _named(source)
+    _require_whole(state, source)
     sha256 = sha256_of(source)
     note = {"layout": "openai", "source": source.name.removesuffix(".part"), "source_sha256": sha256}
     for record in PRETRAINED.values():
@@ -174,6 +175,29 @@ def convert(source: Path, target: Path) -> State:
     with atomic_file(target) as temporary:
         write_safetensors(state, temporary, note)
     return state
+
+
+def _require_whole(state: State, path: Path) -> None:
+    """Check that a state that is, by its shapes, of a known architecture holds all of its tensors.
+
+    Raises:
+        WeightsError: naming the tensors that are missing, extra or misshapen.
+    """
+    try:
+        name = identify(state) or infer_config(state).name
+    except KeyError as error:
+        raise WeightsError(f"{path}: not a whole CLIP, tensor {error} is missing") from error
+    except (IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path}: not a CLIP, a tensor has the wrong shape ({error})") from error
+    known = next((record.config for record in PRETRAINED.values() if record.config.name == name), None)
+    if known is None:
+        return
+    with paddle.LazyGuard():
+        model = CLIP(known)
+    try:
+        model.require(state)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def _named(path: Path) -> State:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,8 +18,8 @@ from .errors import LabelError
 from .labels import Prompts
 
 Answer = list[dict[str, str | float]]
-
 Progress = Callable[[int, int], None]
+Encode = Callable[[Sequence[str]], np.ndarray]
 
 _SETS_IN_MEMORY = 32
 _SETS_ON_DISK = 256
@@ -55,25 +57,22 @@ class LabelVectors:
     Args:
         weights_sha256: the hash of the weights, part of the vectors' key.
         embed_dim: length of a vector.
-        encode: texts to features, [n, d] not normalised.
     """
 
-    def __init__(
-        self, weights_sha256: str, embed_dim: int, encode: Callable[[Sequence[str]], np.ndarray]
-    ) -> None:
+    def __init__(self, weights_sha256: str, embed_dim: int) -> None:
         self._weights_sha256 = weights_sha256
         self._embed_dim = embed_dim
-        self._encode = encode
         self._lock = Lock()
         self._in_memory: OrderedDict[str, np.ndarray] = OrderedDict()
 
-    def of(self, prompts: Prompts, on_progress: Progress | None = None) -> np.ndarray:
+    def of(self, prompts: Prompts, encode: Encode, on_progress: Progress | None = None) -> np.ndarray:
         """One vector per label, float32 [labels, d] of unit length.
 
         With several templates it is the mean of their unit vectors, brought to unit length again.
 
         Args:
             prompts: labels and templates.
+            encode: texts to features, [n, d] not normalised.
             on_progress: called with the number of labels done and of all, if they must be computed.
 
         Raises:
@@ -85,7 +84,7 @@ class LabelVectors:
         if vectors is None:
             vectors = _read(key, (len(prompts.labels), self._embed_dim))
         if vectors is None:
-            vectors = self._compute(prompts, on_progress)
+            vectors = self._compute(prompts, encode, on_progress)
             _write(key, vectors)
         with self._lock:
             self._in_memory[key] = vectors
@@ -94,14 +93,14 @@ class LabelVectors:
                 self._in_memory.popitem(last=False)
         return vectors
 
-    def _compute(self, prompts: Prompts, on_progress: Progress | None) -> np.ndarray:
+    def _compute(self, prompts: Prompts, encode: Encode, on_progress: Progress | None) -> np.ndarray:
         labels, templates = prompts.labels, len(prompts.templates)
         vectors = np.empty((len(labels), self._embed_dim), np.float32)
         step = max(1, _TEXTS_AT_ONCE // templates)
         for start in range(0, len(labels), step):
             part = Prompts(labels[start : start + step], prompts.templates)
             try:
-                features = unit_length(self._encode(part.texts()))  # [labels * templates, d]
+                features = unit_length(encode(part.texts()))  # [labels * templates, d]
             except LabelError as error:
                 raise LabelError(f"a label in its template cannot be used: {error}") from error
             features = features.reshape(len(part.labels), templates, -1)
@@ -119,10 +118,13 @@ def _file(key: str) -> Path:
 
 def _read(key: str, shape: tuple[int, int]) -> np.ndarray | None:
     """Vectors kept on disk; None where there are none, or not of this shape, or damaged."""
+    file = _file(key)
     try:
-        vectors = np.load(_file(key), allow_pickle=False)
+        vectors = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
+    with contextlib.suppress(OSError):  # a read-only cache is never pruned
+        os.utime(file)
     usable = vectors.shape == shape and vectors.dtype == np.float32 and np.isfinite(vectors).all()
     return vectors if usable else None
 

@@ -12,7 +12,7 @@ import paddle.inference
 import paddlehub as hub
 import pytest
 
-from clip_common.engine import Engine
+from clip_common.engine_paddle import PaddleEngine
 from clip_common.tokenizer import tokenize
 from tests.conftest import ROOT
 from tests.parity import seeded
@@ -28,7 +28,7 @@ def module() -> hub.Module:
 @pytest.fixture(scope="module")
 def expected(module: hub.Module) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Inputs and what the model makes of them, per tower."""
-    engine = Engine(module.model)
+    engine = PaddleEngine(module.model)
     pixels, ids = seeded.pixels(module.model.config), tokenize(TEXTS)
     return {"image": (pixels, engine.encode_image(pixels)), "text": (ids, engine.encode_text(ids, 3))}
 

@@ -184,7 +184,7 @@ def test_two_workers_make_the_step_of_one(tmp_path: Path) -> None:
 
 
 def test_a_failed_worker_ends_the_run() -> None:
-    with pytest.raises(TrainingError, match="a worker failed.*no room left"):
+    with pytest.raises(TrainingError, match=r"a worker failed.*no room left"):
         parallel.start(fail_in_a_worker, (), 2)
 
 

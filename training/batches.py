@@ -1,4 +1,4 @@
-"""What a step of training sees: pictures moved and tinted, with captions, drawn from the seed and the step."""
+"""What a step of training sees: augmented pictures with captions, drawn from the seed and the step."""
 
 from __future__ import annotations
 

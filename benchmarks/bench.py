@@ -1,0 +1,202 @@
+"""`make bench`: ours beside what a user could run instead, in turns, in one run; medians and ratios.
+
+Writes `results.json`, `results.md` and `results.png` into `--output`. A ratio is the best peer's time over
+ours, so above one is faster than every peer. All in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from clip_common import threads
+from clip_common.config import PRETRAINED, Pretrained
+from clip_common.engine import Engines
+from clip_common.formats import write_safetensors
+from clip_common.labels import prompts_for
+from clip_common.predictor import Predictor
+from clip_common.tokenizer import lengths, tokenize
+from clip_common.zero_shot import unit_length
+from tests.parity import seeded
+from tests.parity.reference import reference_pixels
+
+from .peers import Peer, peers
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+Cell = dict[str, Callable[[], object]]
+
+
+def in_turns(cell: Cell, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender in each round, in turns; a first round is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in cell}
+    for number in range(rounds + 1):
+        for name, run in cell.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def image_cells(engines: Engines, others: list[Peer], size: int, batches: list[int]) -> dict[str, Cell]:
+    """The image tower at several batch sizes."""
+    ours, cells = engines.get(use_gpu=False), {}
+    for batch in batches:
+        pixels = np.random.default_rng(0).standard_normal([batch, 3, size, size], np.float32)
+        cell: Cell = {"ours": lambda pixels=pixels: ours.encode_image(pixels)}
+        cell |= {peer.name: lambda peer=peer, pixels=pixels: peer.image(pixels) for peer in others}
+        cells[f"image tower, batch {batch}"] = cell
+    return cells
+
+
+def label_cells(record: Pretrained, engines: Engines, others: list[Peer], count: int) -> dict[str, Cell]:
+    """Encoding labels with one template: peers as they are used, padded to 77, and given trimmed texts."""
+    texts = prompts_for(record, None, None).texts()[:count]
+    ids, ours = tokenize(texts), engines.get(use_gpu=False)
+    length = np.asarray(lengths(ids))
+    order = np.argsort(length, kind="stable")
+    trimmed = [ids[rows, : length[rows].max()] for rows in np.array_split(order, max(1, count // 32))]
+    cells = {}
+    for name, batches in (("padded to 77", np.array_split(ids, max(1, count // 32))), ("trimmed", trimmed)):
+        cell: Cell = {"ours": lambda: ours.encode_text(ids, 32)}
+        for peer in others:
+            if peer.name == "torch" and name == "trimmed":
+                continue  # OpenAI's code takes 77 tokens and nothing else
+            cell[peer.name] = lambda peer=peer, batches=batches: [peer.text(batch) for batch in batches]
+        cells[f"{len(texts)} labels, peers {name}"] = cell
+    return cells
+
+
+def photo_cell(predictor: Predictor, others: list[Peer], labels: list[str], photos: list[bytes]) -> Cell:
+    """From JPEG files to answers, labels already encoded on both sides."""
+    rng = np.random.default_rng(0)
+    vectors = unit_length(rng.standard_normal([len(labels), predictor.record.config.embed_dim])).T
+
+    def theirs(peer: Peer) -> None:
+        for start in range(0, len(photos), 32):
+            opened = [Image.open(io.BytesIO(photo)) for photo in photos[start : start + 32]]
+            pixels = np.stack([reference_pixels(image, 224) for image in opened])
+            (unit_length(peer.image(pixels)) @ vectors).argsort(axis=1)
+
+    cell: Cell = {"ours": lambda: predictor.classify(images=photos, labels=labels)}
+    return cell | {peer.name: lambda peer=peer: theirs(peer) for peer in others}
+
+
+def photographs(count: int) -> list[bytes]:
+    """JPEG photographs of mixed size, up to 12 megapixels, from the two of `examples/`."""
+    made = []
+    for number in range(count):
+        with Image.open(EXAMPLES / ("photo_cat.jpg", "photo_coffee.jpg")[number % 2]) as image:
+            width = (640, 1024, 1600, 2400, 4000)[number % 5]
+            file = io.BytesIO()
+            image.resize((width, width * 3 // 4)).save(file, "JPEG", quality=90)
+            made.append(file.getvalue())
+    return made
+
+
+def bench(
+    record: Pretrained, arguments: argparse.Namespace, folder: Path
+) -> dict[str, dict[str, list[float]]]:
+    """All cells of one module."""
+    path = folder / f"{record.name}.safetensors"
+    write_safetensors(seeded.state(record.config), path, {})
+    predictor = Predictor(record, path)
+    engines = predictor.load().engines
+    others = peers(record.config, folder / record.name, threads.count())
+    cells = image_cells(engines, others, record.config.image_resolution, arguments.batches)
+    if arguments.labels:
+        cells |= label_cells(record, engines, others, arguments.labels)
+    if arguments.photos:
+        names = prompts_for(record, None, None).labels[:1000]
+        cells[f"{arguments.photos} JPEG photographs"] = photo_cell(
+            predictor, others, list(dict.fromkeys(names)), photographs(arguments.photos)
+        )
+    return {
+        f"{record.config.name}, {name}": in_turns(cell, arguments.rounds)
+        for name, cell in tqdm(cells.items(), desc=record.name, unit="cell")
+    }
+
+
+def table(times: dict[str, dict[str, list[float]]]) -> str:
+    """Medians in milliseconds and ratios, as Markdown."""
+    names = list(dict.fromkeys(name for cell in times.values() for name in cell))
+    lines = [f"| cell, ms | {' | '.join(names)} | ratio |", "| --- |" + " ---: |" * (len(names) + 1)]
+    for cell, found in times.items():
+        medians = {name: float(np.median(seconds)) * 1000 for name, seconds in found.items()}
+        shown = [f"{medians[name]:.1f}" if name in medians else "" for name in names]
+        lines.append(f"| {cell} | {' | '.join(shown)} | {ratio(found):.2f} |")
+    ratios = [ratio(found) for cell, found in times.items() if "image tower" in cell]
+    lines.append(f"\nGeometric mean of the image tower's ratios: {np.exp(np.mean(np.log(ratios))):.2f}")
+    return "\n".join(lines)
+
+
+def ratio(found: dict[str, list[float]]) -> float:
+    """The best peer's median time over ours."""
+    best = min(float(np.median(seconds)) for name, seconds in found.items() if name != "ours")
+    return best / float(np.median(found["ours"]))
+
+
+def plot(times: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """The ratios as bars."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1 + 0.4 * len(times)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    ratios = {cell: ratio(found) for cell, found in times.items()}
+    axes.barh(list(ratios), list(ratios.values()))
+    axes.axvline(1, color="black", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("best peer's time / ours")
+    figure.savefig(path)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "flags" in line), "")
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in flags]
+    return {
+        "cpu": cpu.partition(": ")[2] or platform.processor(),
+        "instructions": wide,
+        "threads": threads.count(),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--modules", nargs="+", default=["clip_vit_b32", "clip_rn50", "clip_rn101"])
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 32])
+    parser.add_argument("--labels", type=int, default=1000, help="0 leaves them out")
+    parser.add_argument("--photos", type=int, default=200, help="0 leaves them out")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    times: dict[str, dict[str, list[float]]] = {}
+    for name in arguments.modules:
+        with tempfile.TemporaryDirectory() as folder:
+            times |= bench(PRETRAINED[name], arguments, Path(folder))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    result = {"machine": machine(), "python": sys.version.split()[0], "seconds": times}
+    (arguments.output / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = f"{json.dumps(machine())}\n\n{table(times)}\n"
+    (arguments.output / "results.md").write_text(text)
+    plot(times, arguments.output / "results.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What a user could run CLIP with instead, each at its best fair settings, over one seeded checkpoint.
+
+- torch: OpenAI's own model code (package openai-clip), inference mode.
+- ONNX Runtime and OpenVINO: the model exported plainly, as `export_onnx_model` writes it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_common.config import ClipConfig
+from clip_common.export import export_onnx
+from clip_common.model import CLIP
+from tests.parity import reference, seeded
+
+Tower = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Two towers by one name."""
+
+    name: str
+    image: Tower
+    text: Tower
+
+
+def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
+    """All peers that are installed here."""
+    state = seeded.state(config)
+    found = [_torch(state, threads)] if reference.available() else []
+    model = CLIP(config)
+    model.load_openai(state)
+    model.eval()
+    image, text = export_onnx(model, folder)
+    for package, opened in (("onnxruntime", _onnxruntime), ("openvino", _openvino)):
+        if importlib.util.find_spec(package):
+            found.append(Peer(package, opened(image, threads), opened(text, threads)))
+    return found
+
+
+def _torch(state: dict[str, np.ndarray], threads: int) -> Peer:
+    import torch
+
+    torch.set_num_threads(threads)
+    model = reference.build_reference(state).eval()
+
+    def tower(encode: Callable[[Any], Any]) -> Tower:
+        def run(given: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return encode(torch.from_numpy(given)).numpy()
+
+        return run
+
+    return Peer("torch", tower(model.encode_image), tower(model.encode_text))
+
+
+def _onnxruntime(path: Path, threads: int) -> Tower:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda given: session.run(None, {name: given})[0]
+
+
+def _openvino(path: Path, threads: int) -> Tower:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    return lambda given: request.infer([given])[0].copy()

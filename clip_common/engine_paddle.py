@@ -1,0 +1,76 @@
+"""The model as it stands, on Paddle: on the GPU, for training, and where nothing faster is installed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from threading import Lock
+
+import numpy as np
+import paddle
+
+from . import threads
+from .engine import in_batches_of_like_length
+from .errors import RequestError
+from .model import CLIP
+
+
+class PaddleEngine:
+    """An `Engine` that calls the model's own layers."""
+
+    name = "paddle"
+
+    def __init__(self, model: CLIP) -> None:
+        threads.settle()
+        self.model = model
+        self.logit_scale = float(np.exp(model.logit_scale.numpy()))
+        self._device = "cpu"
+        self._one_at_a_time = Lock()  # the mode of dynamic and static graph is the process's
+
+    def use(self, use_gpu: bool) -> None:
+        """Move the model to where the next batches run.
+
+        Raises:
+            RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
+        """
+        device = "gpu" if use_gpu else "cpu"
+        if device == self._device:
+            return
+        if use_gpu and not paddle.is_compiled_with_cuda():
+            raise RequestError(
+                "use_gpu is set, and the installed PaddlePaddle is the CPU build: "
+                "install paddlepaddle-gpu in its place (see the README), or leave use_gpu out"
+            )
+        if use_gpu and paddle.device.cuda.device_count() == 0:
+            raise RequestError("use_gpu is set, and no GPU is visible (check CUDA_VISIBLE_DEVICES)")
+        self.model.to(device)
+        self._device = device
+
+    def encode_image(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels, float32 [N, 3, R, R], to features, float32 [N, D], not normalised."""
+        with self._one_at_a_time, inference():
+            return self.model.encode_image(self._tensor(pixels)).numpy()
+
+    def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
+        """Token ids, int64 [N, L], to features, float32 [N, D], not normalised."""
+        with self._one_at_a_time, inference():
+            return in_batches_of_like_length(
+                ids, lambda batch: self.model.encode_text(self._tensor(batch)).numpy(), batch_size
+            )
+
+    def _tensor(self, array: np.ndarray) -> paddle.Tensor:
+        return paddle.to_tensor(array, place=self._device)
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """Dynamic graph, no gradients. Another hub module may have left the process in static mode."""
+    static = not paddle.in_dynamic_mode()
+    if static:
+        paddle.disable_static()
+    try:
+        with paddle.no_grad():
+            yield
+    finally:
+        if static:
+            paddle.enable_static()

@@ -1,0 +1,296 @@
+"""The two towers as they are run: the model's arithmetic, rewritten exactly into less of it.
+
+What is read at the end is one token's: the class token, the pool's mean, the text's end token. So the last
+attention has one query, and needs neither keys nor values of the sequence: with x the sequence, and one
+head's projections q, k, v,
+
+    softmax(q (x Wk + bk)') (x Wv + bv)  =  (softmax((q Wk') x') x) Wv + bv
+
+since q bk' is the same for every token, and the weights of a softmax sum to one. Everything after that
+attention runs on one token too. On ViT-B/32 and both ResNets this is about a twelfth of the image tower.
+Further, BatchNorm is folded into the convolution before it, the scale of attention into the queries, and
+1.702 of QuickGELU into the weights around it, which leaves SiLU.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.static import InputSpec
+
+from .layers import MultiHeadAttention, ResidualAttentionBlock, merge_heads
+from .model import CLIP
+from .resnet import AttentionPool2D, Bottleneck, ModifiedResNet
+from .vit import VisionTransformer
+
+_QUICK_GELU = 1.702
+
+
+def towers(model: CLIP) -> dict[str, tuple[nn.Layer, InputSpec]]:
+    """Both towers by name, in eval mode, each with the shape of what it takes."""
+    size = model.config.image_resolution
+    made: dict[str, tuple[nn.Layer, InputSpec]] = {
+        "image": (ImageTower(model), InputSpec([None, 3, size, size], "float32", "image")),
+        "text": (TextTower(model), InputSpec([None, None], "int64", "text")),
+    }
+    for tower, _ in made.values():
+        tower.eval()
+    return made
+
+
+def probe(model: CLIP, tower: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a tower may be asked, and what the model itself answers."""
+    config, rng = model.config, np.random.default_rng(0)
+    with paddle.no_grad():
+        if tower == "image":
+            size = config.image_resolution
+            pixels = rng.standard_normal([2, 3, size, size], np.float32)
+            return pixels, model.encode_image(paddle.to_tensor(pixels)).numpy()
+        ids = rng.integers(1, config.text.vocab_size - 1, [3, 9])
+        ids[range(3), [8, 4, 2]] = config.text.vocab_size - 1  # the end token
+        return ids, model.encode_text(paddle.to_tensor(ids)).numpy()
+
+
+class ImageTower(nn.Layer):
+    """Pixels [N, 3, R, R] to features [N, embed_dim], as `CLIP.encode_image`."""
+
+    def __init__(self, model: CLIP) -> None:
+        super().__init__()
+        visual = model.visual
+        self.tower = _ResNet(visual) if isinstance(visual, ModifiedResNet) else _ViT(visual)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pixels to features."""
+        return self.tower(image)
+
+
+class TextTower(nn.Layer):
+    """Token ids [N, L], L up to the context length, to features [N, embed_dim], as `CLIP.encode_text`."""
+
+    def __init__(self, model: CLIP) -> None:
+        super().__init__()
+        *blocks, last = model.transformer.resblocks
+        self.token_embedding = model.token_embedding
+        self.positional_embedding = model.positional_embedding
+        self.blocks = nn.LayerList([_Block(block) for block in blocks])
+        self.last = _LastBlock(last)
+        self.ln_final = model.ln_final
+        self.text_projection = model.text_projection
+        self.register_buffer("causal_mask", model.causal_mask, persistable=True)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Token ids to features."""
+        length = text.shape[1]
+        x = self.token_embedding(text) + self.positional_embedding[:length]  # N L D
+        mask = self.causal_mask[:length, :length]
+        for block in self.blocks:
+            x = block(x, mask)
+        place = text.argmax(axis=-1, keepdim=True)  # N 1, of the end token
+        position = paddle.arange(length)
+        is_end = (place == position).astype(x.dtype).unsqueeze(1)  # N 1 L
+        beyond = (position > place).astype(x.dtype).unsqueeze(1) * -1e9  # N 1 L
+        return paddle.matmul(self.ln_final(self.last(x, is_end, beyond)), self.text_projection)
+
+
+class _ViT(nn.Layer):
+    def __init__(self, visual: VisionTransformer) -> None:
+        super().__init__()
+        *blocks, last = visual.transformer.resblocks
+        self.conv1 = visual.conv1
+        self.ln_pre = visual.ln_pre
+        self.ln_post = visual.ln_post
+        self.proj = visual.proj
+        self.blocks = nn.LayerList([_Block(block) for block in blocks])
+        self.last = _LastBlock(last)
+        positions = visual.positional_embedding
+        self.register_buffer("class_token", visual.class_embedding + positions[0])
+        self.register_buffer("positions", positions[1:].clone())
+        first = paddle.zeros([1, 1, positions.shape[0]])
+        first[0, 0, 0] = 1
+        self.register_buffer("is_class", first)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.conv1(image).flatten(2).transpose([0, 2, 1])  # N D grid grid -> N grid**2 D
+        class_token = paddle.zeros_like(x[:, :1]) + self.class_token  # N 1 D
+        x = self.ln_pre(paddle.concat([class_token, x + self.positions], axis=1))  # N (1 + grid**2) D
+        for block in self.blocks:
+            x = block(x)
+        return paddle.matmul(self.ln_post(self.last(x)), self.proj)
+
+
+class _ResNet(nn.Layer):
+    def __init__(self, visual: ModifiedResNet) -> None:
+        super().__init__()
+        self.stem = nn.LayerList(
+            [_folded(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}")) for i in (1, 2, 3)]
+        )
+        self.avgpool = visual.avgpool
+        stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
+        self.blocks = nn.LayerList([_Bottleneck(block) for stage in stages for block in stage])
+        self.attnpool = _AttentionPool(visual.attnpool)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image
+        for conv in self.stem:
+            x = F.relu(conv(x))
+        x = self.avgpool(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.attnpool(x)
+
+
+class _Bottleneck(nn.Layer):
+    def __init__(self, block: Bottleneck) -> None:
+        super().__init__()
+        self.conv1 = _folded(block.conv1, block.bn1)
+        self.conv2 = _folded(block.conv2, block.bn2)
+        self.conv3 = _folded(block.conv3, block.bn3)
+        self.avgpool = block.avgpool
+        self.downsample = None
+        if block.downsample is not None:
+            pool, conv, norm = block.downsample.children()
+            self.downsample = nn.Sequential(pool, _folded(conv, norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.conv1(x))
+        x = self.avgpool(F.relu(self.conv2(x)))
+        return F.relu(self.conv3(x) + identity)
+
+
+def _folded(conv: nn.Conv2D, norm: nn.BatchNorm2D) -> nn.Conv2D:
+    """A convolution that does its BatchNorm's work too; computed in float64."""
+    scale = norm.weight.astype("float64") / (norm._variance.astype("float64") + norm._epsilon).sqrt()
+    weight = conv.weight.astype("float64") * scale.reshape([-1, 1, 1, 1])
+    bias = norm.bias.astype("float64") - norm._mean.astype("float64") * scale
+    out_channels, in_channels, size, _ = conv.weight.shape
+    folded = nn.Conv2D(in_channels, out_channels, size, conv._stride, conv._padding)
+    folded.weight.set_value(weight.astype("float32"))
+    folded.bias.set_value(bias.astype("float32"))
+    return folded
+
+
+class _Block(nn.Layer):
+    """A transformer block over all tokens."""
+
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = block.ln_1, block.ln_2
+        self.attn = _Attention(block.attn)
+        self.mlp = _MLP(block)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+class _Attention(nn.Layer):
+    def __init__(self, attention: MultiHeadAttention) -> None:
+        super().__init__()
+        self.heads, self.head_dim = attention.heads, attention.head_dim
+        scale = paddle.ones([3 * self.heads * self.head_dim])
+        scale[: self.heads * self.head_dim] = self.head_dim**-0.5
+        self.in_proj = _linear(attention.in_proj.weight * scale, attention.in_proj.bias * scale)
+        self.out_proj = attention.out_proj
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        qkv = self.in_proj(x).reshape([0, 0, 3, self.heads, self.head_dim])  # N L 3D -> N L 3 H d
+        q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)  # N L 3 H d -> 3 x (N H L d)
+        scores = paddle.matmul(q, k, transpose_y=True)  # N H L L
+        if mask is not None:
+            scores = scores + mask
+        return self.out_proj(merge_heads(paddle.matmul(F.softmax(scores, axis=-1), v)))
+
+
+class _MLP(nn.Layer):
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        super().__init__()
+        c_fc, _, c_proj = block.mlp.children()
+        self.c_fc = _linear(c_fc.weight * _QUICK_GELU, c_fc.bias * _QUICK_GELU)
+        self.c_proj = _linear(c_proj.weight / _QUICK_GELU, c_proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c_fc(x)
+        return self.c_proj(x * F.sigmoid(x))
+
+
+class _LastBlock(nn.Layer):
+    """A transformer block of which one token is read: [N, L, D] to [N, D].
+
+    `is_read` [N, 1, L] is one at that token; left out, it is the first. `mask` [N, 1, L] is added to its
+    scores.
+    """
+
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = block.ln_1, block.ln_2
+        q, k, v = block.attn.in_proj.weight.chunk(3, axis=1)
+        q_bias, _, v_bias = block.attn.in_proj.bias.chunk(3)
+        self.attn = _OneQuery(block.attn.heads, (q, q_bias), k, (v, v_bias), block.attn.out_proj)
+        self.mlp = _MLP(block)
+
+    def forward(self, x: Tensor, is_read: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        h = self.ln_1(x)
+        if is_read is None:
+            token, query = x[:, 0], h[:, 0]  # N D
+        else:
+            token, query = (paddle.matmul(is_read, y).squeeze(1) for y in (x, h))  # N 1 L, N L D -> N D
+        token = token + self.attn(query, h, mask)
+        return token + self.mlp(self.ln_2(token))
+
+
+class _AttentionPool(nn.Layer):
+    def __init__(self, pool: AttentionPool2D) -> None:
+        super().__init__()
+        q, v = ((layer.weight, layer.bias) for layer in (pool.q_proj, pool.v_proj))
+        self.positional_embedding = pool.positional_embedding
+        self.attn = _OneQuery(pool.heads, q, pool.k_proj.weight, v, pool.c_proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose([0, 2, 1])  # N C H W -> N HW C
+        x = paddle.concat([x.mean(axis=1, keepdim=True), x], axis=1)  # N (1 + HW) C
+        x = x + self.positional_embedding
+        return self.attn(x[:, 0], x)
+
+
+class _OneQuery(nn.Layer):
+    """Attention of one token over a sequence: query [N, D] and sequence [N, L, D] to [N, D_out]."""
+
+    def __init__(
+        self,
+        heads: int,
+        q: tuple[Tensor, Tensor],
+        k_weight: Tensor,
+        v: tuple[Tensor, Tensor],
+        out_proj: nn.Linear,
+    ) -> None:
+        super().__init__()
+        width = k_weight.shape[0]
+        self.heads, self.head_dim = heads, width // heads
+        scale = self.head_dim**-0.5
+        self.q_proj = _linear(q[0] * scale, q[1] * scale)
+        split = [width, heads, self.head_dim]
+        self.register_buffer("k", k_weight.reshape(split).transpose([1, 2, 0]))  # D HD -> D H d -> H d D
+        self.register_buffer("v", v[0].reshape(split).transpose([1, 0, 2]))  # D HD -> D H d -> H D d
+        self.register_buffer("v_bias", v[1].clone())
+        self.out_proj = out_proj
+
+    def forward(self, query: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        q = self.q_proj(query).reshape([-1, self.heads, self.head_dim])  # N D -> N H d
+        q = paddle.matmul(q.transpose([1, 0, 2]), self.k).transpose([1, 0, 2])  # H N d, H d D -> N H D
+        scores = paddle.matmul(q, x, transpose_y=True)  # N H L
+        if mask is not None:
+            scores = scores + mask
+        mean = paddle.matmul(F.softmax(scores, axis=-1), x)  # N H D
+        v = paddle.matmul(mean.transpose([1, 0, 2]), self.v)  # H N D, H D d -> H N d
+        v = v.transpose([1, 0, 2]).flatten(1)  # H N d -> N H d -> N D
+        return self.out_proj(v + self.v_bias)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[0], weight.shape[1])
+    linear.weight.set_value(weight)
+    linear.bias.set_value(bias)
+    return linear

@@ -1,0 +1,230 @@
+"""Engines: the rewritten towers give the model's features; what goes wrong costs speed only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from clip_common import compiled, engine
+from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, pretrained
+from clip_common.engine import Engines, choose, in_batches_of_like_length
+from clip_common.engine_onnx import OnnxEngine
+from clip_common.engine_paddle import PaddleEngine
+from clip_common.errors import RequestError
+from clip_common.model import CLIP
+from clip_common.predictor import Predictor
+from clip_common.tokenizer import tokenize
+from clip_common.towers import ImageTower, TextTower
+from clip_common.weights import Weights, find
+from tests.conftest import ROOT
+from tests.parity import seeded
+from tests.parity.compare import EMBEDDING_BOUND
+
+MINI = pretrained("clip_mini")
+TEXTS = [*seeded.TEXTS, "x", "a dog " * 30]
+EXAMPLE = ROOT / "examples" / "diagram.png"
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of the test's own."""
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def mini() -> Weights:
+    return find(MINI)
+
+
+# --- the rewriting ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [RN50, RN101, VIT_B32], ids=lambda config: config.name)
+def test_the_towers_are_the_model(config: ClipConfig) -> None:
+    model = CLIP(config)
+    model.load_openai(seeded.state(config))
+    model.eval()
+    image, text = ImageTower(model), TextTower(model)
+    image.eval(), text.eval()
+    pixels, ids = paddle.to_tensor(seeded.pixels(config)), paddle.to_tensor(tokenize(TEXTS))
+    with paddle.no_grad():
+        for ours, expected in (
+            (image(pixels), model.encode_image(pixels)),
+            (text(ids), model.encode_text(ids)),
+        ):
+            assert np.abs(unit(ours.numpy()) - unit(expected.numpy())).max() <= EMBEDDING_BOUND
+
+
+def test_texts_come_back_in_their_order_from_batches_of_like_length() -> None:
+    ids = tokenize(TEXTS)
+    seen = []
+
+    def encode(batch: np.ndarray) -> np.ndarray:
+        seen.append(batch.shape)
+        return batch.max(axis=1, keepdims=True) + (batch != 0).sum(axis=1, keepdims=True)
+
+    expected = ids.max(axis=1, keepdims=True) + (ids != 0).sum(axis=1, keepdims=True)
+    for batch_size, most in ((1, None), (2, None), (32, None), (32, 10), (32, 1)):
+        seen.clear()
+        np.testing.assert_array_equal(in_batches_of_like_length(ids, encode, batch_size, most), expected)
+        assert all(n <= batch_size and (most is None or n == 1 or n * length <= most) for n, length in seen)
+
+
+# --- compiled -----------------------------------------------------------------------------------------
+
+
+def test_the_default_engine_gives_the_models_features(mini: Weights) -> None:
+    engines = Engines(MINI, mini)
+    compiled_engine, model = engines.get(use_gpu=False), PaddleEngine(engines.model)
+    assert isinstance(compiled_engine, OnnxEngine)
+    pixels = np.repeat(seeded.pixels(MINI.config), 3, axis=0)  # 12, more than go through at once
+    ids = tokenize(TEXTS)
+    for ours, expected in (
+        (compiled_engine.encode_image(pixels), model.encode_image(pixels)),
+        (compiled_engine.encode_text(ids, 2), model.encode_text(ids, 2)),
+    ):
+        assert ours.dtype == np.float32
+        assert np.abs(unit(ours) - unit(expected)).max() <= EMBEDDING_BOUND
+    assert engines.logit_scale == pytest.approx(float(engines.model.logit_scale.exp()))
+
+
+def test_it_is_compiled_once(cache: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = compiled.compiled_folder(MINI, mini)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
+    assert compiled.compiled_folder(MINI, mini) == folder
+    monkeypatch.setattr(compiled, "_VERSION", "another")
+    with pytest.raises(pytest.fail.Exception):
+        compiled.compiled_folder(MINI, mini)
+
+
+def test_a_damaged_one_is_compiled_again(cache: Path, mini: Weights) -> None:
+    folder = compiled.compiled_folder(MINI, mini)
+    before = OnnxEngine(folder).encode_text(tokenize(["a dog"]), 1)
+    for damage in (b"", b"x" * 100):
+        (folder / "text.onnx").write_bytes(damage)
+        again = compiled.compiled_folder(MINI, mini)
+        np.testing.assert_array_equal(OnnxEngine(again).encode_text(tokenize(["a dog"]), 1), before)
+    assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_speed(
+    tmp_path: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(blocked / "cache"))
+    answer = Predictor(MINI).classify(paths=[EXAMPLE], labels=["a diagram", "a dog"])
+    assert answer[0][0]["label"] == "a diagram"
+    assert "runs on Paddle, which is slower" in caplog.text
+
+
+def test_a_compiler_that_fails_costs_only_speed(
+    cache: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    answer = Predictor(MINI).classify(paths=[EXAMPLE], labels=["a diagram", "a dog"])
+    assert answer[0][0]["label"] == "a diagram"
+    assert "compiling ended with status 1" in caplog.text
+    assert not [folder for folder in (cache / "engines").iterdir() if folder.is_dir()]
+
+
+def test_towers_that_give_something_else_are_refused(
+    mini: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clip_common import towers
+
+    right = towers.probe
+    monkeypatch.setattr(towers, "probe", lambda *given: (right(*given)[0], right(*given)[1] * 1.001))
+    monkeypatch.setattr(sys, "argv", ["compiled", "clip_mini", str(mini.path), str(tmp_path)])
+    with pytest.raises(SystemExit, match="does not give what the model gives"):
+        compiled.main()
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_the_cache_of_engines_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "data").write_bytes(bytes(100))
+        os.utime(folder, (number, number))
+    monkeypatch.setattr(compiled, "_KEPT", 4)
+    compiled._prune(tmp_path, tmp_path / "0")  # the oldest, and in use
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "2", "3", "4"]
+    monkeypatch.setattr(compiled, "_KEPT_BYTES", 250)
+    compiled._prune(tmp_path, tmp_path / "0")
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "4"]
+
+
+def test_what_is_compiled_depends_on_weights_and_machine(
+    mini: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = compiled._key(MINI, mini)
+    assert compiled._key(MINI, Weights(mini.path, "0" * 64)) != key
+    assert {compiled._key(record, mini) for record in PRETRAINED.values()} >= {key}
+    monkeypatch.setattr(compiled, "_processor", lambda: "another")
+    assert compiled._key(MINI, mini) != key
+
+
+# --- the choice ---------------------------------------------------------------------------------------
+
+
+def test_the_choice_is_explained_and_wrong_names_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose("auto")[0] == "onnxruntime" and "fastest" in choose("auto")[1]
+    assert choose("paddle")[0] == "paddle"
+    with pytest.raises(RequestError, match="engine is 'tensorrt', expected one of auto"):
+        Predictor(MINI, engine="tensorrt")
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: None)
+    assert choose("auto") == ("paddle", choose("auto")[1]) and "not installed" in choose("auto")[1]
+    with pytest.raises(RequestError, match="pip install onnxruntime"):
+        choose("onnxruntime")
+
+
+def test_both_engines_give_one_answer(mini: Weights) -> None:
+    answers = [
+        Predictor(MINI, engine=name).classify(paths=[EXAMPLE], top_k=300)
+        for name in ("onnxruntime", "paddle")
+    ]
+    scores = [{item["label"]: item["score"] for item in answer[0]} for answer in answers]
+    assert scores[0].keys() == scores[1].keys()
+    assert max(abs(scores[0][label] - scores[1][label]) for label in scores[0]) <= 1e-5
+
+
+def test_a_second_process_finds_everything_and_reads_no_weights(cache: Path, tmp_path: Path) -> None:
+    """Label vectors and engines are kept, so weights need not be opened again."""
+    folder = tmp_path / "clip_mini"
+    folder.mkdir()
+    shutil.copy(find(MINI).path, folder / "clip_mini.safetensors")
+    script = (
+        "import sys, json; from pathlib import Path; from clip_common.config import pretrained\n"
+        "from clip_common import engine, predictor\n"
+        "if sys.argv[2] == 'again':\n"
+        "    engine.load_model = None\n"
+        "    predictor.tokenize = None\n"
+        "p = predictor.Predictor(pretrained('clip_mini'), module_dir=Path(sys.argv[1]))\n"
+        f"print(json.dumps(p.classify(paths=[{str(EXAMPLE)!r}], labels=['a diagram', 'a dog'])))\n"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", script, str(folder), turn],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        ).stdout
+        for turn in ("first", "again")
+    ]
+    assert json.loads(outputs[0].splitlines()[-1]) == json.loads(outputs[1].splitlines()[-1])
