@@ -12,6 +12,7 @@ from paddlehub.module.module import RunModule
 
 from . import command, export
 from .config import pretrained
+from .limits import Limits
 from .model import CLIP
 from .predictor import Predictor
 from .preprocess import Picture
@@ -33,6 +34,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
     def __init__(self, weights: str | None = None, exif_rotation: bool = False, engine: str = "auto") -> None:
         super().__init__()
         folder = Path(inspect.getfile(type(self))).resolve().parent
+        self.limits = Limits.from_environment()
         self.predictor = Predictor(pretrained(self.name), weights, folder, exif_rotation, engine)
 
     @property
@@ -77,7 +79,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         Raises:
             ClipError: naming the field that is wrong; PaddleHub's server puts the message into its reply.
         """
-        return Body.parse(body).answer(self.predictor)
+        return Body.parse(body).answer(self.predictor, self.limits)
 
     def run_cmd(self, argvs: list[str]) -> str:
         """Run as `hub run` does, with its arguments; returns what it prints."""

@@ -116,13 +116,13 @@ def open_picture(source: Picture | str | Path, name: str) -> Image.Image:
 def _decode(file: Path | io.BytesIO, size: int) -> Image.Image:
     if size == 0:
         raise ImageError("the file is empty")
-    with Image.open(file, formats=_readable_formats()) as image:
+    with Image.open(file, formats=readable_formats()) as image:
         image.load()
         return image.copy() if getattr(image, "is_animated", False) else image
 
 
 @cache
-def _readable_formats() -> list[str]:
+def readable_formats() -> list[str]:
     """Those of `FORMATS` that this Pillow can read."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from .errors import RequestError
+from .limits import Limits
 from .predictor import Predictor
 
 _FAULTS_SHOWN = 5
@@ -49,19 +50,20 @@ class Body(BaseModel):
             more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
             raise RequestError("; ".join(map(_fault, faults[:_FAULTS_SHOWN])) + more) from None
 
-    def answer(self, predictor: Predictor) -> Any:
+    def answer(self, predictor: Predictor, limits: Limits) -> Any:
         """The `results` of the reply, in plain JSON types.
 
         Raises:
             ClipError: what the body asks for cannot be done; the message names the field.
         """
+        self._keep_to(limits)
         task = self.task or ("embed" if self.texts is not None else "classify")
         if task == "classify":
             self._refuse("classify", "texts")
             if self.images is None:
                 raise RequestError("nothing to classify: give images, or texts to embed")
             return predictor.classify(
-                images=self._pictures(),
+                images=self._pictures(limits),
                 labels=self.labels,
                 templates=self.templates,
                 batch_size=self.batch_size,
@@ -72,7 +74,7 @@ class Body(BaseModel):
         if self.images is None and self.texts is None:
             raise RequestError("nothing to embed: give images or texts")
         vectors = predictor.embed(
-            images=self._pictures(),
+            images=self._pictures(limits),
             texts=self.texts,
             batch_size=self.batch_size,
             use_gpu=self.use_gpu,
@@ -87,10 +89,27 @@ class Body(BaseModel):
                 f"field '{given[0]}' does not go with the task {task!r}: leave one of them out"
             )
 
-    def _pictures(self) -> list[bytes] | None:
+    def _keep_to(self, limits: Limits) -> None:
+        """Refuse what is too much, before anything is decoded."""
+        limits.check_count("pictures", len(self.images or ()))
+        templates = [self.templates] if isinstance(self.templates, str) else self.templates or []
+        for field, texts in (("labels", self.labels), ("texts", self.texts)):
+            limits.check_count(field, len(texts or ()))
+        for field, texts in (("labels", self.labels), ("templates", templates), ("texts", self.texts)):
+            limits.check_characters(field, texts or ())
+        limits.check_count("prompts", len(self.labels or ()) * max(1, len(templates)))
+
+    def _pictures(self, limits: Limits) -> list[bytes] | None:
         if self.images is None:
             return None
-        return [_from_base64(image, f"images[{i}]") for i, image in enumerate(self.images)]
+        return [_picture(image, f"images[{i}]", limits) for i, image in enumerate(self.images)]
+
+
+def _picture(text: str, name: str, limits: Limits) -> bytes:
+    limits.check_bytes(name, len(text) * 3 // 4)
+    content = _from_base64(text, name)
+    limits.check_pixels(name, content)
+    return content
 
 
 def _from_base64(text: str, name: str) -> bytes:

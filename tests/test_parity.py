@@ -13,10 +13,11 @@ from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
 from clip_common.convert import to_openai
 from clip_common.formats import read_state
 from clip_common.model import CLIP
+from tests.conftest import Checkpoints
 from tests.parity import seeded, stages
 from tests.parity.compare import compare
 from tests.parity.make_golden import golden_file, run_reference
-from tests.parity.ours import run_ours
+from tests.parity.ours import run_default_engine, run_ours
 from tests.parity.reference import available, save_torchscript
 
 BACKBONES = pytest.mark.parametrize("config", [RN50, RN101, VIT_B32], ids=lambda config: config.name)
@@ -29,6 +30,14 @@ def test_stages_are_those_of_the_reference(config: ClipConfig) -> None:
         name: stages.sample(name, value) for name, value in run_ours(config, seeded.state(config)).items()
     }
     golden = dict(np.load(golden_file(config)))
+    assert set(golden) == set(ours)
+    assert [figure for figure in compare(ours, golden) if not figure.passed] == []
+
+
+@BACKBONES
+def test_the_default_engine_keeps_the_same_bounds(config: ClipConfig, checkpoints: Checkpoints) -> None:
+    ours = run_default_engine(config, checkpoints(config))
+    golden = {name: value for name, value in np.load(golden_file(config)).items() if name in ours}
     assert set(golden) == set(ours)
     assert [figure for figure in compare(ours, golden) if not figure.passed] == []
 

@@ -1,14 +1,17 @@
-"""Our model over a seeded checkpoint, stage by stage, as `make_golden.run_reference` runs OpenAI's."""
+"""Ours over a seeded checkpoint, as `make_golden.run_reference` runs OpenAI's: the model stage by stage, and
+the engine that users get by default."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import paddle
 
-from clip_common.config import ClipConfig, Preprocessing
+from clip_common.config import PRETRAINED, ClipConfig, Preprocessing
 from clip_common.model import CLIP
+from clip_common.predictor import Predictor
 from clip_common.preprocess import Preprocess
 from clip_common.tokenizer import tokenize
 from tests.parity import seeded, stages
@@ -19,6 +22,22 @@ def run_ours(config: ClipConfig, state: dict[str, np.ndarray]) -> dict[str, np.n
     model.load_openai(state)
     model.eval()
     return run_stages(model, config) | answer_for_picture(model, config)
+
+
+def run_default_engine(config: ClipConfig, checkpoint: Path) -> dict[str, np.ndarray]:
+    """What users get: both towers, and the answer for a picture, through `Predictor`."""
+    record = next(record for record in PRETRAINED.values() if record.config == config)
+    predictor = Predictor(record, checkpoint)
+    engine = predictor.load().engines.get(use_gpu=False)
+    picture = [seeded.picture()]
+    answer = predictor.classify(images=picture, labels=seeded.LABELS)[0]
+    scores = {item["label"]: item["score"] for item in answer}
+    return {
+        "image": engine.encode_image(seeded.pixels(config)),
+        "text": engine.encode_text(tokenize(seeded.TEXTS), len(seeded.TEXTS)),
+        "picture": predictor.embed(images=picture)["images"][0],
+        "scores": np.array([scores[label] for label in seeded.LABELS]),
+    }
 
 
 def run_stages(model: CLIP, config: ClipConfig) -> dict[str, np.ndarray]:
