@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP_LOG := .venv/setup.log
 DEMO_LABELS := a diagram,a dog,a cat
 
-.PHONY: setup demo test parity mini-data mini-train mini-evaluate lint clean
+.PHONY: setup demo test parity bench mini-data mini-train mini-evaluate lint clean
 
 setup: .venv/.installed
 	@$(BIN)/python scripts/install_modules.py >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); exit 1; }
@@ -32,6 +32,12 @@ test: setup
 
 parity: setup
 	@$(BIN)/python -m tests.parity.report
+
+# Beside torch and OpenVINO too, so it installs them.
+bench: setup
+	$(BIN)/python -m pip install --quiet --editable '.[dev,parity,bench]'
+	$(BIN)/python -m pip install --quiet --no-deps openai-clip==1.0.1
+	$(BIN)/python -m benchmarks.bench
 
 # The trainer's pictures and runs stay outside the repository.
 TRAINING := $(HOME)/.cache/clip_hub_training

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from clip_common.zero_shot import unit_length
 from tests.parity import seeded
 from tests.parity.reference import reference_pixels
 
-from .peers import Peer, peers
+from .peers import Peer, Tower, peers
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 Cell = dict[str, Callable[[], object]]
@@ -54,8 +55,8 @@ def image_cells(engines: Engines, others: list[Peer], size: int, batches: list[i
     ours, cells = engines.get(use_gpu=False), {}
     for batch in batches:
         pixels = np.random.default_rng(0).standard_normal([batch, 3, size, size], np.float32)
-        cell: Cell = {"ours": lambda pixels=pixels: ours.encode_image(pixels)}
-        cell |= {peer.name: lambda peer=peer, pixels=pixels: peer.image(pixels) for peer in others}
+        cell: Cell = {"ours": partial(ours.encode_image, pixels)}
+        cell |= {peer.name: partial(peer.image, pixels) for peer in others}
         cells[f"image tower, batch {batch}"] = cell
     return cells
 
@@ -69,13 +70,18 @@ def label_cells(record: Pretrained, engines: Engines, others: list[Peer], count:
     trimmed = [ids[rows, : length[rows].max()] for rows in np.array_split(order, max(1, count // 32))]
     cells = {}
     for name, batches in (("padded to 77", np.array_split(ids, max(1, count // 32))), ("trimmed", trimmed)):
-        cell: Cell = {"ours": lambda: ours.encode_text(ids, 32)}
+        cell: Cell = {"ours": partial(ours.encode_text, ids, 32)}
         for peer in others:
             if peer.name == "torch" and name == "trimmed":
                 continue  # OpenAI's code takes 77 tokens and nothing else
-            cell[peer.name] = lambda peer=peer, batches=batches: [peer.text(batch) for batch in batches]
+            cell[peer.name] = partial(_each, peer.text, batches)
         cells[f"{len(texts)} labels, peers {name}"] = cell
     return cells
+
+
+def _each(tower: Tower, batches: list[np.ndarray]) -> None:
+    for batch in batches:
+        tower(batch)
 
 
 def photo_cell(predictor: Predictor, others: list[Peer], labels: list[str], photos: list[bytes]) -> Cell:
@@ -89,8 +95,8 @@ def photo_cell(predictor: Predictor, others: list[Peer], labels: list[str], phot
             pixels = np.stack([reference_pixels(image, 224) for image in opened])
             (unit_length(peer.image(pixels)) @ vectors).argsort(axis=1)
 
-    cell: Cell = {"ours": lambda: predictor.classify(images=photos, labels=labels)}
-    return cell | {peer.name: lambda peer=peer: theirs(peer) for peer in others}
+    cell: Cell = {"ours": partial(predictor.classify, images=photos, labels=labels)}
+    return cell | {peer.name: partial(theirs, peer) for peer in others}
 
 
 def photographs(count: int) -> list[bytes]:

@@ -12,6 +12,7 @@ from PIL import Image
 from clip_common import command
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
+from tests.conftest import ROOT
 from tests.parity import seeded
 
 
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(mini: Predictor, *argv: str) -> str:
-    return command.run("clip_mini", lambda _weights, _exif: mini, list(argv))
+    return command.run("clip_mini", lambda _weights, _exif, _engine: mini, list(argv))
 
 
 def fails(mini: Predictor, *argv: str) -> str:
@@ -148,6 +149,7 @@ def test_failures_are_reported_and_the_rest_is_printed(
         (["--input_path", "PICTURE", "--input_text", "a dog"], "--task embed"),
         (["--task", "embed", "--input_path", "PICTURE", "--labels", "a"], "go with --task classify"),
         (["--task", "embed", "--input_text", "word " * 100], "the limit is 77"),
+        (["--task", "embed", "--input_path", "PICTURE", "--visualization"], "goes with --task classify"),
         (["--input_path", "PICTURE", "--visualization", "--output_dir", "/dev/null/x"], "/dev/null/x"),
     ],
 )
@@ -157,3 +159,19 @@ def test_what_cannot_start_is_one_line(mini: Predictor, folder: Path, argv: list
 
 def test_an_empty_folder(mini: Predictor, tmp_path: Path) -> None:
     assert "has no pictures" in fails(mini, "--input_path", str(tmp_path))
+
+
+def test_the_engine_is_chosen_by_name() -> None:
+    asked = []
+
+    def maker(weights: str | None, exif_rotation: bool, engine: str | None) -> Predictor:
+        asked.append(engine)
+        return Predictor(pretrained("clip_mini"))
+
+    for argv in ([], ["--engine", "paddle"]):
+        command.run(
+            "clip_mini", maker, ["--input_path", str(ROOT / "examples/cat.png"), "--labels", "a", *argv]
+        )
+    assert asked == [None, "paddle"]
+    with pytest.raises(SystemExit, match="invalid choice: 'tpu'"):
+        command.run("clip_mini", maker, ["--engine", "tpu"])

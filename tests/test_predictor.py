@@ -80,7 +80,7 @@ def test_templates_are_averaged_as_in_the_paper(mini: Predictor) -> None:
     vectors = mini.embed(images=image, texts=texts)
     classes = vectors["texts"].reshape(2, 2, -1).mean(axis=1)
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
-    logits = mini.load().logit_scale * vectors["images"][0] @ classes.T
+    logits = mini.load().engines.logit_scale * vectors["images"][0] @ classes.T
     expected = np.exp(logits) / np.exp(logits).sum()
     (answer,) = mini.classify(images=image, labels=labels, templates=templates)
     found = {item["label"]: item["score"] for item in answer}
@@ -200,6 +200,9 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
         ({"labels": ["a", "b", "a "]}, LabelError, "'a' is given twice, as label 0 and as label 2"),
         ({"labels": ["a", 5]}, LabelError, "label 1 is a int"),
         ({"labels": "a,b"}, LabelError, "expected a list"),
+        ({"labels": 5}, LabelError, "labels is a int, expected a list"),
+        ({"images": ["x.png"]}, RequestError, r"images\[0\] is a path \('x.png'\): files go into paths"),
+        ({"labels": ["a"], "templates": ["a {}", "openai"]}, LabelError, "'openai' goes alone"),
         ({"labels": ["word " * 100]}, LabelError, "the limit is 77"),
         ({"labels": ["a"], "templates": "no place"}, LabelError, "'no place' has no {}"),
         ({"labels": ["a"], "templates": []}, LabelError, "templates is empty"),
@@ -215,6 +218,12 @@ def test_classify_refuses(mini: Predictor, arguments: dict, error: type, words: 
         del call["images"]
     with pytest.raises(error, match=words):
         mini.classify(**call)
+
+
+def test_labels_may_be_any_iterable_of_strings(mini: Predictor) -> None:
+    expected = mini.classify(images=pictures(1), labels=["a", "b"])
+    for labels in (np.array(["a", "b"]), (label for label in "ab"), ("a", "b")):
+        assert mini.classify(images=pictures(1), labels=labels) == expected
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
+from urllib3 import HTTPResponse
+from urllib3.exceptions import InvalidChunkLength
 
-from clip_common import cache, cli, weights
-from clip_common.config import PRETRAINED, Pretrained, WeightsSource
+from clip_common import cache, cli, download, weights
+from clip_common.config import MINI, PRETRAINED, Pretrained, WeightsSource
 from clip_common.convert import to_openai
 from clip_common.errors import WeightsError
 from clip_common.formats import read_state, write_safetensors
@@ -42,6 +45,7 @@ class Server:
         self.cut: int | None = None
         self.ranges = True
         self.flat = False
+        self.absent = 404
         self.delay = 0.0
         self.status: int | None = None
         self.requests: list[str | None] = []
@@ -57,7 +61,7 @@ class Server:
             def do_GET(self) -> None:
                 wanted = "/mirror/Tiny.pt" if server.flat else f"/mirror/{SHA256}/Tiny.pt"
                 if self.path != wanted:
-                    return self.send_error(404)
+                    return self.send_error(server.absent)
                 asked = self.headers.get("Range")
                 server.requests.append(asked)
                 time.sleep(server.delay)
@@ -127,6 +131,46 @@ def test_fetch_from_a_mirror(
     assert_stored(weights.find(record), store)
     assert_stored(weights.find(record), store)
     assert len(server.requests) == 1
+
+
+def test_a_mirror_that_forbids_what_it_does_not_have(record: Pretrained, server: Server, store: Path) -> None:
+    server.flat, server.absent = True, 403
+    assert_stored(weights.fetch(record, server.url), store)
+    server.flat = False
+    with pytest.raises(WeightsError, match=r"no such file at .*answered 403\) or "):
+        weights.fetch(dataclasses.replace(record, name="clip_other", weights=dataclasses.replace(
+            record.weights, file="Other.pt")), server.url)  # fmt: skip
+
+
+def test_a_broken_chunk_is_worth_another_try() -> None:
+    """Its name has "Invalid" in it, as those of wrong addresses have."""
+    broken = requests.exceptions.ChunkedEncodingError(InvalidChunkLength(HTTPResponse(b""), b""))
+    assert download._worth_another_try(broken)
+    assert not download._worth_another_try(requests.exceptions.MissingSchema("no scheme"))
+    assert not download._worth_another_try(requests.exceptions.ConnectTimeout())
+    with pytest.raises(requests.ConnectionError) as refused:
+        requests.get("http://127.0.0.1:9/nobody/listens", timeout=5)
+    assert not download._worth_another_try(refused.value)
+
+
+def test_an_incomplete_model_is_not_converted(tmp_path: Path) -> None:
+    state = seeded.state(MINI)
+    for missing in ("ln_final.bias", "text_projection", "visual.layer1.0.bn1.running_var"):
+        source = tmp_path / "incomplete.safetensors"
+        write_safetensors({name: value for name, value in state.items() if name != missing}, source, {})
+        with pytest.raises(WeightsError, match=missing):
+            weights.convert(source, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    state = seeded.state(MINI)
+    state["text_projection"][3, 4] = value
+    path = tmp_path / "infinite.safetensors"
+    write_safetensors(state, path, {})
+    with pytest.raises(WeightsError, match="not finite: text_projection"):
+        weights.load_model(PRETRAINED["clip_mini"], weights.Weights(path, ""))
 
 
 def test_a_cut_download_is_resumed(record: Pretrained, server: Server, store: Path) -> None:
