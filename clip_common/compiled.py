@@ -14,12 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
-from .cache import cache_dir, digest_of, logger, sha256_of
+from .cache import cache_dir, digest_of, hash_stream, logger, sha256_of
 from .config import Pretrained, pretrained
 from .errors import ClipError
 from .weights import Weights, load_model
@@ -27,6 +28,7 @@ from .weights import Weights, load_model
 _VERSION = "1"  # of the towers and of this layout; part of the key
 _KEPT = 8
 _KEPT_BYTES = 8 << 30
+_DAY = 24 * 3600  # seconds
 _MANIFEST = "manifest.json"
 _TOLERANCE = 1e-4  # of the largest number of a feature
 
@@ -106,8 +108,11 @@ def _compile(record: Pretrained, weights: Weights, folder: Path) -> None:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
-        files = {file.name: sha256_of(file) for file in temporary.iterdir() if file.name != _MANIFEST}
         manifest = json.loads((temporary / _MANIFEST).read_text("utf-8"))
+        files = {}
+        for file in temporary.glob("*.onnx*"):
+            with file.open("rb") as stream:
+                files[file.name] = hash_stream(stream)
         (temporary / _MANIFEST).write_text(json.dumps({**manifest, "files": files}), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         temporary.rename(folder)
@@ -127,11 +132,18 @@ def _touch(folder: Path) -> None:
 
 
 def _prune(home: Path, used: Path) -> None:
-    """Remove the folders that were longest unused, beyond a number and a size; those in use go on."""
-    folders = [folder for folder in home.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    """Remove the folders that were longest unused, beyond a number and a size, and what kills left behind.
+
+    A process that has one of them mapped goes on.
+    """
+    folders = [folder for folder in home.iterdir() if folder.is_dir()]
     folders.sort(key=lambda folder: (folder == used, folder.stat().st_mtime_ns), reverse=True)
     total = 0
     for place, folder in enumerate(folders):
+        if folder.name.startswith("."):  # unfinished; in a day it is nobody's work any more
+            if time.time() - folder.stat().st_mtime > _DAY:
+                shutil.rmtree(folder, ignore_errors=True)
+            continue
         total += sum(file.stat().st_size for file in folder.iterdir())
         if folder != used and (place >= _KEPT or total > _KEPT_BYTES):
             shutil.rmtree(folder, ignore_errors=True)

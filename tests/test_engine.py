@@ -165,8 +165,11 @@ def test_the_cache_of_engines_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     compiled._prune(tmp_path, tmp_path / "0")  # the oldest, and in use
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "2", "3", "4"]
     monkeypatch.setattr(compiled, "_KEPT_BYTES", 250)
+    (tmp_path / ".left.behind").mkdir()
+    os.utime(tmp_path / ".left.behind", (5, 5))
+    (tmp_path / ".under.way").mkdir()
     compiled._prune(tmp_path, tmp_path / "0")
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "4"]
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [".under.way", "0", "4"]
 
 
 def test_what_is_compiled_depends_on_weights_and_machine(

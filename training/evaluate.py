@@ -120,7 +120,11 @@ def score(predictor: Predictor, data: Dataset, task: Task) -> dict:
     place = (similarity > right[:, None]).sum(axis=1)
     top1, top5 = (Share(int((place < k).sum()), len(place)) for k in (1, 5))
     confusions = [
-        {"is": task.labels[answer], "taken for": task.labels[int(similarity[i].argmax())]}
+        {
+            "row": task.rows[i],
+            "is": task.labels[answer],
+            "taken for": task.labels[int(similarity[i].argmax())],
+        }
         for i, answer in enumerate(task.answers)
         if place[i]
     ]
@@ -148,15 +152,35 @@ def evaluate(weights: Path, data: Dataset) -> dict:
     return {"weights": str(weights), "figures": figures, "diagram, dog, cat": diagrams}
 
 
+def draw_confusions(data: Dataset, confusions: Sequence[dict], path: Path) -> None:
+    """Pictures that were taken for something else, with both names: what the model gets wrong."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = 6
+    rows = math.ceil(len(confusions) / columns)
+    figure = Figure(figsize=(1.7 * columns, 2.1 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, confusion in zip(figure.axes, confusions, strict=False):
+        axes.imshow(to_image(data.pictures[confusion["row"]]))
+        axes.set_title(f"{confusion['is']}\nas {confusion['taken for']}", fontsize=9)
+    figure.savefig(path, dpi=80)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data")
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--confusions", type=Path, help="also draw here what the first task got wrong")
     arguments = parser.parse_args()
     try:
-        result = evaluate(arguments.weights, Dataset.open(arguments.data))
+        data = Dataset.open(arguments.data)
+        result = evaluate(arguments.weights, data)
     except (TrainingError, ClipError) as error:
         raise SystemExit(f"training.evaluate: {error}") from None
     print("| held-out pictures | n | labels | top-1 (95 %) | top-5 (95 %) |\n| --- | --- | --- | --- | --- |")
@@ -165,6 +189,8 @@ def main() -> None:
         print(name, ", ".join(f"{item['label']} {item['score']:.2f}" for item in answer))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")
+    if arguments.confusions:
+        draw_confusions(data, result["figures"][0]["confusions"], arguments.confusions)
 
 
 if __name__ == "__main__":
