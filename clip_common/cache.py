@@ -84,6 +84,12 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def touch(path: Path) -> None:
+    """Remember when a file or folder of the cache was last used; a read-only cache is never pruned."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
 def prune(folder: Path, keep: int) -> None:
     """Remove the files of a folder that were longest unused, beyond the newest `keep`."""
     files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns, reverse=True)

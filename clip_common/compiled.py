@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from .cache import cache_dir, digest_of, hash_stream, logger, sha256_of
+from .cache import cache_dir, digest_of, hash_stream, logger, sha256_of, touch
 from .config import Pretrained, pretrained
 from .errors import ClipError
 from .weights import Weights, load_model
@@ -54,7 +54,7 @@ def compiled_folder(record: Pretrained, weights: Weights) -> Path:
         except OSError as error:
             raise CompileError(f"the cache {home} cannot be written ({error.strerror or error})") from error
         _prune(home, folder)
-    _touch(folder)
+    touch(folder)
     return folder
 
 
@@ -121,14 +121,6 @@ def _compile(record: Pretrained, weights: Weights, folder: Path) -> None:
         raise CompileError(f"compiling ended with status {error.returncode}: {said[0][:300]}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _touch(folder: Path) -> None:
-    """Remember when it was last used."""
-    try:
-        os.utime(folder)
-    except OSError:
-        return  # a read-only cache is never pruned
 
 
 def _prune(home: Path, used: Path) -> None:

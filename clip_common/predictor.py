@@ -5,7 +5,6 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from threading import Lock
 
 import numpy as np
 
+from . import threads
 from .config import Pretrained
 from .engine import Engine, Engines, choose
 from .errors import ImageError, RequestError
@@ -278,7 +278,7 @@ def _ahead(
     batch_size: int,
 ) -> Iterator[np.ndarray | ImageError]:
     """Prepare pictures in order, in threads, up to a batch ahead of the one that the model works on."""
-    workers = min(os.cpu_count() or 1, batch_size)
+    workers = min(threads.count(), batch_size)
     coming: deque[Future[np.ndarray | ImageError]] = deque()
     with ThreadPoolExecutor(workers, "clip-prepare") as pool:
         try:

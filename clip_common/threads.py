@@ -28,7 +28,7 @@ def settle() -> None:
 
 def count() -> int:
     """Threads to compute with: the user's OMP_NUM_THREADS, else the processors that are ours."""
-    chosen = _environment_at_start().get("OMP_NUM_THREADS", "")
+    chosen = _environment_at_start().get("OMP_NUM_THREADS", "").partition(",")[0]  # one per nesting level
     if chosen.isdecimal() and int(chosen) > 0:
         return int(chosen)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -13,7 +11,7 @@ from threading import Lock
 
 import numpy as np
 
-from .cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune
+from .cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune, touch
 from .errors import LabelError
 from .labels import Prompts
 
@@ -123,8 +121,7 @@ def _read(key: str, shape: tuple[int, int]) -> np.ndarray | None:
         vectors = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    with contextlib.suppress(OSError):  # a read-only cache is never pruned
-        os.utime(file)
+    touch(file)
     usable = vectors.shape == shape and vectors.dtype == np.float32 and np.isfinite(vectors).all()
     return vectors if usable else None
 
