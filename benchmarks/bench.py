@@ -68,15 +68,14 @@ def label_cells(record: Pretrained, engines: Engines, others: list[Peer], count:
     length = np.asarray(lengths(ids))
     order = np.argsort(length, kind="stable")
     trimmed = [ids[rows, : length[rows].max()] for rows in np.array_split(order, max(1, count // 32))]
-    cells = {}
-    for name, batches in (("padded to 77", np.array_split(ids, max(1, count // 32))), ("trimmed", trimmed)):
-        cell: Cell = {"ours": partial(ours.encode_text, ids, 32)}
-        for peer in others:
-            if peer.name == "torch" and name == "trimmed":
-                continue  # OpenAI's code takes 77 tokens and nothing else
-            cell[peer.name] = partial(_each, peer.text, batches)
-        cells[f"{len(texts)} labels, peers {name}"] = cell
-    return cells
+    padded = np.array_split(ids, max(1, count // 32))
+    run_ours: Cell = {"ours": partial(ours.encode_text, ids, 32)}
+    return {
+        f"{len(texts)} labels, peers padded to 77": run_ours
+        | {peer.name: partial(_each, peer.text, padded) for peer in others},
+        f"{len(texts)} labels, peers trimmed": run_ours
+        | {peer.name: partial(_each, peer.trimmed_text, trimmed) for peer in others if peer.trimmed_text},
+    }
 
 
 def _each(tower: Tower, batches: list[np.ndarray]) -> None:

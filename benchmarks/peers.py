@@ -1,7 +1,8 @@
 """What a user could run CLIP with instead, each at its best fair settings, over one seeded checkpoint.
 
 - torch: OpenAI's own model code (package openai-clip), inference mode.
-- ONNX Runtime and OpenVINO: the model exported plainly, as `export_onnx_model` writes it.
+- ONNX Runtime and OpenVINO: the model exported plainly, as `export_onnx_model` writes it; for trimmed texts,
+  the same graph with a free length.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from paddle import Tensor, nn
+from paddle.static import InputSpec
 
 from clip_common.config import ClipConfig
-from clip_common.export import export_onnx
+from clip_common.export import export_onnx, write_onnx
 from clip_common.model import CLIP
 from tests.parity import reference, seeded
 
@@ -29,6 +32,8 @@ class Peer:
     name: str
     image: Tower
     text: Tower
+    trimmed_text: Tower | None
+    """For texts shorter than 77 tokens; None where the peer takes nothing else."""
 
 
 def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
@@ -39,10 +44,25 @@ def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
     model.load_openai(state)
     model.eval()
     image, text = export_onnx(model, folder)
+    free = _Text(model)
+    free.eval()
+    trimmed = write_onnx(free, InputSpec([None, None], "int64", "text"), folder / "trimmed.onnx")
     for package, opened in (("onnxruntime", _onnxruntime), ("openvino", _openvino)):
         if importlib.util.find_spec(package):
-            found.append(Peer(package, opened(image, threads), opened(text, threads)))
+            found.append(Peer(package, *(opened(path, threads) for path in (image, text, trimmed))))
     return found
+
+
+class _Text(nn.Layer):
+    """The plain text tower as a layer of its own."""
+
+    def __init__(self, model: CLIP) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Token ids [N, L] to features."""
+        return self.model.encode_text(text)
 
 
 def _torch(state: dict[str, np.ndarray], threads: int) -> Peer:
@@ -58,7 +78,7 @@ def _torch(state: dict[str, np.ndarray], threads: int) -> Peer:
 
         return run
 
-    return Peer("torch", tower(model.encode_image), tower(model.encode_text))
+    return Peer("torch", tower(model.encode_image), tower(model.encode_text), None)
 
 
 def _onnxruntime(path: Path, threads: int) -> Tower:
