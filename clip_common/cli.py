@@ -1,4 +1,4 @@
-"""`python -m clip_common`: the modules' weights, and packing modules for machines without a network."""
+"""`python -m clip_common`: the modules' weights, packing, serving."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .config import PRETRAINED, Pretrained, pretrained
 from .convert import identify
 from .errors import ClipError
 from .pack import pack
+from .server import command as server
 from .verify import verify
 
 
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--no_weights", action="store_true", help="leave weights out")
     action.add_argument("--output", type=Path, default=Path("dist"), help="a folder; default: dist")
     action.set_defaults(run=_pack)
+
+    action = commands.add_parser("serve", help="serve modules over HTTP, for real traffic (Ray Serve)")
+    server.add_arguments(action)
     return parser
 
 

@@ -19,3 +19,15 @@ class WeightsError(ClipError):
 
 class RequestError(ClipError):
     """Arguments, or a request's body, that make no sense."""
+
+
+class MalformedError(RequestError):
+    """A request's body that is not even JSON."""
+
+
+class LimitError(RequestError):
+    """More than a limit allows."""
+
+
+class BusyError(ClipError):
+    """A request that a server cannot take now, or has not finished in time."""

@@ -10,8 +10,9 @@ import numpy as np
 import paddle
 from paddlehub.module.module import RunModule
 
-from . import command, export
+from . import command, export, gather
 from .config import pretrained
+from .errors import ClipError
 from .limits import Limits
 from .model import CLIP
 from .predictor import Predictor
@@ -79,7 +80,10 @@ class ClipModule(RunModule, paddle.nn.Layer):
         Raises:
             ClipError: naming the field that is wrong; PaddleHub's server puts the message into its reply.
         """
-        return Body.parse(body).answer(self.predictor, self.limits)
+        (result,) = gather.answer(self.predictor, [Body.parse(body).work(self.limits)])
+        if isinstance(result, ClipError):
+            raise result
+        return result
 
     def run_cmd(self, argvs: list[str]) -> str:
         """Run as `hub run` does, with its arguments; returns what it prints."""

@@ -79,13 +79,16 @@ def check_labels(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(templates, str):
-        if templates in TEMPLATE_SETS:
-            return read_lines(TEMPLATE_SETS[templates])
-        templates = [templates]
-    elif len(templates) == 1 and templates[0] in TEMPLATE_SETS:  # `--templates openai` on a command line
+def template_texts(given: str | Sequence[str] | None) -> Sequence[str]:
+    """Templates one by one: those of a named set, or those given."""
+    templates = [given] if isinstance(given, str) else given or []
+    if len(templates) == 1 and templates[0] in TEMPLATE_SETS:
         return read_lines(TEMPLATE_SETS[templates[0]])
+    return templates
+
+
+def _check_templates(given: str | Sequence[str]) -> tuple[str, ...]:
+    templates = template_texts(given)
     if not templates:
         raise LabelError("templates is empty: give one with {} for the label, or leave it out")
     for template in templates:

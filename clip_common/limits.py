@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from PIL import Image
 
-from .errors import RequestError
+from .errors import LimitError, RequestError
 from .preprocess import readable_formats
 
 _PREFIX = "CLIP_HUB_MAX_"
@@ -59,13 +59,13 @@ class Limits:
         """Refuse more of something than its limit, by the limit's name."""
         most = getattr(self, field)
         if count > most:
-            raise RequestError(f"the request has {count} {field}, at most {most} are taken{_hint(field)}")
+            raise LimitError(f"the request has {count} {field}, at most {most} are taken{_hint(field)}")
 
     def check_characters(self, field: str, texts: Sequence[str]) -> None:
         """Refuse a text that is too long."""
         for i, text in enumerate(texts):
             if len(text) > self.characters:
-                raise RequestError(
+                raise LimitError(
                     f"{field}[{i}] has {len(text)} characters, at most {self.characters} are taken"
                     f"{_hint('characters')}"
                 )
@@ -73,7 +73,7 @@ class Limits:
     def check_bytes(self, name: str, size: int) -> None:
         """Refuse a picture file that is too large."""
         if size > self.picture_bytes:
-            raise RequestError(
+            raise LimitError(
                 f"{name} has some {size:,} bytes, at most {self.picture_bytes:,} are taken"
                 f"{_hint('picture_bytes')}"
             )
@@ -86,7 +86,7 @@ class Limits:
         except Exception:  # the decoder says by name what is wrong
             return
         if width * height > self.pixels:
-            raise RequestError(
+            raise LimitError(
                 f"{name} is {width} x {height} pixels, at most {self.pixels:,} are taken{_hint('pixels')}"
             )
 

@@ -6,10 +6,9 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -216,11 +215,27 @@ class Predictor:
     # --- labels ---------------------------------------------------------------------------------------
 
     def label_vectors(
-        self, prompts: Prompts, use_gpu: bool = False, on_progress: Progress | None = None
+        self,
+        prompts: Prompts,
+        use_gpu: bool = False,
+        on_progress: Progress | None = None,
+        known: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """One vector per label, float32 [labels, d] of unit length; see `LabelVectors.of`."""
+        """One vector per label, float32 [labels, d] of unit length; see `LabelVectors.of`.
+
+        Args:
+            prompts: labels and templates.
+            use_gpu: run on the GPU.
+            on_progress: see `LabelVectors.of`.
+            known: features [d] of texts that need not be encoded.
+        """
         loaded = self.load()
-        encode = partial(self._encode_texts, loaded.engines.get(bool(use_gpu)))
+
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            if known and all(text in known for text in texts):
+                return np.stack([known[text] for text in texts])
+            return self._encode_texts(loaded.engines.get(bool(use_gpu)), texts)
+
         return loaded.label_vectors.of(prompts, encode, on_progress)
 
     def rank(

@@ -1,4 +1,4 @@
-"""The body of an HTTP request, typed and checked, and what it asks a predictor for.
+"""The body of an HTTP request, typed and checked, and the work that it asks for.
 
 Nothing in a body is ever read as a path or fetched as an address; an unknown field is an error.
 """
@@ -7,16 +7,36 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from .errors import RequestError
+from .errors import MalformedError, RequestError
+from .labels import template_texts
 from .limits import Limits
-from .predictor import Predictor
+from .predictor import NamedPicture, named_pictures
 
 _FAULTS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Work:
+    """A checked request, ready for a predictor."""
+
+    task: Literal["classify", "embed"]
+    pictures: list[NamedPicture]
+    texts: list[str] | None
+    labels: list[str] | None
+    templates: str | list[str] | None
+    top_k: int
+    batch_size: int
+    normalize: bool
+    use_gpu: bool
+
+    def on_gpu(self) -> Work:
+        """The same on the GPU, whatever was asked."""
+        return replace(self, use_gpu=True)
 
 
 class Body(BaseModel):
@@ -46,41 +66,48 @@ class Body(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            faults = error.errors()
-            more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-            raise RequestError("; ".join(map(_fault, faults[:_FAULTS_SHOWN])) + more) from None
+            raise _described(error) from None
 
-    def answer(self, predictor: Predictor, limits: Limits) -> Any:
-        """The `results` of the reply, in plain JSON types.
+    @classmethod
+    def parse_json(cls, body: bytes) -> Body:
+        """Check a body as it came.
 
         Raises:
-            ClipError: what the body asks for cannot be done; the message names the field.
+            MalformedError: it is not JSON.
+            RequestError: naming each field that is wrong, and why.
+        """
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise _described(error) from None
+
+    def work(self, limits: Limits) -> Work:
+        """What the body asks for, its pictures decoded from base64 and everything within the limits.
+
+        Raises:
+            ClipError: what the body asks for makes no sense, or is too much; the message names the field.
         """
         self._keep_to(limits)
         task = self.task or ("embed" if self.texts is not None else "classify")
         if task == "classify":
-            self._refuse("classify", "texts")
+            self._refuse(task, "texts")
             if self.images is None:
                 raise RequestError("nothing to classify: give images, or texts to embed")
-            return predictor.classify(
-                images=self._pictures(limits),
-                labels=self.labels,
-                templates=self.templates,
-                batch_size=self.batch_size,
-                use_gpu=self.use_gpu,
-                top_k=self.top_k,
-            )
-        self._refuse("embed", "labels", "templates")
-        if self.images is None and self.texts is None:
-            raise RequestError("nothing to embed: give images or texts")
-        vectors = predictor.embed(
-            images=self._pictures(limits),
+        else:
+            self._refuse(task, "labels", "templates")
+            if self.images is None and self.texts is None:
+                raise RequestError("nothing to embed: give images or texts")
+        return Work(
+            task=task,
+            pictures=self._pictures(limits),
             texts=self.texts,
+            labels=self.labels,
+            templates=self.templates,
+            top_k=self.top_k,
             batch_size=self.batch_size,
-            use_gpu=self.use_gpu,
             normalize=self.normalize,
+            use_gpu=self.use_gpu,
         )
-        return {kind: _as_list(array) for kind, array in vectors.items()}
 
     def _refuse(self, task: str, *fields: str) -> None:
         given = [field for field in fields if getattr(self, field) is not None]
@@ -92,17 +119,16 @@ class Body(BaseModel):
     def _keep_to(self, limits: Limits) -> None:
         """Refuse what is too much, before anything is decoded."""
         limits.check_count("pictures", len(self.images or ()))
-        templates = [self.templates] if isinstance(self.templates, str) else self.templates or []
-        for field, texts in (("labels", self.labels), ("texts", self.texts)):
-            limits.check_count(field, len(texts or ()))
+        limits.check_count("labels", len(self.labels or ()))
+        limits.check_count("texts", len(self.texts or ()))
+        limits.check_count("prompts", len(self.labels or ()) * max(1, len(template_texts(self.templates))))
+        templates = [self.templates] if isinstance(self.templates, str) else self.templates
         for field, texts in (("labels", self.labels), ("templates", templates), ("texts", self.texts)):
             limits.check_characters(field, texts or ())
-        limits.check_count("prompts", len(self.labels or ()) * max(1, len(templates)))
 
-    def _pictures(self, limits: Limits) -> list[bytes] | None:
-        if self.images is None:
-            return None
-        return [_picture(image, f"images[{i}]", limits) for i, image in enumerate(self.images)]
+    def _pictures(self, limits: Limits) -> list[NamedPicture]:
+        contents = [_picture(image, f"images[{i}]", limits) for i, image in enumerate(self.images or ())]
+        return named_pictures(contents if self.images is not None else None, None)
 
 
 def _picture(text: str, name: str, limits: Limits) -> bytes:
@@ -121,8 +147,12 @@ def _from_base64(text: str, name: str) -> bytes:
         ) from None
 
 
-def _as_list(array: np.ndarray | None) -> list | None:
-    return None if array is None else array.tolist()
+def _described(error: ValidationError) -> RequestError:
+    faults = error.errors(include_input=False, include_url=False)
+    if faults[0]["type"] == "json_invalid":
+        return MalformedError(f"the body is not JSON: {faults[0]['ctx']['error']}")
+    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    return RequestError("; ".join(map(_fault, faults[:_FAULTS_SHOWN])) + more)
 
 
 def _fault(fault: Any) -> str:

@@ -13,17 +13,19 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import paddle
 from filelock import FileLock
 
 from . import download
 from .cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
-from .config import PRETRAINED, Pretrained, WeightsSource
+from .config import PRETRAINED, ClipConfig, Pretrained, WeightsSource
 from .convert import State, identify, infer_config, to_openai
 from .errors import WeightsError
 from .formats import read_state, write_safetensors
-from .model import CLIP
+
+if TYPE_CHECKING:
+    from .model import CLIP
 
 
 @dataclass(frozen=True)
@@ -192,10 +194,8 @@ def _require_whole(state: State, path: Path) -> None:
     known = next((record.config for record in PRETRAINED.values() if record.config.name == name), None)
     if known is None:
         return
-    with paddle.LazyGuard():
-        model = CLIP(known)
     try:
-        model.require(state)
+        _empty_model(known).require(state)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
 
@@ -216,11 +216,20 @@ def load_model(record: Pretrained, weights: Weights) -> CLIP:
         WeightsError: naming the file, and the tensors that do not fit.
     """
     state = _named(weights.path)
-    with paddle.LazyGuard():  # initialising what is filled next would take seconds
-        model = CLIP(record.config)
+    model = _empty_model(record.config)
     try:
         model.load_openai(state)
     except WeightsError as error:
         raise WeightsError(f"{weights.path}: {error}") from error
     model.eval()
     return model
+
+
+def _empty_model(config: ClipConfig) -> CLIP:
+    """A model whose weights are not set, which takes no time."""
+    import paddle  # takes seconds, and compiled weights do without
+
+    from .model import CLIP
+
+    with paddle.LazyGuard():
+        return CLIP(config)

@@ -76,20 +76,34 @@ class LabelVectors:
         Raises:
             LabelError: a label in its template is too long.
         """
-        key = digest_of(json.dumps([_VERSION, self._weights_sha256, asdict(prompts)]))
+        vectors = self.find(prompts)
+        if vectors is None:
+            vectors = self._compute(prompts, encode, on_progress)
+            key = self._key(prompts)
+            _write(key, vectors)
+            self._remember(key, vectors)
+        return vectors
+
+    def find(self, prompts: Prompts) -> np.ndarray | None:
+        """Vectors that are in memory or on disk; None where they would have to be computed."""
+        key = self._key(prompts)
         with self._lock:
             vectors = self._in_memory.get(key)
         if vectors is None:
             vectors = _read(key, (len(prompts.labels), self._embed_dim))
-        if vectors is None:
-            vectors = self._compute(prompts, encode, on_progress)
-            _write(key, vectors)
+        if vectors is not None:
+            self._remember(key, vectors)
+        return vectors
+
+    def _key(self, prompts: Prompts) -> str:
+        return digest_of(json.dumps([_VERSION, self._weights_sha256, asdict(prompts)]))
+
+    def _remember(self, key: str, vectors: np.ndarray) -> None:
         with self._lock:
             self._in_memory[key] = vectors
             self._in_memory.move_to_end(key)
             if len(self._in_memory) > _SETS_IN_MEMORY:
                 self._in_memory.popitem(last=False)
-        return vectors
 
     def _compute(self, prompts: Prompts, encode: Encode, on_progress: Progress | None) -> np.ndarray:
         labels, templates = prompts.labels, len(prompts.templates)

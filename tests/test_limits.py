@@ -5,32 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import fields
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from clip_common.errors import RequestError
+from clip_common.errors import LimitError, RequestError
 from clip_common.limits import Limits
 from clip_common.request import Body
 
 SMALL = Limits(pictures=2, picture_bytes=2000, pixels=10_000, labels=3, prompts=5, texts=2, characters=20)
-
-
-class NeverAsked:
-    """A predictor that must not be reached."""
-
-    def classify(self, **_: Any) -> Any:
-        raise AssertionError("the predictor was reached")
-
-    embed = classify
-
-
-class Echo:
-    """A predictor that says what it was asked."""
-
-    def classify(self, **asked: Any) -> Any:
-        return asked
 
 
 def png(width: int = 10, height: int = 10) -> str:
@@ -51,6 +34,7 @@ def png(width: int = 10, height: int = 10) -> str:
             "has 6 prompts",
             "PROMPTS",
         ),
+        ({"images": [png()], "labels": ["a"], "templates": "openai"}, "has 80 prompts", "PROMPTS"),
         ({"texts": list("abc")}, "has 3 texts, at most 2", "TEXTS"),
         ({"texts": ["x" * 21]}, r"texts\[0\] has 21 characters, at most 20", "CHARACTERS"),
         ({"images": [png()], "labels": ["a", "x" * 21]}, r"labels\[1\] has 21 characters", "CHARACTERS"),
@@ -62,21 +46,21 @@ def png(width: int = 10, height: int = 10) -> str:
     ],
 )
 def test_each_limit_refuses_by_name(body: dict, refusal: str, variable: str) -> None:
-    with pytest.raises(RequestError, match=refusal) as error:
-        Body.parse(body).answer(NeverAsked(), SMALL)
+    with pytest.raises(LimitError, match=refusal) as error:
+        Body.parse(body).work(SMALL)
     assert f"CLIP_HUB_MAX_{variable})" in str(error.value)
 
 
 def test_what_is_within_the_limits_passes() -> None:
-    asked = Body.parse({"images": [png(100, 100)] * 2, "labels": list("abc")}).answer(Echo(), SMALL)
-    assert asked["labels"] == list("abc") and len(asked["images"]) == 2
+    work = Body.parse({"images": [png(100, 100)] * 2, "labels": list("abc")}).work(SMALL)
+    assert work.labels == list("abc") and len(work.pictures) == 2
 
 
 def test_base64_with_line_breaks_is_taken() -> None:
     lines = base64.encodebytes(base64.b64decode(png())).decode()
     assert "\n" in lines
-    asked = Body.parse({"images": [lines]}).answer(Echo(), SMALL)
-    assert asked["images"] == [base64.b64decode(png())]
+    work = Body.parse({"images": [lines]}).work(SMALL)
+    assert work.pictures == [("images[0]", base64.b64decode(png()))]
 
 
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

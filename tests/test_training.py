@@ -16,7 +16,7 @@ from clip_common.config import ClipConfig, ResNetConfig, TextConfig
 from clip_common.formats import read_state, write_safetensors
 from clip_common.model import CLIP
 from clip_common.tokenizer import tokenize
-from training import checkpoint, parallel, train
+from training import checkpoint, muon, parallel, train
 from training.augment import augment
 from training.batches import Batch, Batches, Settings
 from training.captions import draw_subject, head_noun, is_clean, may_flip, put_in_template
@@ -374,3 +374,35 @@ def test_the_vocabulary_has_every_caption() -> None:
     for _ in range(300):
         subject = draw_subject(items[0].name, items[0].tags, rng)
         rows_in(vocabulary, tokenize([put_in_template(subject, rng)]))
+
+
+# --- Muon ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(20, 60), (60, 20), (32, 32)])
+def test_orthogonal_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
+    given = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    found = muon.orthogonal(paddle.to_tensor(given)).numpy()
+    left, values, right = np.linalg.svd(given, full_matrices=False)
+    found_values = np.linalg.svd(found, compute_uv=False)
+    assert values.max() / values.min() > 2  # what was given is far from orthogonal
+    assert found_values.min() > 0.6 and found_values.max() < 1.3
+    # The directions stay: close to the nearest orthogonal matrix.
+    assert np.sum(found * (left @ right)) / np.linalg.norm(found) / np.linalg.norm(left @ right) > 0.98
+
+
+def test_muon_trains_matrices_and_convolutions() -> None:
+    rng = np.random.default_rng(2)
+    matrix, kernel = (paddle.create_parameter(shape, "float32") for shape in ([6, 4], [4, 3, 2, 2]))
+    optimizer = muon.Muon({"matrix": matrix, "kernel": kernel}, weight_decay=0.1)
+    for parameter in (matrix, kernel):
+        before = parameter.numpy()
+        gradient = rng.normal(size=before.shape).astype(np.float32)
+        (parameter * paddle.to_tensor(gradient)).sum().backward()
+    before = {name: p.numpy() for name, p in optimizer.parameters.items()}
+    optimizer.step(0.1)
+    for name, parameter in optimizer.parameters.items():
+        step = before[name] * (1 - 0.1 * 0.1) - parameter.numpy()
+        size = float(np.sqrt(np.mean(step**2)))
+        assert 0.6 * 0.1 * 0.2 < size < 1.3 * 0.1 * 0.2  # about AdamW's, whatever the shape
+        assert np.sum(step * parameter.grad.numpy()) > 0  # downhill

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle import Tensor
 
 from clip_common.cache import atomic_file
 from clip_common.model import CLIP
@@ -56,25 +57,25 @@ def model_arrays(model: CLIP) -> Arrays:
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
-def optimizer_arrays(model: CLIP, optimizer: paddle.optimizer.Optimizer) -> Arrays:
-    """The optimizer's moments, by the layers' names: Paddle's own names differ from process to process."""
+def adam_arrays(parameters: dict[str, Tensor], optimizer: paddle.optimizer.AdamW) -> Arrays:
+    """AdamW's moments, by the layers' names: Paddle's own names differ from process to process."""
     state = optimizer.state_dict()
     return {
         f"{name}:{moment}": state[f"{parameter.name}_{moment}"].numpy().copy()
-        for name, parameter in model.named_parameters()
-        if not parameter.stop_gradient  # BatchNorm's statistics are parameters to Paddle
+        for name, parameter in parameters.items()
         for moment in _MOMENTS
     }
 
 
-def restore_optimizer(model: CLIP, optimizer: paddle.optimizer.Optimizer, arrays: Arrays) -> None:
-    """The inverse of `optimizer_arrays`, for an optimizer that has made no step yet."""
-    parameters = dict(model.named_parameters())
-    state = {}
-    for key, value in arrays.items():
-        name, moment = key.split(":")
-        state[f"{parameters[name].name}_{moment}"] = paddle.to_tensor(value)
-    optimizer.set_state_dict(state)
+def restore_adam(parameters: dict[str, Tensor], optimizer: paddle.optimizer.AdamW, arrays: Arrays) -> None:
+    """The inverse of `adam_arrays`, for an optimizer that has made no step yet."""
+    optimizer.set_state_dict(
+        {
+            f"{parameter.name}_{moment}": paddle.to_tensor(arrays[f"{name}:{moment}"])
+            for name, parameter in parameters.items()
+            for moment in _MOMENTS
+        }
+    )
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

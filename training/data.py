@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import importlib.util
 import io
 import json
 import shutil
@@ -183,6 +184,8 @@ def prepare(drawings: Iterable[Drawing], output: Path, workers: int = 2) -> dict
     """
     if output.exists():
         raise TrainingError(f"{output} exists: remove it to prepare it anew")
+    if importlib.util.find_spec("resvg_py") is None:
+        raise TrainingError("resvg-py is not installed, which draws SVG: pip install '.[train]'")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:

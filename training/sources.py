@@ -49,7 +49,9 @@ class Source:
 
 _ICONIFY = "@iconify-json/"
 EMOJI_NAMES = Source("emojibase-data", "17.0.0", "MIT", "Miles Johnson", "none")
-CLIP_ART = Source("openclipart-png", "1:0.18+dfsg-19", "public domain", "Open Clip Art Library", "clip-art")
+CLIP_ART = Source(
+    "openclipart-png", "1:0.18+dfsg-19", "public domain", "Open Clip Art Library", "clip-art", 1.4
+)
 SOURCES = (
     Source(_ICONIFY + "noto", "1.2.9", "Apache-2.0", "Google Inc", "noto", emoji=True),
     Source(_ICONIFY + "noto-v1", "1.2.5", "Apache-2.0", "Google Inc", "noto", emoji=True),
@@ -73,6 +75,10 @@ SOURCES = (
     Source(_ICONIFY + "fluent-color", "1.2.21", "MIT", "Microsoft Corporation", "fluent-color", 0.4),
     Source(_ICONIFY + "icon-park", "1.2.4", "Apache-2.0", "ByteDance", "icon-park", 0.25),
     Source(_ICONIFY + "streamline-ultimate-color", "1.2.2", "CC-BY-4.0", "Streamline", "streamline-ui", 0.2),
+    Source(_ICONIFY + "streamline-kameleon-color", "1.2.2", "CC-BY-4.0", "Streamline", "kameleon", 0.8),
+    Source(_ICONIFY + "streamline-stickies-color", "1.2.2", "CC-BY-4.0", "Streamline", "stickies", 0.4),
+    Source(_ICONIFY + "streamline-freehand-color", "1.2.2", "CC-BY-4.0", "Streamline", "freehand", 0.2),
+    Source(_ICONIFY + "flat-ui", "1.2.3", "MIT", "Designmodo, Inc.", "flat-ui", 0.5),
     Source(_ICONIFY + "game-icons", "1.2.4", "CC-BY-3.0", "GameIcons", "game-icons", 0.15),
     Source(_ICONIFY + "emojione", "1.2.3", "CC-BY-4.0", "EmojiOne, EmojiTwo", "emojione", emoji=True),
     CLIP_ART,
@@ -87,7 +93,7 @@ _FOLDERS = re.compile(
 _NOT_FOLDERS = re.compile(r"weapons|religion|logo|computer/(buttons|icons)|recreation/games/cards")
 _SKIN_TONE = re.compile(r"-(light|medium|dark)(-(light|dark))?-skin-tone|-(medium-)?(light|dark)$|-medium$")
 _SIZE = re.compile(r"-(16|20|24|28|32|48)$")
-_VARIANT = re.compile(r"(-(fill|line))?(-\d{1,2}|-(one|two|three|four|five))?$")
+_VARIANT = re.compile(r"(-(fill|line))?(-\d{1,2}|-(one|two|three|four|five))?(-duo)?$")
 _BRAND = re.compile(r"logo|brand|facebook|twitter|google|github|microsoft|amazon|adobe|alipay|wechat|tiktok")
 _MAX_SIDE = 4000
 

@@ -28,6 +28,7 @@ from .checkpoint import Arrays, Checkpoint
 from .data import DEFAULT_CACHE, Dataset
 from .errors import TrainingError
 from .init import initialise
+from .muon import Muon
 from .vocabulary import rows_in, training_vocabulary
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -77,12 +78,16 @@ class Trainer:
         decayed = {
             p.name for name, p in self.model.named_parameters() if p.ndim > 1 and "positional" not in name
         }
-        self.parameters = [p for p in self.model.parameters() if not p.stop_gradient]
-        self.optimizer = paddle.optimizer.AdamW(
+        trained = {name: p for name, p in self.model.named_parameters() if not p.stop_gradient}
+        self.parameters = list(trained.values())
+        matrices = {name: p for name, p in trained.items() if _is_hidden_matrix(name, p)}
+        self.muon = Muon(matrices, settings.weight_decay)
+        self.others = {name: p for name, p in trained.items() if name not in matrices}
+        self.adam = paddle.optimizer.AdamW(
             learning_rate=settings.learning_rate,
             beta2=0.98,
             epsilon=1e-6,
-            parameters=self.model.parameters(),
+            parameters=list(self.others.values()),
             weight_decay=settings.weight_decay,
             apply_decay_param_fun=lambda name: name in decayed,
             grad_clip=paddle.nn.ClipGradByGlobalNorm(1.0),
@@ -92,15 +97,18 @@ class Trainer:
 
     def step(self, batch: Batch) -> float:
         """One step of the optimizer on this worker's part of a batch; returns the whole batch's loss."""
-        self.optimizer.set_lr(learning_rate(self.done, self.settings))
+        rate = learning_rate(self.done, self.settings)
+        self.adam.set_lr(rate)
         image = parallel.gather(self._encode_image(paddle.to_tensor(batch.pixels)))
         text = parallel.gather(self._encode_text(batch.tokens))
         scale = self.model.logit_scale
         loss = contrastive_loss(image, text, parallel.shared(scale), paddle.to_tensor(positives(batch)))
         loss.backward()
         parallel.sum_gradients(self.parameters)
-        self.optimizer.step()
-        self.optimizer.clear_grad()
+        self.muon.step(rate)
+        self.adam.step()
+        for parameter in self.parameters:
+            parameter.clear_gradient(set_to_zero=False)
         scale.set_value(scale.clip(max=MAX_LOGIT_SCALE))
         self.done += 1
         self._update_average()
@@ -145,7 +153,7 @@ class Trainer:
         return Checkpoint(
             self.done,
             checkpoint.model_arrays(self.model),
-            checkpoint.optimizer_arrays(self.model, self.optimizer),
+            checkpoint.adam_arrays(self.others, self.adam) | self.muon.arrays(),
             self.average,
             curve,
             asdict(self.settings),
@@ -160,8 +168,16 @@ class Trainer:
         run.require(self.settings)
         for name, tensor in self.model.state_dict().items():
             tensor.set_value(run.model[name])
-        checkpoint.restore_optimizer(self.model, self.optimizer, run.optimizer)
+        checkpoint.restore_adam(self.others, self.adam, run.optimizer)
+        self.muon.restore(run.optimizer)
         self.average, self.done = run.average, run.step
+
+
+def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon trains it; in the attention pool its step would cost too much."""
+    if parameter.ndim == 4:
+        return True
+    return parameter.ndim == 2 and "embedding" not in name and "attnpool" not in name
 
 
 def train(

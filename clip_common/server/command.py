@@ -1,0 +1,59 @@
+"""`python -m clip_common serve`: the Ray Serve app on this machine, or on a cluster that runs already."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+
+from pydantic import ValidationError
+
+from ..config import PRETRAINED
+from .settings import Settings
+
+_OF_THE_COMMAND = ("modules", "use_gpu", "threads")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options; those of `Settings` keep their names."""
+    parser.add_argument(
+        "modules",
+        nargs="+",
+        metavar="NAME[=WEIGHTS]",
+        help=f"modules to serve, each with a weights file if it is not its own: {', '.join(PRETRAINED)}",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is everybody")
+    parser.add_argument("--port", type=int, default=8866)
+    parser.add_argument(
+        "--address", help="a running Ray cluster, as `ray start` names it; default: this machine"
+    )
+    parser.add_argument("--use_gpu", action="store_true", help="one GPU for each replica")
+    parser.add_argument("--threads", type=int, help="processor threads of each replica; default: all")
+    for name, field in Settings.model_fields.items():
+        if name not in _OF_THE_COMMAND:
+            parser.add_argument(
+                f"--{name}", type=type(field.default), default=field.default, help=field.description
+            )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT, then answer what is under way and stop."""
+    try:
+        settings = _settings(args)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        print(f"python -m clip_common serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
+        return 1
+    if importlib.util.find_spec("ray") is None:
+        print("python -m clip_common serve needs Ray Serve: pip install '.[serve]'", file=sys.stderr)
+        return 1
+    from .run import serve_until_stopped
+
+    return serve_until_stopped(settings, args.host, args.port, args.address)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    chosen = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
+    pairs = [item.partition("=") for item in args.modules]
+    return Settings(**{**chosen, "modules": {name: weights or None for name, _, weights in pairs}})

@@ -1,0 +1,150 @@
+"""The HTTP door: routes, statuses, the reply's envelope. It knows FastAPI, and neither Ray nor a model."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from ..cache import logger
+from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
+from ..limits import Limits
+from ..request import Body, Work
+from ..version import __version__
+from .guard import RETRY_AFTER
+
+_STATUSES = (
+    (MalformedError, 400),
+    (LimitError, 413),
+    (BusyError, 503),
+    (WeightsError, 500),
+    (ClipError, 422),
+)
+_REPLY = {
+    "type": "object",
+    "required": ["status", "msg", "results"],
+    "properties": {
+        "status": {"type": "string", "description": "'000', or '101' with a reason in `msg`"},
+        "msg": {"type": "string"},
+        "results": {"description": "as the module's `classify` or `embed` gives them"},
+    },
+}
+_WHY = {
+    200: "the results",
+    400: "the body is not JSON",
+    401: "the API key is missing or wrong",
+    404: "no such module is served here",
+    408: "the body came too slowly",
+    413: "more than a limit allows; the message names it",
+    422: "a field is wrong, or a picture cannot be read; the message names it",
+    500: "a fault of the server",
+    503: "too busy, or not done within the deadline; see Retry-After",
+}
+
+
+class Service(Protocol):
+    """What the door opens to."""
+
+    modules: tuple[str, ...]
+
+    async def ask(self, module: str, work: Work) -> Any:
+        """The `results` of a request, or the error that it gets. Raises `BusyError`."""
+
+    async def ready(self) -> str | None:
+        """None when every module answers, else what is missing."""
+
+    def observe(self, module: str, status: int, seconds: float) -> None:
+        """Count a request."""
+
+    def metrics(self) -> str:
+        """All metrics, as Prometheus reads them."""
+
+
+def create_api(service: Service) -> FastAPI:
+    """The routes of a service."""
+    api = FastAPI(
+        title="CLIP on PaddlePaddle",
+        version=__version__,
+        description="Zero-shot classification and embedding of pictures and texts.",
+        openapi_tags=[{"name": "predict"}, {"name": "operations"}],
+    )
+    limits = Limits.from_environment()
+
+    async def predict(module: str, request: Request) -> Response:
+        start = time.perf_counter()
+        status, content = await _answer(service, module, await request.body(), limits)
+        service.observe(module, status, time.perf_counter() - start)
+        return _json(status, content)
+
+    for module in service.modules:
+        _add_predict(api, module, predict)
+
+    @api.post("/predict/{module}", include_in_schema=False)
+    async def unknown(module: str) -> Response:
+        known = ", ".join(service.modules)
+        return _json(404, f"no module named {module[:80]!r} is served here: there are {known}")
+
+    @api.get("/health", tags=["operations"], summary="Whether the server lives")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/ready", tags=["operations"], summary="Whether every module answers", responses=_described(503))
+    async def ready() -> Response:
+        missing = await service.ready()
+        return _json(503, missing) if missing else JSONResponse({"status": "ok"})
+
+    @api.get("/metrics", tags=["operations"], summary="For Prometheus", response_class=PlainTextResponse)
+    async def metrics() -> str:
+        return await run_in_threadpool(service.metrics)
+
+    return api
+
+
+async def _answer(service: Service, module: str, body: bytes, limits: Limits) -> tuple[int, Any]:
+    """A reply's status, and its results or the message that says why there are none."""
+    try:
+        result = await service.ask(module, Body.parse_json(body).work(limits))
+    except ClipError as error:
+        result = error
+    except Exception:  # its details are for the log, not for whoever asks
+        logger.exception("a request to %s failed", module)
+        return 500, "the server failed; its log says why"
+    if isinstance(result, ClipError):
+        status = next(status for kind, status in _STATUSES if isinstance(result, kind))
+        return status, str(result)
+    return 200, result
+
+
+def _add_predict(api: FastAPI, module: str, predict: Any) -> None:
+    """A module's route, with the body that it reads described."""
+
+    async def route(request: Request) -> Response:
+        return await predict(module, request)
+
+    schema = {"content": {"application/json": {"schema": Body.model_json_schema()}}, "required": True}
+    api.add_api_route(
+        f"/predict/{module}",
+        route,
+        methods=["POST"],
+        tags=["predict"],
+        name=module,
+        summary=f"Classify or embed with {module}",
+        responses=_described(*_WHY),
+        openapi_extra={"requestBody": schema},
+    )
+
+
+def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {"application/json": {"schema": _REPLY}}
+    return {status: {"description": _WHY[status], "content": content} for status in statuses}
+
+
+def _json(status: int, content: Any) -> Response:
+    """PaddleHub's envelope, with a true status."""
+    if status == 200:
+        return JSONResponse({"status": "000", "msg": "", "results": content})
+    headers = RETRY_AFTER if status == 503 else None
+    return JSONResponse({"status": "101", "msg": content, "results": ""}, status, headers)

@@ -1,0 +1,45 @@
+"""What a server is told: modules, address, limits, replicas."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ..config import PRETRAINED
+
+
+class Settings(BaseModel):
+    """Settings of the Ray Serve app; a RayService's `args` have the same names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    modules: dict[str, str | None] = Field({"clip_mini": None}, min_length=1)
+    """Names, each with a weights file, or None for the module's own."""
+    replicas: int = Field(1, ge=1)
+    """Processes that hold each model; several on one machine share its weights in memory."""
+    gateways: int = Field(1, ge=1)
+    """Processes that read and check requests."""
+    threads: int | None = Field(None, ge=1)
+    """Processor threads of each replica; None means all that the machine has."""
+    use_gpu: bool = False
+    """Run on a GPU, one for each replica, whatever a request says of `use_gpu`."""
+    engine: str = "auto"
+    batch_requests: int = Field(32, ge=1)
+    """Requests that go through the model together at most."""
+    batch_wait: float = Field(0.005, ge=0)
+    """Seconds that an incomplete batch waits for more requests."""
+    queue: int = Field(128, ge=1)
+    """Requests that may wait for a module; more are refused with 503."""
+    deadline: float = Field(30.0, gt=0)
+    """Seconds after which a request that is not answered is given up with 503."""
+    body_bytes: int = Field(64 << 20, ge=1)
+    """Size of one request's body."""
+    bytes_in_flight: int = Field(1 << 30, ge=1)
+    """Size of all bodies that a gateway holds at a time; more are refused with 503."""
+
+    @field_validator("modules")
+    @classmethod
+    def _known(cls, modules: dict[str, str | None]) -> dict[str, str | None]:
+        for name in modules:
+            if name not in PRETRAINED:
+                raise ValueError(f"no module is named {name!r}: there are {', '.join(PRETRAINED)}")
+        return modules
