@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -19,6 +20,9 @@ from .predictor import Predictor
 from .preprocess import Picture
 from .request import Body
 from .zero_shot import Answer
+
+if TYPE_CHECKING:
+    import gradio
 
 
 class ClipModule(RunModule, paddle.nn.Layer):
@@ -80,7 +84,25 @@ class ClipModule(RunModule, paddle.nn.Layer):
         Raises:
             ClipError: naming the field that is wrong; PaddleHub's server puts the message into its reply.
         """
-        (result,) = gather.answer(self.predictor, [Body.parse(body).work(self.limits)])
+        return self._answer(self.predictor, body)
+
+    def create_gradio_app(self) -> gradio.Blocks:
+        """The page that PaddleHub's server shows at `/gradio/<module>`, in a process of its own."""
+        from .page import create_page
+
+        # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.
+        own = self.predictor
+        predictor = Predictor(
+            own.record, own.weights, own.module_dir, own.preprocess.exif_rotation, own.engine
+        )
+
+        async def ask(body: dict[str, Any]) -> Any:
+            return await asyncio.to_thread(self._answer, predictor, body)
+
+        return create_page(own.record, ask)
+
+    def _answer(self, predictor: Predictor, body: dict[str, Any]) -> Any:
+        (result,) = gather.answer(predictor, [Body.parse(body).work(self.limits)])
         if isinstance(result, ClipError):
             raise result
         return result

@@ -60,7 +60,7 @@ class Predictor:
         self.engine = engine
         self.preprocess = Preprocess(record.config.image_resolution, record.preprocessing, exif_rotation)
         self.module_dir = module_dir
-        self._chosen_weights = weights
+        self.weights = weights
         self._lock = Lock()
         self._loaded: Loaded | None = None
 
@@ -68,7 +68,7 @@ class Predictor:
         """Find and load the weights, once."""
         with self._lock:
             if self._loaded is None:
-                weights = find(self.record, self._chosen_weights, self.module_dir)
+                weights = find(self.record, self.weights, self.module_dir)
                 vectors = LabelVectors(weights.sha256, self.record.config.embed_dim)
                 self._loaded = Loaded(Engines(self.record, weights, self.engine), vectors)
             return self._loaded

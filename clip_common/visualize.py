@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -38,6 +39,26 @@ def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
     right.set_xlim(0, 1.15)
     right.spines[["top", "right", "bottom"]].set_visible(False)
     right.set_xticks([])
+    return figure
+
+
+def draw_similarities(cosines: np.ndarray, pictures: list[str], texts: list[str]) -> Figure:
+    """A map of cosines [pictures, texts]: the darker, the better a text fits a picture."""
+    rows, columns = cosines.shape
+    figure = Figure(figsize=(3 + 0.9 * columns, 2 + 0.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(cosines, cmap="Blues", aspect="auto")
+    fonts = _installed_fonts()
+    axes.set_xticks(
+        range(columns), map(_shorten, texts), rotation=30, ha="right", family=fonts, parse_math=False
+    )
+    axes.set_yticks(range(rows), map(_shorten, pictures), family=fonts, parse_math=False)
+    middle = (cosines.max() + cosines.min()) / 2
+    for row, column in np.ndindex(rows, columns):
+        value = cosines[row, column]
+        colour = "white" if value > middle else "black"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
     return figure
 
 

@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): momentum made orthogonal, for the matrices between hidden layers.
 
 A step goes as far in all directions of a matrix, which learns in about two thirds of the steps that AdamW
-takes (measured here, on the first 150). It is scaled to the size of AdamW's steps (Liu et al. 2025), so that one
-learning rate serves both.
+takes (measured here, on the first 150). It is scaled to the size of AdamW's steps (Liu et al. 2025), so that
+one learning rate serves both.
 """
 
 from __future__ import annotations

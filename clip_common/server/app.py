@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar
 
+import gradio
 import requests
 from fastapi import FastAPI
 from PIL import Image
@@ -20,11 +23,13 @@ from ray.serve.handle import DeploymentHandle
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from ..config import pretrained
-from ..errors import BusyError
+from ..errors import BusyError, ClipError
 from ..gather import answer
 from ..labels import prompts_for
+from ..limits import Limits
+from ..page import create_page
 from ..predictor import Predictor
-from ..request import Work
+from ..request import Body, Work
 from .guard import Admission, Guard
 from .http import create_api
 from .settings import Settings
@@ -118,6 +123,13 @@ class Gateway:
         except (asyncio.TimeoutError, TimeoutError):
             raise BusyError(f"the request was not answered within {seconds:g} s") from None
 
+    async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
+        """The `results` of a body that the page made; raises the `ClipError` that a request would get."""
+        result = await self.ask(module, Body.parse(body).work(Limits.from_environment()))
+        if isinstance(result, ClipError):
+            raise result
+        return result
+
     async def ready(self) -> str | None:
         """See `http.Service`; the controller knows which replicas run and pass their health checks."""
         if self.admission.draining:
@@ -145,6 +157,9 @@ class Gateway:
 def _gateway_api() -> FastAPI:
     """Ray Serve asks for the ASGI app after it has made the `Gateway` of this process."""
     api = create_api(Gateway.here)
+    for module in Gateway.here.modules:
+        page = create_page(pretrained(module), partial(Gateway.here.ask_from_page, module))
+        gradio.mount_gradio_app(api, page, f"/gradio/{module}", show_api=False)
     api.add_middleware(Guard, admission=Gateway.here.admission)
     return api
 
@@ -192,8 +207,11 @@ def _grey_picture() -> Image.Image:
 
 
 def _metrics_of(node: dict[str, Any]) -> str:
+    """Ours under their own names, Ray Serve's under Ray's; Ray's many others are left to its dashboard."""
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     try:
-        return requests.get(address, timeout=2).text
+        lines = requests.get(address, timeout=2).text.splitlines(keepends=True)
     except requests.RequestException as error:
         return f"# {address} does not answer: {type(error).__name__}\n"
+    wanted = re.compile(r"(# (HELP|TYPE) )?ray_(clip|serve)_")
+    return "".join(line.replace("ray_clip_", "clip_", 1) for line in lines if wanted.match(line))

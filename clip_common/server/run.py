@@ -18,6 +18,8 @@ from ray.serve.config import HTTPOptions
 from .app import APP, build
 from .settings import Settings
 
+_NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least
+
 
 def serve_until_stopped(settings: Settings, host: str, port: int, address: str | None) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is under way and stop; returns the exit status."""
@@ -57,6 +59,7 @@ def _drain(settings: Settings) -> None:
     print("stopping: answering what is under way", flush=True)
     handle = serve.get_app_handle(APP)
     serve.run(build(settings, draining=True), name=APP, route_prefix="/")
+    time.sleep(_NOTICE)
     deadline = time.monotonic() + settings.deadline + 5
     while time.monotonic() < deadline and handle.under_way.remote().result():
         time.sleep(0.1)

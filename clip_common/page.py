@@ -1,0 +1,97 @@
+"""A page for people, in a browser: a picture's labels as bars, and a map of how texts and pictures match.
+
+It asks as an HTTP request does, so the same checks and limits hold.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from matplotlib.figure import Figure
+
+from .config import Pretrained
+from .errors import ClipError
+from .visualize import draw_similarities
+
+Ask = Callable[[dict[str, Any]], Awaitable[Any]]
+"""The body of a request to its `results`; raises `ClipError`."""
+
+_BARS = 10
+_FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be fetched from another server
+_HELP = (
+    "Scores add up to 1 over the labels given: they compare labels, they do not say that any is right. "
+    "Left empty, the labels are the module's default set."
+)
+
+
+def create_page(record: Pretrained, ask: Ask) -> gr.Blocks:
+    """The page of a module.
+
+    Args:
+        record: the module.
+        ask: answers a request's body.
+    """
+
+    async def classify(picture: str | None, labels: str, template: str) -> dict[str, float]:
+        if not picture:
+            raise gr.Error("Choose a picture first", print_exception=False)
+        body: dict[str, Any] = {"images": [_encoded(picture)], "top_k": _BARS}
+        if chosen := _split(labels):
+            body["labels"] = chosen
+            body["templates"] = template.strip() or None
+        (answer,) = await _asked(ask, body)
+        return {item["label"]: item["score"] for item in answer}
+
+    async def compare(pictures: list[str] | None, texts: str) -> Figure:
+        if not pictures or not _split(texts):
+            raise gr.Error("Give at least one picture and one text", print_exception=False)
+        chosen = _split(texts)
+        vectors = await _asked(ask, {"images": [_encoded(p) for p in pictures], "texts": chosen})
+        cosines = np.array(vectors["images"]) @ np.array(vectors["texts"]).T  # pictures d, d texts
+        return draw_similarities(cosines, [Path(p).name for p in pictures], chosen)
+
+    theme = gr.themes.Default(font=_FONTS, font_mono=["monospace"])
+    with gr.Blocks(title=record.name, theme=theme, analytics_enabled=False) as page:
+        gr.Markdown(
+            f"# {record.name}\nWhich words fit a picture? CLIP ({record.config.name}) on PaddlePaddle."
+        )
+        with gr.Tab("Classify"), gr.Row():
+            with gr.Column():
+                picture = gr.Image(type="filepath", label="Picture", sources=["upload", "clipboard"])
+                labels = gr.Textbox(label="Labels, one on a line or with commas between", lines=4)
+                template = gr.Textbox(label="Template", placeholder="a photo of a {}")
+                button = gr.Button("Classify", variant="primary")
+            with gr.Column():
+                scores = gr.Label(label="Scores", num_top_classes=_BARS)
+                gr.Markdown(_HELP)
+            button.click(classify, [picture, labels, template], scores, api_name=False)
+        with gr.Tab("Compare"), gr.Row():
+            with gr.Column():
+                pictures = gr.File(label="Pictures", file_count="multiple", file_types=["image"])
+                texts = gr.Textbox(label="Texts, one on a line or with commas between", lines=4)
+                compare_button = gr.Button("Compare", variant="primary")
+            with gr.Column():
+                similarities = gr.Plot(label="Cosine of each picture with each text")
+            compare_button.click(compare, [pictures, texts], similarities, api_name=False)
+    return page.queue(default_concurrency_limit=16)
+
+
+async def _asked(ask: Ask, body: dict[str, Any]) -> Any:
+    try:
+        return await ask(body)
+    except ClipError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+
+
+def _encoded(path: str) -> str:
+    return base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def _split(text: str) -> list[str]:
+    parts = text.splitlines() if "\n" in text.strip() else text.split(",")
+    return [part.strip() for part in parts if part.strip()]
