@@ -6,7 +6,7 @@ BIN := .venv/bin
 SETUP_LOG := .venv/setup.log
 DEMO_LABELS := a diagram,a dog,a cat
 
-.PHONY: setup demo test parity bench mini-data mini-train mini-evaluate lint clean
+.PHONY: setup demo test serve parity bench mini-data mini-train mini-evaluate lint clean
 
 setup: .venv/.installed
 	@$(BIN)/python scripts/install_modules.py >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); exit 1; }
@@ -29,6 +29,11 @@ demo: setup
 
 test: setup
 	@$(BIN)/pytest
+
+# For real traffic: Ray Serve, at http://127.0.0.1:8866 unless SERVE says otherwise.
+SERVE ?= clip_mini
+serve: setup
+	@$(BIN)/python -m clip_common serve $(SERVE)
 
 parity: setup
 	@$(BIN)/python -m tests.parity.report

@@ -62,7 +62,9 @@ def create_page(record: Pretrained, ask: Ask) -> gr.Blocks:
         )
         with gr.Tab("Classify"), gr.Row():
             with gr.Column():
-                picture = gr.Image(type="filepath", label="Picture", sources=["upload", "clipboard"])
+                picture = gr.Image(
+                    type="filepath", label="Picture", sources=["upload", "clipboard"], height=300
+                )
                 labels = gr.Textbox(label="Labels, one on a line or with commas between", lines=4)
                 template = gr.Textbox(label="Template", placeholder="a photo of a {}")
                 button = gr.Button("Classify", variant="primary")
@@ -76,7 +78,7 @@ def create_page(record: Pretrained, ask: Ask) -> gr.Blocks:
                 texts = gr.Textbox(label="Texts, one on a line or with commas between", lines=4)
                 compare_button = gr.Button("Compare", variant="primary")
             with gr.Column():
-                similarities = gr.Plot(label="Cosine of each picture with each text")
+                similarities = gr.Plot(show_label=False)
             compare_button.click(compare, [pictures, texts], similarities, api_name=False)
     return page.queue(default_concurrency_limit=16)
 

@@ -49,6 +49,7 @@ def draw_similarities(cosines: np.ndarray, pictures: list[str], texts: list[str]
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(cosines, cmap="Blues", aspect="auto")
+    axes.set_title("Cosine of each picture with each text")
     fonts = _installed_fonts()
     axes.set_xticks(
         range(columns), map(_shorten, texts), rotation=30, ha="right", family=fonts, parse_math=False

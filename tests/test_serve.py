@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 import requests
+import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from clip_common.config import pretrained
 from clip_common.gather import answer
@@ -192,3 +195,13 @@ def test_settings_are_checked_before_anything_starts() -> None:
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_kubernetes_example_is_a_configuration_of_this_app() -> None:
+    """Its schema, its import path and its arguments; it was not run on a cluster of Kubernetes."""
+    manifest = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text())
+    config = ServeDeploySchema.parse_obj(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    module, _, function = application.import_path.partition(":")
+    built = getattr(importlib.import_module(module), function)(application.args)
+    assert built._bound_deployment.name == "Gateway"

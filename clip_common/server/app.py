@@ -164,32 +164,37 @@ def _gateway_api() -> FastAPI:
     return api
 
 
-def build(arguments: Settings, draining: bool = False) -> serve.Application:
-    """The app of some settings."""
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The app, from a RayService's `args`; see `Settings`."""
+    return deployments(Settings(**arguments))
+
+
+def deployments(settings: Settings, draining: bool = False) -> serve.Application:
+    """The app of some settings; `draining` refuses what is new, without a restart of anything."""
     deployment = serve.deployment(
         version="1", health_check_period_s=5, health_check_timeout_s=60, graceful_shutdown_timeout_s=120
     )
-    actor: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if arguments.use_gpu else 0}
-    if arguments.threads:
-        actor["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(arguments.threads)}}
+    actor: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if settings.use_gpu else 0}
+    if settings.threads:
+        actor["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}}
     replica = deployment(Replica).options(
-        num_replicas=arguments.replicas,
-        max_ongoing_requests=2 * arguments.batch_requests,  # the next batch gathers while one is answered
-        max_queued_requests=arguments.queue,
+        num_replicas=settings.replicas,
+        max_ongoing_requests=2 * settings.batch_requests,  # the next batch gathers while one is answered
+        max_queued_requests=settings.queue,
         ray_actor_options=actor,
     )
     gateway = deployment(serve.ingress(_gateway_api)(Gateway)).options(
         name="Gateway",
-        num_replicas=arguments.gateways,
+        num_replicas=settings.gateways,
         max_ongoing_requests=10_000,  # the guard bounds what it holds
         ray_actor_options={"num_cpus": 0},
         user_config={"draining": draining},
     )
     replicas = {
-        name: replica.options(name=name).bind(name, weights, arguments)
-        for name, weights in arguments.modules.items()
+        name: replica.options(name=name).bind(name, weights, settings)
+        for name, weights in settings.modules.items()
     }
-    return gateway.bind(arguments, **replicas)
+    return gateway.bind(settings, **replicas)
 
 
 def _some(jobs: list[tuple[Work, float]]) -> list[tuple[Work, float]]:

@@ -15,7 +15,7 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from .app import APP, build
+from .app import APP, deployments
 from .settings import Settings
 
 _NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least
@@ -28,7 +28,7 @@ def serve_until_stopped(settings: Settings, host: str, port: int, address: str |
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
         signal.signal(number, lambda *_: stop.set())
     serve.start(proxy_location="EveryNode", http_options=HTTPOptions(host=host, port=port))
-    serve.run(build(settings), name=APP, route_prefix="/")
+    serve.run(deployments(settings), name=APP, route_prefix="/")
     print(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("CLIP_HUB_API_KEY"):
         print("anybody who reaches this address may ask: set CLIP_HUB_API_KEY", file=sys.stderr)
@@ -58,7 +58,7 @@ def _drain(settings: Settings) -> None:
     """Refuse what is new, wait for what is under way, and stop."""
     print("stopping: answering what is under way", flush=True)
     handle = serve.get_app_handle(APP)
-    serve.run(build(settings, draining=True), name=APP, route_prefix="/")
+    serve.run(deployments(settings, draining=True), name=APP, route_prefix="/")
     time.sleep(_NOTICE)
     deadline = time.monotonic() + settings.deadline + 5
     while time.monotonic() < deadline and handle.under_way.remote().result():

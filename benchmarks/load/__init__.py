@@ -1,0 +1,1 @@
+"""What a server does under load; see `python -m benchmarks.load --help`."""
