@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from . import weights
+from .bulk import command as bulk
 from .config import PRETRAINED, Pretrained, pretrained
 from .convert import identify
 from .errors import ClipError
 from .pack import pack
 from .server import command as server
-from .verify import verify
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--no_weights", action="store_true", help="leave weights out")
     action.add_argument("--output", type=Path, default=Path("dist"), help="a folder; default: dist")
     action.set_defaults(run=_pack)
+
+    action = commands.add_parser("embed", help="vectors of many pictures, as Parquet")
+    bulk.add_arguments(action)
 
     action = commands.add_parser("serve", help="serve modules over HTTP, for real traffic (Ray Serve)")
     server.add_arguments(action)
@@ -110,6 +113,8 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from .verify import verify  # Paddle takes seconds to import
+
     found = _on_this_machine(args.module, args.file)
     checks = verify(args.module, found, args.image)
     print(found.path)

@@ -17,13 +17,8 @@ from .engine import ENGINES
 from .errors import ClipError, ImageError, RequestError
 from .labels import TEMPLATE_SETS, prompts_for
 from .predictor import Predictor, check_texts
-from .preprocess import open_picture
+from .preprocess import PICTURE_SUFFIXES, open_picture
 from .zero_shot import Answer, unit_length
-
-_SUFFIXES = set(
-    ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .webp .tif .tiff .ppm .pgm .ico .tga .jp2 .avif".split()
-)
-
 
 PredictorMaker = Callable[[str | None, bool, str | None], Predictor]
 
@@ -181,10 +176,12 @@ def _input_paths(given: str | None) -> list[Path]:
         raise RequestError("--input_path is missing: give a picture, a folder or a glob")
     path = Path(given).expanduser()
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in _SUFFIXES)
+        found = sorted(
+            file for file in path.iterdir() if file.is_file() and file.suffix.lower() in PICTURE_SUFFIXES
+        )
         if not found:
             raise RequestError(
-                f"--input_path {given}: the folder has no pictures ({' '.join(sorted(_SUFFIXES))})"
+                f"--input_path {given}: the folder has no pictures ({' '.join(sorted(PICTURE_SUFFIXES))})"
             )
         return found
     if path.exists():

@@ -5,16 +5,14 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
-from . import threads
+from .ahead import ahead
 from .config import Pretrained
 from .engine import Engine, Engines, choose
 from .errors import ImageError, RequestError
@@ -31,6 +29,7 @@ NamedPicture = tuple[str, Picture | str | Path]
 class Loaded:
     """What a predictor holds once its weights are there."""
 
+    weights_sha256: str
     engines: Engines
     label_vectors: LabelVectors
 
@@ -70,7 +69,7 @@ class Predictor:
             if self._loaded is None:
                 weights = find(self.record, self.weights, self.module_dir)
                 vectors = LabelVectors(weights.sha256, self.record.config.embed_dim)
-                self._loaded = Loaded(Engines(self.record, weights, self.engine), vectors)
+                self._loaded = Loaded(weights.sha256, Engines(self.record, weights, self.engine), vectors)
             return self._loaded
 
     # --- the two public calls -------------------------------------------------------------------------
@@ -170,7 +169,7 @@ class Predictor:
         """
         engine = self._engine_for(batch_size, use_gpu)
         batch: list[np.ndarray | ImageError] = []
-        for prepared in _ahead(self._prepare, pictures, batch_size):
+        for prepared in ahead(self.prepare, pictures, batch_size):
             batch.append(prepared)
             if len(batch) == batch_size:
                 yield _encode_readable(engine, batch)
@@ -178,7 +177,7 @@ class Predictor:
         if batch:
             yield _encode_readable(engine, batch)
 
-    def _prepare(self, picture: NamedPicture) -> np.ndarray | ImageError:
+    def prepare(self, picture: NamedPicture) -> np.ndarray | ImageError:
         """What the model sees of a picture, float32 [3, R, R]; where it cannot be read, the error."""
         name, source = picture
         try:
@@ -188,13 +187,21 @@ class Predictor:
         except (ValueError, OSError) as error:  # a mode that Pillow cannot convert
             return ImageError(f"{name}: cannot be prepared ({error})")
 
+    def encode_image(self, pixels: np.ndarray, use_gpu: bool = False) -> np.ndarray:
+        """Prepared pictures, float32 [N, 3, R, R], to features, float32 [N, d], not normalised."""
+        return self.load().engines.get(bool(use_gpu)).encode_image(pixels)
+
+    def tokenize(self, texts: Sequence[str]) -> np.ndarray:
+        """Token ids, int64 [n, context_length]; raises `LabelError` for a text that is too long."""
+        return tokenize(texts, self.record.config.text.context_length)
+
     def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
         """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""
         return self._encode_texts(self._engine_for(batch_size, use_gpu), texts, batch_size)
 
     def _encode_texts(self, engine: Engine, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        ids = tokenize(list(distinct), self.record.config.text.context_length)
+        ids = self.tokenize(list(distinct))
         features = engine.encode_text(ids, batch_size)
         return features[[distinct[text] for text in texts]]
 
@@ -285,26 +292,6 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
-
-
-def _ahead(
-    prepare: Callable[[NamedPicture], np.ndarray | ImageError],
-    pictures: Iterable[NamedPicture],
-    batch_size: int,
-) -> Iterator[np.ndarray | ImageError]:
-    """Prepare pictures in order, in threads, up to a batch ahead of the one that the model works on."""
-    workers = min(threads.count(), batch_size)
-    coming: deque[Future[np.ndarray | ImageError]] = deque()
-    with ThreadPoolExecutor(workers, "clip-prepare") as pool:
-        try:
-            for picture in pictures:
-                coming.append(pool.submit(prepare, picture))
-                if len(coming) > 2 * batch_size:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:  # the reader may stop early, at an error
-            pool.shutdown(cancel_futures=True)
 
 
 def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:

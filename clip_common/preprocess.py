@@ -29,6 +29,9 @@ Picture = Image.Image | np.ndarray | bytes
 # Never EPS, which runs a program; nor the formats that nobody stores photographs in.
 FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
 _MAX_ASPECT = 1_000_000
+PICTURE_SUFFIXES = set(
+    ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .webp .tif .tiff .ppm .pgm .ico .tga .jp2 .avif".split()
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""The same parts, made on a Ray cluster with Ray Data: actors hold the model, each makes whole parts.
+
+A part that is made twice, because the node that made it died before it could say so, replaces itself: its
+number and contents were fixed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy
+
+from .embed import Failure, Job, Part, make_part
+from .store import Origin, Store
+
+
+class _Worker:
+    """An actor's model."""
+
+    def __init__(self, folder: Path, job: Job, origin: Origin) -> None:
+        self._store, self._job, self._origin = Store(folder), job, origin
+        self._predictor = job.predictor()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        embedded, failures = make_part(row["part"], self._store, self._job, self._origin, self._predictor)
+        return {"embedded": embedded, "failures": failures}
+
+
+def make_parts_on_ray(
+    parts: Iterable[Part], folder: Path, job: Job, origin: Origin, address: str | None
+) -> Iterator[tuple[int, list[Failure]]]:
+    """Make parts on a cluster, as many at a time as it has processors for; yields as `make_part` returns.
+
+    Args:
+        parts: numbers and contents.
+        folder: the store's, on storage that all machines share.
+        job: how vectors are made.
+        origin: what stands in the parts' metadata.
+        address: the cluster's; None starts one on this machine.
+    """
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address or "local", include_dashboard=None if address else False, logging_level="warning")
+    try:
+        rows = [{"part": part} for part in parts]
+        if not rows:
+            return
+        cpus = int(ray.cluster_resources().get("GPU" if job.use_gpu else "CPU", 1))
+        resources: dict[str, Any] = {"num_gpus": 1} if job.use_gpu else {"num_cpus": 1}
+        data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Worker,
+            fn_constructor_args=(folder, job, origin),
+            compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(cpus, len(rows)))),
+            max_restarts=-1,
+            max_task_retries=-1,
+            **resources,
+        )
+        for row in data.iter_rows():
+            yield row["embedded"], [tuple(failure) for failure in row["failures"]]
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,202 @@
+"""Vectors on disk: a folder of numbered Parquet parts, each written whole or not at all.
+
+Columns: `path`, `stamp` (changes when the picture does), `width`, `height` (null for texts), `sha256` (of the
+file), `caption` (null where there is none) and `vector`, a fixed-size list of unit length. What made them
+stands in each part's metadata. What could not be read is in `errors.parquet`: `path`, `stamp`, `error`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..cache import atomic_file
+from ..errors import RequestError
+from .sources import Item
+
+_PART = re.compile(r"part-(\d{6})\.parquet")
+_ERRORS = "errors.parquet"
+_KEY = b"clip_hub"
+_ERROR_SCHEMA = pa.schema([("path", pa.string()), ("stamp", pa.string()), ("error", pa.string())])
+_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made a store's vectors; all parts of one store agree."""
+
+    module: str
+    weights_sha256: str
+    embed_dim: int
+    dtype: str = "float32"
+
+    def schema(self) -> pa.Schema:
+        """The columns of a part."""
+        fields = [
+            ("path", pa.string()),
+            ("stamp", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("sha256", pa.string()),
+            ("caption", pa.string()),
+            ("vector", pa.list_(_DTYPES[self.dtype], self.embed_dim)),
+        ]
+        return pa.schema(fields, metadata={_KEY: json.dumps(vars(self))})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture or text with its vector, [embed_dim] of unit length."""
+
+    item: Item
+    vector: np.ndarray
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+
+
+class Store:
+    """A folder of parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def parts(self) -> list[Path]:
+        """The parts, by number. A file that is being written has another name."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if _PART.fullmatch(path.name))
+
+    def next_number(self) -> int:
+        """The number of a new part."""
+        parts = self.parts()
+        return int(_PART.fullmatch(parts[-1].name)[1]) + 1 if parts else 0  # type: ignore[index]
+
+    def origin(self) -> Origin | None:
+        """What made the vectors; None where there are none yet.
+
+        Raises:
+            RequestError: a part is damaged, or was not written by this program.
+        """
+        parts = self.parts()
+        return _origin(parts[0]) if parts else None
+
+    def require(self, origin: Origin) -> None:
+        """Check that vectors of this origin may be added.
+
+        Raises:
+            RequestError: the folder holds vectors of another one.
+        """
+        there = self.origin()
+        if there and there != origin:
+            raise RequestError(
+                f"{self.folder} holds vectors of {there.module} ({there.dtype}, weights "
+                f"{there.weights_sha256[:12]}), not of {origin.module} ({origin.dtype}, "
+                f"{origin.weights_sha256[:12]}): choose another --output"
+            )
+
+    def known(self) -> dict[str, str]:
+        """The stamps of what is done, by path: vectors, and errors."""
+        known: dict[str, str] = {}
+        for path in [*self.parts(), *self._errors_file()]:
+            table = _read(path, ["path", "stamp"])
+            known.update(zip(table["path"].to_pylist(), table["stamp"].to_pylist(), strict=True))
+        return known
+
+    def write_part(self, number: int, rows: Sequence[Row], origin: Origin) -> None:
+        """Write a part. The same number again replaces it, so a part that is computed twice is there once."""
+        vectors = np.stack([row.vector for row in rows]).astype(origin.dtype)  # [n, embed_dim]
+        flat = pa.array(vectors.ravel(), _DTYPES[origin.dtype])
+        columns = [
+            [row.item.path for row in rows],
+            [row.item.stamp for row in rows],
+            [row.width for row in rows],
+            [row.height for row in rows],
+            [row.sha256 for row in rows],
+            [row.item.caption for row in rows],
+            pa.FixedSizeListArray.from_arrays(flat, origin.embed_dim),
+        ]
+        arrays = [
+            pa.array(column, field.type) if isinstance(column, list) else column
+            for column, field in zip(columns, origin.schema(), strict=True)
+        ]
+        _write(
+            pa.Table.from_arrays(arrays, schema=origin.schema()), self.folder / f"part-{number:06d}.parquet"
+        )
+
+    def errors(self) -> dict[str, tuple[str, str]]:
+        """Stamp and reason of what could not be read, by path."""
+        found: dict[str, tuple[str, str]] = {}
+        for path in self._errors_file():
+            for row in _read(path).to_pylist():
+                found[row["path"]] = (row["stamp"], row["error"])
+        return found
+
+    def write_errors(self, errors: dict[str, tuple[str, str]]) -> None:
+        """Write all errors there are; none leaves no file."""
+        if not errors:
+            (self.folder / _ERRORS).unlink(missing_ok=True)
+            return
+        rows = [{"path": path, "stamp": stamp, "error": error} for path, (stamp, error) in errors.items()]
+        _write(pa.Table.from_pylist(rows, schema=_ERROR_SCHEMA), self.folder / _ERRORS)
+
+    def remove(self, paths: set[str]) -> int:
+        """Take rows out, by path; parts are rewritten whole, empty ones vanish. Returns the rows removed."""
+        removed = 0
+        wanted = pa.array(sorted(paths), pa.string())
+        for part in self.parts() if paths else ():
+            gone = pc.is_in(_read(part, ["path"])["path"], wanted)
+            count = pc.sum(gone).as_py() or 0
+            if count == len(gone):
+                part.unlink()
+            elif count:
+                _write(_read(part).filter(pc.invert(gone)), part)
+            removed += count
+        return removed
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The parts' contents, one by one."""
+        for part in self.parts():
+            yield _read(part, columns)
+
+    def _errors_file(self) -> list[Path]:
+        path = self.folder / _ERRORS
+        return [path] if path.exists() else []
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    """A part's vectors, float32 [n, embed_dim]."""
+    column = table["vector"].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), -1).astype(np.float32)
+
+
+def _origin(part: Path) -> Origin:
+    try:
+        note = pq.read_schema(part).metadata[_KEY]
+        return Origin(**json.loads(note))
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{part}: not a part that `embed` wrote, or damaged ({error})") from error
+
+
+def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RequestError(f"{path} is damaged, remove it and embed again ({error})") from error
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    try:
+        with atomic_file(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    except OSError as error:
+        raise RequestError(f"{path} cannot be written: {error.strerror or error}") from error
