@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     action = commands.add_parser("embed", help="vectors of many pictures, as Parquet")
     bulk.add_arguments(action)
 
+    action = commands.add_parser("index", help="put vectors into a vector database")
+    bulk.add_index_arguments(action)
+
+    action = commands.add_parser("search", help="find pictures by words or by a picture")
+    bulk.add_search_arguments(action)
+
     action = commands.add_parser("serve", help="serve modules over HTTP, for real traffic (Ray Serve)")
     server.add_arguments(action)
     return parser

@@ -63,6 +63,24 @@ def draw_similarities(cosines: np.ndarray, pictures: list[str], texts: list[str]
     return figure
 
 
+def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, path: Path) -> None:
+    """Pictures with their captions in rows of five, as PNG; an empty place where there is no picture."""
+    columns = min(5, max(1, len(cells)))
+    rows = -(-len(cells) // columns) or 1
+    figure = Figure(figsize=(2.4 * columns, 2.5 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, family=_installed_fonts(), parse_math=False)
+    for place in figure.subplots(rows, columns, squeeze=False).flat:
+        place.set_axis_off()
+    for place, (image, caption) in zip(figure.axes, cells, strict=False):
+        if image is not None:
+            thumbnail = image.convert("RGBA")
+            thumbnail.thumbnail((_THUMBNAIL // 4, _THUMBNAIL // 4))
+            place.imshow(thumbnail)
+        place.set_title(_shorten(caption), family=_installed_fonts(), fontsize=8, parse_math=False)
+    figure.savefig(path, dpi=100)
+
+
 def save_answer(image: Image.Image, answer: Answer, title: str, path: Path) -> None:
     """Draw an answer and save it as PNG."""
     draw_answer(image, answer, title).savefig(path, dpi=100)

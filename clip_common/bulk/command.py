@@ -1,13 +1,15 @@
-"""`python -m clip_common embed`."""
+"""`python -m clip_common embed`, `index`, `search`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
 from ..engine import ENGINES
+from ..errors import RequestError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prune", action="store_true", help="take out what is not among the sources any more"
     )
     parser.set_defaults(run=run)
+
+
+def add_index_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `index`."""
+    parser.add_argument("vectors", type=Path, metavar="VECTORS", help="a folder that `embed` wrote")
+    parser.add_argument(
+        "--index", required=True, help="a file that ends in .db, or http://HOST:19530 of Milvus"
+    )
+    parser.set_defaults(run=run_index)
+
+
+def add_search_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `search`."""
+    parser.add_argument("text", nargs="?", metavar="WORDS")
+    parser.add_argument("--image", help="a picture to search with, alone or together with words")
+    parser.add_argument("--text_weight", type=float, default=0.5, help="of words beside a picture, 0 to 1")
+    parser.add_argument("--index", required=True, help="as `index` was given it")
+    parser.add_argument("--module", choices=PRETRAINED, default="clip_mini", help="that made the index")
+    parser.add_argument("--weights", help="a weights file in place of the module's own")
+    parser.add_argument("--top_k", type=int, default=10)
+    parser.add_argument("--path", help="only paths like this pattern; * stands for anything")
+    parser.add_argument("--min_width", type=int, default=0, help="pixels")
+    parser.add_argument("--min_height", type=int, default=0, help="pixels")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--output_dir", type=Path, help="also write the pictures found on a sheet, search.png"
+    )
+    parser.set_defaults(run=run_search)
+
+
+def run_index(args: argparse.Namespace) -> int:
+    """Make an index hold what a folder of vectors holds."""
+    _need("pymilvus", "search")
+    from .index import Index
+    from .store import Store
+
+    index = Index(args.index)
+    changes = index.sync(Store(args.vectors))
+    index.close()
+    print(f"{args.index}: {changes.added} added, {changes.kept} were there, {changes.removed} removed")
+    return 0
+
+
+def run_search(args: argparse.Namespace) -> int:
+    """Search; nothing found is not an error."""
+    _need("pymilvus", "search")
+    from .embed import Job
+    from .index import Filter, Index
+    from .search import as_json, as_table, query_vector, write_contact_sheet
+
+    if args.top_k < 1:
+        raise RequestError(f"--top_k is {args.top_k}, expected a whole number from 1")
+    index = Index(args.index, must_exist=True)
+    job = Job(pretrained(args.module), args.weights)
+    predictor = job.predictor()
+    vector = query_vector(predictor, args.text, args.image, args.text_weight)
+    limit_to = Filter(args.path, args.min_width, args.min_height)
+    hits = index.search(job.origin(predictor), vector, args.top_k, limit_to)
+    index.close()
+    print(as_json(hits) if args.format == "json" else as_table(hits))
+    if args.output_dir:
+        title = " + ".join(part for part in (args.text, args.image and Path(args.image).name) if part)
+        print(write_contact_sheet(hits, title, args.output_dir), file=sys.stderr)
+    return 0
+
+
+def _need(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise RequestError(f"this needs {package}: pip install '.[{extra}]'")
 
 
 def run(args: argparse.Namespace) -> int:

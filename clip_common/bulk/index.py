@@ -1,0 +1,230 @@
+"""An index of a store's vectors in Milvus: a file by default (Milvus Lite), a server by its address.
+
+The same client speaks to both, so what works on a laptop works on a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from ..errors import RequestError
+from .store import Origin, Store, vectors_of
+
+_ROWS_AT_ONCE = 2000
+_MAX_PATH = 4096  # bytes
+
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it also logs what it raises
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What results are limited to.
+
+    Attributes:
+        path: a pattern in which `*` stands for anything.
+        min_width: pixels.
+        min_height: pixels.
+    """
+
+    path: str | None = None
+    min_width: int = 0
+    min_height: int = 0
+
+    def expression(self) -> str:
+        """As Milvus reads it."""
+        terms = []
+        if self.path is not None:
+            pattern = (
+                self.path.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
+            )
+            terms.append(f"path like {json.dumps(pattern)}")
+        terms += [f"width >= {int(self.min_width)}"] if self.min_width else []
+        terms += [f"height >= {int(self.min_height)}"] if self.min_height else []
+        return " and ".join(terms)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A result: its cosine with what was asked, -1 to 1."""
+
+    path: str
+    score: float
+    width: int
+    height: int
+    caption: str
+
+
+@dataclass
+class Changes:
+    """What a synchronisation did."""
+
+    added: int = 0
+    removed: int = 0
+    kept: int = 0
+
+
+class Index:
+    """An index at an address: a file that ends in `.db`, or `http://host:19530` of a server.
+
+    Raises:
+        RequestError: it cannot be opened.
+    """
+
+    def __init__(self, address: str, must_exist: bool = False) -> None:
+        self.address = address
+        self._is_file = "://" not in address
+        if self._is_file and not address.endswith(".db"):
+            raise RequestError(f"--index {address}: a file must end in .db; a server is http://HOST:19530")
+        if self._is_file and must_exist and not Path(address).exists():
+            raise RequestError(f"--index {address}: no such file; make it with `index`")
+        if self._is_file:
+            Path(address).resolve().parent.mkdir(parents=True, exist_ok=True)
+        with self._errors("cannot be opened"):
+            self._client = MilvusClient(str(Path(address).resolve()) if self._is_file else address)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._client.close()
+
+    def sync(self, store: Store) -> Changes:
+        """Make the index hold what the store holds: add what is new or changed, remove what is gone.
+
+        Raises:
+            RequestError: the store is empty, or the index cannot be written.
+        """
+        origin = store.origin()
+        if origin is None:
+            raise RequestError(f"{store.folder} holds no vectors: make them with `embed`")
+        with self._errors("cannot be written"):
+            collection = _collection(origin)
+            self._create(collection, origin.embed_dim)
+            self._client.load_collection(collection)
+            there = self._stamps(collection)
+            wanted = {_id(path): stamp for path, stamp in _paths(store)}
+            stale = [id_ for id_, stamp in there.items() if wanted.get(id_) != stamp]
+            for start in range(0, len(stale), _ROWS_AT_ONCE):
+                self._client.delete(collection, ids=stale[start : start + _ROWS_AT_ONCE])
+            new = {id_ for id_, stamp in wanted.items() if there.get(id_) != stamp}
+            for rows in _new_rows(store, new):
+                self._client.insert(collection, rows)
+            self._client.flush(collection)
+        return Changes(len(new), sum(id_ not in wanted for id_ in stale), len(wanted) - len(new))
+
+    def search(
+        self, origin: Origin, vector: np.ndarray, top_k: int, limit_to: Filter | None = None
+    ) -> list[Hit]:
+        """The nearest by cosine, best first.
+
+        Args:
+            origin: the model that made `vector`; an address may hold indexes of several.
+            vector: [embed_dim], of unit length.
+            top_k: how many.
+            limit_to: what they are limited to.
+
+        Raises:
+            RequestError: nothing is indexed that this model made.
+        """
+        collection = _collection(origin)
+        fields = ["path", "width", "height", "caption"]
+        with self._errors("cannot be searched"):
+            if not self._client.has_collection(collection):
+                raise RequestError(
+                    f"{self.address} holds no index of {origin.module} with these weights: make it with "
+                    "`index`, or say --module and --weights as they were for `embed`"
+                )
+            self._client.load_collection(collection)
+            (hits,) = self._client.search(
+                collection,
+                data=[vector.astype(np.float32)],
+                limit=top_k,
+                filter=(limit_to or Filter()).expression(),
+                output_fields=fields,
+            )
+        return [Hit(score=float(hit["distance"]), **hit["entity"]) for hit in hits]
+
+    def _create(self, collection: str, embed_dim: int) -> None:
+        if self._client.has_collection(collection):
+            return
+        schema = self._client.create_schema()
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("stamp", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("path", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("caption", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("width", DataType.INT64)
+        schema.add_field("height", DataType.INT64)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=embed_dim)
+        parameters = self._client.prepare_index_params()
+        # In a file every vector is looked at, which is exact; a server has an index for millions.
+        kind = "FLAT" if self._is_file else "AUTOINDEX"
+        parameters.add_index("vector", index_type=kind, metric_type="COSINE")
+        self._client.create_collection(collection, schema=schema, index_params=parameters)
+
+    def _stamps(self, collection: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        iterator = self._client.query_iterator(
+            collection, batch_size=_ROWS_AT_ONCE, output_fields=["id", "stamp"]
+        )
+        while rows := iterator.next():
+            found.update((row["id"], row["stamp"]) for row in rows)
+        iterator.close()
+        return found
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (MilvusException, OSError) as error:
+            raise RequestError(f"the index {self.address} {what}: {error}") from error
+
+
+def _collection(origin: Origin) -> str:
+    """Its name says what made the vectors: a schema's description gets lost in Milvus Lite."""
+    return f"clip_hub__{origin.module}__{origin.weights_sha256}"
+
+
+def _id(path: str) -> str:
+    return hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _paths(store: Store) -> Iterator[tuple[str, str]]:
+    for table in store.tables(["path", "stamp"]):
+        yield from zip(table["path"].to_pylist(), _cut_all(table["stamp"].to_pylist()), strict=True)
+
+
+def _new_rows(store: Store, wanted: set[str]) -> Iterator[list[dict[str, Any]]]:
+    for table in store.tables():
+        vectors = vectors_of(table)
+        rows = [
+            {
+                "id": _id(row["path"]),
+                "stamp": _cut(row["stamp"]),
+                "path": _cut(row["path"]),
+                "caption": _cut(row["caption"] or ""),
+                "width": row["width"] or 0,
+                "height": row["height"] or 0,
+                "vector": vector,
+            }
+            for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True)
+            if _id(row["path"]) in wanted
+        ]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            yield rows[start : start + _ROWS_AT_ONCE]
+
+
+def _cut(text: str) -> str:
+    """What fits into a field."""
+    return text.encode("utf-8", "replace")[:_MAX_PATH].decode("utf-8", "ignore")
+
+
+def _cut_all(texts: list[str]) -> list[str]:
+    return [_cut(text) for text in texts]

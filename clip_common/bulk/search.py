@@ -1,0 +1,79 @@
+"""What fits words, a picture, or both: queries to vectors, hits to a table, JSON, or a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import ClipError, RequestError
+from ..predictor import Predictor
+from ..preprocess import open_picture
+from ..visualize import save_contact_sheet
+from ..zero_shot import unit_length
+from .index import Hit
+
+
+def query_vector(
+    predictor: Predictor, text: str | None, image: str | None, text_weight: float = 0.5
+) -> np.ndarray:
+    """The vector [d] of a query, of unit length; of both, their weighted mean.
+
+    Args:
+        predictor: the model that made the index.
+        text: words.
+        image: a picture file.
+        text_weight: how much the words count beside the picture, 0 to 1.
+
+    Raises:
+        ClipError: neither is given, or one cannot be used.
+    """
+    if text is None and image is None:
+        raise RequestError("nothing to search for: give words, or --image")
+    if not 0 <= text_weight <= 1:
+        raise RequestError(f"--text_weight is {text_weight}, expected 0 to 1")
+    vectors = predictor.embed(paths=[image] if image else None, texts=[text] if text is not None else None)
+    of_text, of_image = vectors["texts"], vectors["images"]
+    if of_text is None or of_image is None:
+        return (of_text if of_image is None else of_image)[0]  # type: ignore[index]
+    return unit_length(text_weight * of_text[0] + (1 - text_weight) * of_image[0])
+
+
+def as_json(hits: Sequence[Hit]) -> str:
+    """One JSON document."""
+    return json.dumps({"results": [asdict(hit) for hit in hits]}, ensure_ascii=False)
+
+
+def as_table(hits: Sequence[Hit]) -> str:
+    """A line for each hit."""
+    lines = [
+        f"{hit.score:7.4f}  {hit.width:>5} x {hit.height:<5}  {hit.path}  {hit.caption}".rstrip()
+        for hit in hits
+    ]
+    return "\n".join(lines) or "nothing was found"
+
+
+def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
+    """The pictures found, on one sheet, `search.png`; one that is not there any more is an empty place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "search.png"
+    cells = [(_thumbnail(hit), f"{hit.score:.3f}  {Path(hit.path).name}") for hit in hits]
+    save_contact_sheet(cells, title, path)
+    return path
+
+
+def _thumbnail(hit: Hit) -> Image.Image | None:
+    shard, separator, member = hit.path.partition("::")
+    try:
+        if not separator:
+            return open_picture(hit.path, hit.path)
+        with tarfile.open(shard) as tar:
+            content = tar.extractfile(member)
+            return open_picture(content.read(), hit.path) if content else None
+    except (ClipError, OSError, KeyError, tarfile.TarError):
+        return None
