@@ -11,6 +11,7 @@ from .bulk import command as bulk
 from .config import PRETRAINED, Pretrained, pretrained
 from .convert import identify
 from .errors import ClipError
+from .evaluation import command as evaluation
 from .pack import pack
 from .server import command as server
 
@@ -69,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
 
     action = commands.add_parser("search", help="find pictures by words or by a picture")
     bulk.add_search_arguments(action)
+
+    action = commands.add_parser("evaluate", help="accuracy on pictures whose classes are known")
+    evaluation.add_arguments(action)
 
     action = commands.add_parser("serve", help="serve modules over HTTP, for real traffic (Ray Serve)")
     server.add_arguments(action)

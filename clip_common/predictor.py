@@ -245,11 +245,16 @@ class Predictor:
 
         return loaded.label_vectors.of(prompts, encode, on_progress)
 
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by: the factor itself, not its logarithm."""
+        return self.load().engines.logit_scale
+
     def rank(
         self, feature: np.ndarray, label_vectors: np.ndarray, labels: Sequence[str], top_k: int
     ) -> Answer:
         """A picture's best labels, from its feature [d] and the labels' vectors."""
-        return rank(feature, label_vectors, self.load().engines.logit_scale, labels, top_k)
+        return rank(feature, label_vectors, self.logit_scale, labels, top_k)
 
 
 def named_pictures(

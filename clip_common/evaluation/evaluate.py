@@ -1,0 +1,141 @@
+"""Zero-shot accuracy, linear probe, retrieval: data sets in, figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import ImageError, RequestError
+from ..labels import Prompts, template_texts
+from ..predictor import NamedPicture, Predictor
+from ..zero_shot import unit_length
+from . import metrics
+from .datasets import Labelled
+
+RECALLS = (1, 5, 10)
+
+# Top-1 by module, with 80 templates on ImageNet and each set's own elsewhere, from open_clip's
+# docs/openclip_results.csv (rows "openai") and CLIP_benchmark.
+PUBLISHED: dict[str, dict[str, float]] = {
+    "ImageNet": {"clip_rn50": 0.5982, "clip_rn101": 0.6228, "clip_vit_b32": 0.6332},
+    "CIFAR-10": {"clip_rn50": 0.7157, "clip_rn101": 0.8078, "clip_vit_b32": 0.8983},
+    "CIFAR-100": {"clip_rn50": 0.4030, "clip_rn101": 0.4764, "clip_vit_b32": 0.6423},
+    "Food-101": {"clip_rn50": 0.8080, "clip_rn101": 0.8367, "clip_vit_b32": 0.8400},
+    "Oxford Pets": {"clip_rn50": 0.8529, "clip_rn101": 0.8652, "clip_vit_b32": 0.8700},
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an evaluation found.
+
+    Attributes:
+        numbers: names and values, ready for JSON.
+        errors: pictures that could not be read, and why; they count neither for nor against.
+    """
+
+    numbers: dict[str, float | int]
+    errors: dict[str, str]
+    confusion: np.ndarray | None = None
+    calibration: np.ndarray | None = None
+    classes: list[str] = field(default_factory=list)
+
+
+def zero_shot(
+    predictor: Predictor, data: Labelled, templates: str | Sequence[str], batch_size: int = 32
+) -> Figures:
+    """Accuracy of choosing among all classes by their names in templates (paper section 3.1)."""
+    features, kept, errors = image_features(predictor, data.pictures, batch_size)
+    prompts = Prompts(tuple(data.classes), tuple(template_texts(templates)))
+    vectors = predictor.label_vectors(prompts)  # classes d
+    logits = predictor.logit_scale * (features @ vectors.T).astype(np.float64)  # n classes
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    targets = data.targets[kept]
+    predicted = probabilities.argmax(axis=1)
+    table, error = metrics.calibration(probabilities, targets)
+    numbers: dict[str, float | int] = {
+        "pictures": len(targets),
+        "classes": len(data.classes),
+        "top-1": metrics.top_k_accuracy(probabilities, targets, 1),
+        "top-5": metrics.top_k_accuracy(probabilities, targets, 5),
+        "mean per class": metrics.mean_per_class_accuracy(predicted, targets),
+        "calibration error": error,
+    }
+    if data.published and predictor.record.name in PUBLISHED[data.published]:
+        numbers["published top-1"] = PUBLISHED[data.published][predictor.record.name]
+    confusion = metrics.confusion_matrix(predicted, targets, len(data.classes))
+    return Figures(numbers, errors, confusion, table, data.classes)
+
+
+def linear_probe(predictor: Predictor, train: Labelled, test: Labelled, batch_size: int = 32) -> Figures:
+    """Accuracy on `test` of logistic regression fitted to the frozen features of `train`."""
+    from .probe import fit_probe  # scikit-learn is of the extra [evaluate]
+
+    if train.classes != test.classes:
+        raise RequestError("the classes of --train and of the data are not the same")
+    features, kept, errors = image_features(predictor, train.pictures, batch_size)
+    probe = fit_probe(features, train.targets[kept])
+    test_features, test_kept, test_errors = image_features(predictor, test.pictures, batch_size)
+    targets = test.targets[test_kept]
+    predicted = probe.classifier.predict(test_features)
+    numbers: dict[str, float | int] = {
+        "training pictures": len(features),
+        "pictures": len(targets),
+        "classes": len(test.classes),
+        "top-1": float((predicted == targets).mean()),
+        "mean per class": metrics.mean_per_class_accuracy(predicted, targets),
+        "C": probe.c,
+    }
+    confusion = metrics.confusion_matrix(predicted, targets, len(test.classes))
+    return Figures(numbers, errors | test_errors, confusion, None, test.classes)
+
+
+def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_size: int = 32) -> Figures:
+    """Recall at 1, 5 and 10 from pictures to captions and back; a picture may have several captions."""
+    files = list(dict.fromkeys(file for file, _ in pairs))
+    features, kept, errors = image_features(predictor, [(str(file), file) for file in files], batch_size)
+    row_of = {files[i]: row for row, i in enumerate(kept)}
+    readable = [(row_of[file], caption) for file, caption in pairs if file in row_of]
+    captions = list(dict.fromkeys(caption for _, caption in readable))
+    column_of = {caption: i for i, caption in enumerate(captions)}
+    relevant = np.zeros((len(features), len(captions)), bool)
+    for row, caption in readable:
+        relevant[row, column_of[caption]] = True
+    similarity = features @ unit_length(predictor.text_features(captions, batch_size)).T  # pictures captions
+    numbers: dict[str, float | int] = {"pictures": len(features), "captions": len(captions)}
+    for k in RECALLS:
+        numbers[f"picture to text R@{k}"] = metrics.retrieval_recall(similarity, relevant, k)
+    for k in RECALLS:
+        numbers[f"text to picture R@{k}"] = metrics.retrieval_recall(similarity.T, relevant.T, k)
+    return Figures(numbers, errors)
+
+
+def image_features(
+    predictor: Predictor, pictures: Sequence[NamedPicture], batch_size: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Features, float32 [n, d] of unit length, of what can be read; its places; others' faults.
+
+    Raises:
+        RequestError: none can be read.
+    """
+    features: list[np.ndarray] = []
+    kept: list[int] = []
+    errors: dict[str, str] = {}
+    items = chain.from_iterable(predictor.image_features(pictures, batch_size))
+    for i, item in enumerate(tqdm(items, desc="pictures", total=len(pictures), unit="", mininterval=1)):
+        if isinstance(item, ImageError):
+            errors[pictures[i][0]] = str(item)
+        else:
+            features.append(item)
+            kept.append(i)
+    if not features:
+        raise RequestError(
+            f"no picture can be read; the first: {next(iter(errors.values()), 'there is none')}"
+        )
+    return unit_length(np.stack(features)), np.array(kept), errors

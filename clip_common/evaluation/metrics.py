@@ -1,0 +1,53 @@
+"""How right scores are. All arrays are numpy; shares are 0 to 1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def top_k_accuracy(scores: np.ndarray, targets: np.ndarray, k: int) -> float:
+    """Share of rows of scores [n, classes] whose target is among the k best; in a tie the lower index is."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # n k
+    return float((best == targets[:, None]).any(axis=1).mean())
+
+
+def mean_per_class_accuracy(predicted: np.ndarray, targets: np.ndarray) -> float:
+    """The mean over the classes that occur of the share of each that is right."""
+    right = predicted == targets
+    return float(np.mean([right[targets == c].mean() for c in np.unique(targets)]))
+
+
+def confusion_matrix(predicted: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+    """Counts, int64 [classes, classes]: rows are what it is, columns what it was taken for."""
+    return np.bincount(targets * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def calibration(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) -> tuple[np.ndarray, float]:
+    """How often the best label is right, by how sure the model was.
+
+    Returns:
+        For each bin of confidence [count, mean confidence, accuracy], float64 [bins, 3], zeros where a bin is
+        empty; and the expected calibration error (Guo et al. 2017).
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == targets
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    table = np.zeros((bins, 3))
+    for place in range(bins):
+        inside = places == place
+        if inside.any():
+            table[place] = inside.sum(), confidence[inside].mean(), right[inside].mean()
+    error = float((table[:, 0] * np.abs(table[:, 1] - table[:, 2])).sum() / len(targets))
+    return table, error
+
+
+def retrieval_recall(similarity: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """Share of queries that have something relevant among their k best.
+
+    Args:
+        similarity: [queries, items].
+        relevant: bool [queries, items].
+        k: how many of the best count.
+    """
+    best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return float(np.take_along_axis(relevant, best, axis=1).any(axis=1).mean())

@@ -1,0 +1,56 @@
+"""A linear probe (paper section 3.2): logistic regression on frozen features, its regularisation swept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+
+_FIRST = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # of log10 C
+_STEPS_PER_DECADE = 8
+_MAX_ITERATIONS = 1000
+_VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted probe, and the C that was best on the pictures held back."""
+
+    classifier: LogisticRegression
+    c: float
+
+
+def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0) -> Probe:
+    """Fit a probe on features [n, d]; C is found by halving around the best (paper, appendix A.3)."""
+    fitted, held_back, its_targets, other_targets = train_test_split(
+        features, targets, test_size=_VALIDATION_SHARE, random_state=seed, stratify=_strata(targets)
+    )
+    accuracy: dict[float, float] = {}
+
+    def try_all(exponents: tuple[float, ...]) -> None:
+        for exponent in exponents:
+            if exponent not in accuracy and _FIRST[0] <= exponent <= _FIRST[-1]:
+                model = _regression(10**exponent, seed).fit(fitted, its_targets)
+                accuracy[exponent] = float(model.score(held_back, other_targets))
+
+    try_all(_FIRST)
+    step = 1.0
+    while step >= 1 / _STEPS_PER_DECADE:
+        best = max(accuracy, key=lambda exponent: (accuracy[exponent], -exponent))
+        try_all((best - step, best + step))
+        step /= 2
+    c = 10 ** max(accuracy, key=lambda exponent: (accuracy[exponent], -exponent))
+    return Probe(_regression(c, seed).fit(features, targets), float(c))
+
+
+def _regression(c: float, seed: int) -> LogisticRegression:
+    return LogisticRegression(C=c, max_iter=_MAX_ITERATIONS, random_state=seed)
+
+
+def _strata(targets: np.ndarray) -> np.ndarray | None:
+    """Classes for an even split, where there are enough pictures of each."""
+    counts = np.unique(targets, return_counts=True)[1]
+    enough = counts.min() >= 2 and len(targets) * _VALIDATION_SHARE >= len(counts)
+    return targets if enough else None
