@@ -38,6 +38,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=300.0, help="how long, where that is free")
     parser.add_argument("--requests", type=int, default=20_000, help="how many, where that is free")
+    parser.add_argument(
+        "--allow_500", action="store_true", help="for PaddleHub's server, which parses JSON before our code"
+    )
     arguments = parser.parse_args()
     if urlsplit(arguments.url).hostname not in ("127.0.0.1", "localhost", "::1"):
         parser.error("only a server on this machine may be loaded")

@@ -175,7 +175,7 @@ def hostile(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
         "statuses": {str(status): number for status, number in statuses.items()},
         "lost": lost[:5],
         "MiB before, at most": [before >> 20, peak >> 20],
-        "passed": normal.answered and alive and not lost and 500 not in statuses,
+        "passed": normal.answered and alive and not lost and (arguments.allow_500 or not statuses[500]),
     }
 
 

@@ -55,9 +55,10 @@ class Client:
         start = time.perf_counter()
         try:
             reply = self._local.session.post(f"{self.url}/predict/{self.module}", timeout=timeout, **given)
-            content = reply.json()
-            status, code = reply.status_code, content["status"]
-            content = content["results"] if code == "000" else content["msg"]
+            status, code, content = reply.status_code, "", reply.text[:200]
+            if "json" in reply.headers.get("content-type", ""):
+                code = reply.json()["status"]
+                content = reply.json()["results" if code == "000" else "msg"]
         except (requests.RequestException, ValueError, KeyError) as error:
             status, code, content = 0, "", repr(error)
         return Reply(status, code, content, time.perf_counter() - start)
