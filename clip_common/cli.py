@@ -8,8 +8,10 @@ from pathlib import Path
 
 from . import weights
 from .bulk import command as bulk
+from .compiled import kept_folder
 from .config import PRETRAINED, Pretrained, pretrained
 from .convert import identify
+from .engine import ENGINES, choose
 from .errors import ClipError
 from .evaluation import command as evaluation
 from .pack import pack
@@ -61,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--no_weights", action="store_true", help="leave weights out")
     action.add_argument("--output", type=Path, default=Path("dist"), help="a folder; default: dist")
     action.set_defaults(run=_pack)
+
+    action = commands.add_parser("engine", help="what multiplies the matrices here, and why")
+    action.add_argument("module", type=_record, metavar="NAME")
+    action.add_argument("--engine", choices=ENGINES, default="auto")
+    action.set_defaults(run=_engine)
 
     action = commands.add_parser("embed", help="vectors of many pictures, as Parquet")
     bulk.add_arguments(action)
@@ -137,6 +144,16 @@ def _verify(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> int:
     archive = pack(args.module, args.output, args.weights, with_weights=not args.no_weights)
     print(f"{archive}: {archive.stat().st_size:,} bytes")
+    return 0
+
+
+def _engine(args: argparse.Namespace) -> int:
+    name, why = choose(args.engine)
+    print(f"{name}: {why}")
+    found = _on_this_machine(args.module)
+    if name == "onnxruntime":
+        folder = kept_folder(args.module, found)
+        print(f"compiled: {folder}" if folder else "not compiled yet: the first call does that")
     return 0
 
 

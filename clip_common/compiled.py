@@ -43,8 +43,8 @@ def compiled_folder(record: Pretrained, weights: Weights) -> Path:
     Raises:
         CompileError: that cannot be done.
     """
-    home = cache_dir() / "engines"
-    folder = home / digest_of(_key(record, weights))[:32]
+    folder = _folder(record, weights)
+    home = folder.parent
     if not _is_whole(folder):
         try:
             home.mkdir(parents=True, exist_ok=True)
@@ -56,6 +56,16 @@ def compiled_folder(record: Pretrained, weights: Weights) -> Path:
         _prune(home, folder)
     touch(folder)
     return folder
+
+
+def kept_folder(record: Pretrained, weights: Weights) -> Path | None:
+    """The folder of a module's compiled towers; None where there is none yet."""
+    folder = _folder(record, weights)
+    return folder if folder.is_dir() else None
+
+
+def _folder(record: Pretrained, weights: Weights) -> Path:
+    return cache_dir() / "engines" / digest_of(_key(record, weights))[:32]
 
 
 def logit_scale(folder: Path) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 import pytest
 
-from clip_common import compiled, engine
+from clip_common import cli, compiled, engine
 from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, pretrained
 from clip_common.engine import Engines, choose, in_batches_of_like_length
 from clip_common.engine_onnx import OnnxEngine
@@ -231,3 +231,15 @@ def test_a_second_process_finds_everything_and_reads_no_weights(cache: Path, tmp
         for turn in ("first", "again")
     ]
     assert json.loads(outputs[0].splitlines()[-1]) == json.loads(outputs[1].splitlines()[-1])
+
+
+def test_the_choice_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path))
+    assert cli.main(["engine", "clip_mini"]) == 0
+    said = capsys.readouterr().out
+    assert "onnxruntime: the fastest measured on processors" in said
+    assert "not compiled yet" in said
+    assert cli.main(["engine", "clip_mini", "--engine", "paddle"]) == 0
+    assert capsys.readouterr().out == "paddle: asked for by name\n"

@@ -79,5 +79,7 @@ def test_without_a_network(hub_home: Path, tmp_path: Path, monkeypatch: pytest.M
     for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     assert os.environ["https_proxy"]
-    done = hub_run("clip_mini", "--input_path", str(EXAMPLES / "bicycle.png"), "--format", "json", cwd=tmp_path)
+    done = hub_run(
+        "clip_mini", "--input_path", str(EXAMPLES / "bicycle.png"), "--format", "json", cwd=tmp_path
+    )
     assert json.loads(done.stdout)["results"][0]["labels"][0]["label"] == "bicycle"

@@ -31,7 +31,7 @@ class Settings:
         workers: processes that share each batch; BatchNorm sees a worker's part, so it is a setting.
     """
 
-    steps: int = 4000
+    steps: int = 1750
     batch_size: int = 256
     learning_rate: float = 2e-3
     warm_up: int = 100

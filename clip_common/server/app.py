@@ -48,6 +48,7 @@ class Replica:
         self._predictor = Predictor(pretrained(name), weights, engine=settings.engine)
         self._predictor.label_vectors(prompts_for(self._predictor.record, None, None), settings.use_gpu)
         self._predictor.classify(images=[_grey_picture()], use_gpu=settings.use_gpu)
+        self._busy_since: float | None = None
         self._thread = ThreadPoolExecutor(
             1, "clip-model"
         )  # the model has all processors; one batch at a time
@@ -65,7 +66,17 @@ class Replica:
         """The results of requests, each with the time (of the clock) at which it is given up."""
         self._requests.observe(len(jobs))
         self._pictures.observe(max(1, sum(len(work.pictures) for work, _ in jobs)))
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, jobs)
+        self._busy_since = time.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, jobs)
+        finally:
+            self._busy_since = None
+
+    async def check_health(self) -> None:
+        """Ray Serve asks every few seconds, and replaces a replica that raises."""
+        longest = 3 * self._settings.deadline
+        if self._busy_since is not None and time.monotonic() - self._busy_since > longest:
+            raise RuntimeError(f"a batch has not ended in {longest:g} s")
 
     def _answer(self, jobs: list[tuple[Work, float]]) -> list[Any]:
         results: list[Any] = []
