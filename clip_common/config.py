@@ -178,7 +178,7 @@ PRETRAINED: dict[str, Pretrained] = {
             MINI,
             WeightsSource(
                 "clip_mini.safetensors",
-                "782365a97454e09a300ac3f34136c8adc4ecc14bec48b2b1cd99e6cd896b8d9f",
+                "919e99cfd6c0024cf4477cd06fc9f247db5f79735a5a723e2b1062fd739f0eb2",
                 "Apache-2.0",
             ),
             # It was trained on drawings composed over a background: dropped alpha leaves black, and

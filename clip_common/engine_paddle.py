@@ -12,6 +12,7 @@ import paddle
 from . import threads
 from .engine import in_batches_of_like_length
 from .errors import RequestError
+from .mode import dynamic_graph
 from .model import CLIP
 
 
@@ -64,13 +65,6 @@ class PaddleEngine:
 
 @contextlib.contextmanager
 def inference() -> Iterator[None]:
-    """Dynamic graph, no gradients. Another hub module may have left the process in static mode."""
-    static = not paddle.in_dynamic_mode()
-    if static:
-        paddle.disable_static()
-    try:
-        with paddle.no_grad():
-            yield
-    finally:
-        if static:
-            paddle.enable_static()
+    """Dynamic graph, no gradients."""
+    with dynamic_graph(), paddle.no_grad():
+        yield

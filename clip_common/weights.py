@@ -215,21 +215,25 @@ def load_model(record: Pretrained, weights: Weights) -> CLIP:
     Raises:
         WeightsError: naming the file, and the tensors that do not fit.
     """
+    from .mode import dynamic_graph  # Paddle takes seconds to import, and compiled weights do without
+
     state = _named(weights.path)
-    model = _empty_model(record.config)
-    try:
-        model.load_openai(state)
-    except WeightsError as error:
-        raise WeightsError(f"{weights.path}: {error}") from error
-    model.eval()
+    with dynamic_graph():
+        model = _empty_model(record.config)
+        try:
+            model.load_openai(state)
+        except WeightsError as error:
+            raise WeightsError(f"{weights.path}: {error}") from error
+        model.eval()
     return model
 
 
 def _empty_model(config: ClipConfig) -> CLIP:
     """A model whose weights are not set, which takes no time."""
-    import paddle  # takes seconds, and compiled weights do without
+    import paddle
 
+    from .mode import dynamic_graph
     from .model import CLIP
 
-    with paddle.LazyGuard():
+    with dynamic_graph(), paddle.LazyGuard():
         return CLIP(config)

@@ -243,3 +243,30 @@ def test_the_choice_is_explained(
     assert "not compiled yet" in said
     assert cli.main(["engine", "clip_mini", "--engine", "paddle"]) == 0
     assert capsys.readouterr().out == "paddle: asked for by name\n"
+
+
+def test_any_thread_may_be_the_first_to_import_paddle() -> None:
+    """Paddle's mode is each thread's own: what imports it in a thread leaves the others in static mode."""
+    code = """
+import sys
+from threading import Thread
+import numpy as np
+from clip_common.config import pretrained
+from clip_common.predictor import Predictor
+
+assert "paddle" not in sys.modules
+first = Thread(target=__import__, args=["paddle"])
+first.start()
+first.join()
+predictor = Predictor(pretrained("clip_mini"), engine="paddle")
+here = predictor.embed(texts=["a dog"])["texts"]
+found = []
+other = Thread(target=lambda: found.append(predictor.embed(texts=["a dog"])["texts"]))
+other.start()
+other.join()
+assert np.array_equal(found[0], here)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
