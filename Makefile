@@ -27,12 +27,19 @@ demo: setup
 	@echo "hub run clip_mini --input_path examples/bicycle.png"
 	@$(BIN)/hub run clip_mini --input_path examples/bicycle.png 2>>$(SETUP_LOG)
 
-test: setup
+test: setup .venv/.installed-test
 	@$(BIN)/pytest
+
+# The suite also starts the server, Ray, a vector database and a browser, which `make demo` does without.
+.venv/.installed-test: .venv/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' >>$(SETUP_LOG) 2>&1 \
+		|| { tail -n 20 $(SETUP_LOG); exit 1; }
+	@touch $@
 
 # For real traffic: Ray Serve, at http://127.0.0.1:8866 unless SERVE says otherwise.
 SERVE ?= clip_mini
 serve: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve]'
 	@$(BIN)/python -m clip_common serve $(SERVE)
 
 parity: setup

@@ -203,6 +203,7 @@ def test_two_writers_do_not_mix(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_ray_gives_the_same(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="of the extra [test]")
     run(pictures, tmp_path / "local")
     report = run(pictures, tmp_path / "ray", ray=True)
     assert (report.embedded, report.failed) == (20, 1)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("sklearn", reason="of the extra [test]")
 from PIL import Image
 from sklearn import metrics as judge
 from sklearn.linear_model import LogisticRegression

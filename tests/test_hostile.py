@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("schemathesis", reason="of the extra [test]")
 import schemathesis
 from hypothesis import HealthCheck, settings
 from PIL import Image

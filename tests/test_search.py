@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("pymilvus", reason="of the extra [test]")
 from PIL import Image
 
 from clip_common.bulk.embed import Job, embed

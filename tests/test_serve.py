@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+pytest.importorskip("ray", reason="of the extra [test]")
 import requests
 import yaml
 from ray.serve.schema import ServeDeploySchema
