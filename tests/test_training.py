@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,14 @@ from training import checkpoint, muon, parallel, train
 from training.augment import augment
 from training.batches import Batch, Batches, Settings
 from training.captions import draw_subject, head_noun, is_clean, may_flip, put_in_template
-from training.data import Caption, Dataset, near_duplicates, perceptual_hash, prepare
+from training.data import (
+    Caption,
+    Dataset,
+    near_duplicates,
+    package_drawings,
+    perceptual_hash,
+    prepare,
+)
 from training.diagrams import draw_diagrams
 from training.errors import TrainingError
 from training.evaluate import Share
@@ -406,3 +414,12 @@ def test_muon_trains_matrices_and_convolutions() -> None:
         size = float(np.sqrt(np.mean(step**2)))
         assert 0.6 * 0.1 * 0.2 < size < 1.3 * 0.1 * 0.2  # about AdamW's, whatever the shape
         assert np.sum(step * parameter.grad.numpy()) > 0  # downhill
+
+
+def test_preparation_without_the_renderer_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(TrainingError, match="resvg-py is not installed"):
+        prepare(package_drawings(tmp_path), tmp_path / "data", workers=1)
+    assert not (tmp_path / "data").exists()

@@ -150,6 +150,7 @@ def _near_ids(drawings: list[Drawing], arrays: list[np.ndarray]) -> list[str]:
 
 def package_drawings(downloads: Path, sources: Iterable[Source] = SOURCES) -> Iterator[Drawing]:
     """All drawings of the packages, downloaded if need be, then the generated diagrams."""
+    _need_resvg()
     names = read_emoji_names(fetch(EMOJI_NAMES, downloads))
     for source in sources:
         yield from read(source, fetch(source, downloads), names)
@@ -169,8 +170,16 @@ def folder_drawings(folder: Path) -> Iterator[Drawing]:
             if text.exists()
             else path.stem.replace("_", " ").strip(" 0123456789")
         )
+        if path.suffix == ".svg":
+            _need_resvg()
         content = path.read_text("utf-8") if path.suffix == ".svg" else path.read_bytes()
         yield Drawing(name, (), f"own/{path.relative_to(folder)}", own, content)
+
+
+def _need_resvg() -> None:
+    """Without it every SVG would be skipped, and what is left be taken for the whole."""
+    if importlib.util.find_spec("resvg_py") is None:
+        raise TrainingError("resvg-py is not installed, which draws SVG: pip install '.[train]'")
 
 
 def prepare(drawings: Iterable[Drawing], output: Path, workers: int = 2) -> dict:
@@ -184,8 +193,6 @@ def prepare(drawings: Iterable[Drawing], output: Path, workers: int = 2) -> dict
     """
     if output.exists():
         raise TrainingError(f"{output} exists: remove it to prepare it anew")
-    if importlib.util.find_spec("resvg_py") is None:
-        raise TrainingError("resvg-py is not installed, which draws SVG: pip install '.[train]'")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
