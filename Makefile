@@ -14,7 +14,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 13) or sys.exit( \
 		f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")'
-	@echo "Setting up .venv with PaddlePaddle and PaddleHub (1.8 GB, a few minutes the first time) ..."
+	@echo "Setting up .venv with PaddlePaddle and PaddleHub (2.3 GB, a few minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' >$(SETUP_LOG) 2>&1 \
 		|| { tail -n 20 $(SETUP_LOG); exit 1; }
