@@ -34,6 +34,18 @@ def answer(predictor: Predictor, works: Sequence[Work]) -> list[Any]:
     return [answers[i] for i in range(len(works))]
 
 
+def answer_one(predictor: Predictor, work: Work) -> Any:
+    """The `results` of one request.
+
+    Raises:
+        ClipError: the error that it gets.
+    """
+    (result,) = answer(predictor, [work])
+    if isinstance(result, ClipError):
+        raise result
+    return result
+
+
 def _answer(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[Any]:
     """Together; where that fails, each alone, so that the error reaches only the request it is about."""
     try:

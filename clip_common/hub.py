@@ -13,7 +13,6 @@ from paddlehub.module.module import RunModule
 
 from . import command, export, gather
 from .config import pretrained
-from .errors import ClipError
 from .limits import Limits
 from .model import CLIP
 from .predictor import Predictor
@@ -102,10 +101,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         return create_page(own.record, ask)
 
     def _answer(self, predictor: Predictor, body: dict[str, Any]) -> Any:
-        (result,) = gather.answer(predictor, [Body.parse(body).work(self.limits)])
-        if isinstance(result, ClipError):
-            raise result
-        return result
+        return gather.answer_one(predictor, Body.parse(body).work(self.limits))
 
     def run_cmd(self, argvs: list[str]) -> str:
         """Run as `hub run` does, with its arguments; returns what it prints."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
 from ..engine import ENGINES
-from ..errors import RequestError
+from ..errors import RequestError, need
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +76,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_index(args: argparse.Namespace) -> int:
     """Make an index hold what a folder of vectors holds."""
-    _need("pymilvus", "search")
+    need("pymilvus", "search")
     from .index import Index
     from .store import Store
 
@@ -90,7 +89,7 @@ def run_index(args: argparse.Namespace) -> int:
 
 def run_search(args: argparse.Namespace) -> int:
     """Search; nothing found is not an error."""
-    _need("pymilvus", "search")
+    need("pymilvus", "search")
     from .embed import Job
     from .index import Filter, Index
     from .search import as_json, as_table, query_vector, write_contact_sheet
@@ -111,13 +110,10 @@ def run_search(args: argparse.Namespace) -> int:
     return 0
 
 
-def _need(package: str, extra: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise RequestError(f"this needs {package}: pip install '.[{extra}]'")
-
-
 def run(args: argparse.Namespace) -> int:
     """Embed; the exit status is 1 if something has no vector."""
+    if args.engine == "ray":
+        need("ray", "ray")
     from .embed import Job, embed
     from .sources import items_of
 

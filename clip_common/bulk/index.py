@@ -6,7 +6,6 @@ The same client speaks to both, so what works on a laptop works on a cluster.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
+from ..cache import digest_of
 from ..errors import RequestError
 from .store import Origin, Store, vectors_of
 
@@ -193,12 +193,12 @@ def _collection(origin: Origin) -> str:
 
 
 def _id(path: str) -> str:
-    return hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return digest_of(path)[:32]
 
 
 def _paths(store: Store) -> Iterator[tuple[str, str]]:
     for table in store.tables(["path", "stamp"]):
-        yield from zip(table["path"].to_pylist(), _cut_all(table["stamp"].to_pylist()), strict=True)
+        yield from zip(table["path"].to_pylist(), map(_cut, table["stamp"].to_pylist()), strict=True)
 
 
 def _new_rows(store: Store, wanted: set[str]) -> Iterator[list[dict[str, Any]]]:
@@ -224,7 +224,3 @@ def _new_rows(store: Store, wanted: set[str]) -> Iterator[list[dict[str, Any]]]:
 def _cut(text: str) -> str:
     """What fits into a field."""
     return text.encode("utf-8", "replace")[:_MAX_PATH].decode("utf-8", "ignore")
-
-
-def _cut_all(texts: list[str]) -> list[str]:
-    return [_cut(text) for text in texts]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
-from ..errors import RequestError
+from ..errors import need
 from ..predictor import Predictor
 
 
@@ -38,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     from . import evaluate, report
     from .datasets import read_captioned, read_labelled
 
+    if args.train:
+        need("sklearn", "evaluate")
     predictor = Predictor(pretrained(args.module), args.weights)
     figures: dict[str, evaluate.Figures] = {}
     if args.retrieval:
@@ -48,8 +49,6 @@ def run(args: argparse.Namespace) -> int:
         templates = args.templates or list(predictor.record.default_templates)
         figures["zero-shot"] = evaluate.zero_shot(predictor, data, templates, args.batch_size)
         if args.train:
-            if importlib.util.find_spec("sklearn") is None:
-                raise RequestError("--train needs scikit-learn: pip install '.[evaluate]'")
             train = read_labelled(args.train, data.classes)
             figures["linear probe"] = evaluate.linear_probe(predictor, train, data, args.batch_size)
     print(report.as_table(figures))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 
 from pydantic import ValidationError
 
 from ..config import PRETRAINED
+from ..errors import need
 from .settings import Settings
 
 _OF_THE_COMMAND = ("modules", "use_gpu", "threads")
@@ -45,9 +45,7 @@ def run(args: argparse.Namespace) -> int:
         fault = error.errors()[0]
         print(f"python -m clip_common serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
         return 1
-    if importlib.util.find_spec("ray") is None:
-        print("python -m clip_common serve needs Ray Serve: pip install '.[serve]'", file=sys.stderr)
-        return 1
+    need("ray", "serve")
     from .run import serve_until_stopped
 
     return serve_until_stopped(settings, args.host, args.port, args.address)
