@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from . import weights
+from .adaptation import command as adaptation
 from .bulk import command as bulk
 from .compiled import kept_folder
 from .config import PRETRAINED, Pretrained, pretrained
@@ -61,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("module", type=_record, metavar="NAME")
     action.add_argument("--weights", type=Path, help="the file to carry; default: the module's own")
     action.add_argument("--no_weights", action="store_true", help="leave weights out")
+    action.add_argument("--name", help="what to call it instead: for weights that `adapt` made")
+    action.add_argument("--readme", type=Path, help="its model card, in place of the module's own")
     action.add_argument("--output", type=Path, default=Path("dist"), help="a folder; default: dist")
     action.set_defaults(run=_pack)
 
@@ -80,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
 
     action = commands.add_parser("evaluate", help="accuracy on pictures whose classes are known")
     evaluation.add_arguments(action)
+
+    action = commands.add_parser("adapt", help="adapt a module to pictures of your own")
+    adaptation.add_arguments(action)
 
     action = commands.add_parser("serve", help="serve modules over HTTP, for real traffic (Ray Serve)")
     server.add_arguments(action)
@@ -142,7 +148,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
-    archive = pack(args.module, args.output, args.weights, with_weights=not args.no_weights)
+    archive = pack(args.module, args.output, args.weights, not args.no_weights, args.name, args.readme)
     print(f"{archive}: {archive.stat().st_size:,} bytes")
     return 0
 

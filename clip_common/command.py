@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .engine import ENGINES
 from .errors import ClipError, ImageError, RequestError
-from .labels import TEMPLATE_SETS, prompts_for
+from .labels import TEMPLATE_SETS
 from .predictor import Predictor, check_texts
 from .preprocess import PICTURE_SUFFIXES, open_picture
 from .zero_shot import Answer, unit_length
@@ -105,7 +105,7 @@ def _classify(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list
         raise RequestError("--input_text goes with --task embed; labels to choose from go with --labels")
     if args.top_k < 1:
         raise RequestError(f"--top_k is {args.top_k}, expected a whole number from 1")
-    prompts = prompts_for(predictor.record, _labels(args), args.templates)
+    prompts = predictor.prompts(_labels(args), args.templates)
     paths = _input_paths(args.input_path)
     if args.visualization:
         _make_folder(args.output_dir)

@@ -119,7 +119,11 @@ class Golden:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A hub module's record: architecture, preprocessing, weights and default labels travel together."""
+    """A hub module's record: architecture, preprocessing, weights and default labels travel together.
+
+    Attributes:
+        adaptation_rate: the learning rate that `adapt` begins with; by default that of WiSE-FT's paper.
+    """
 
     name: str
     config: ClipConfig
@@ -128,6 +132,7 @@ class Pretrained:
     default_labels: str = "imagenet"
     default_templates: tuple[str, ...] = ("a photo of a {}.",)
     golden: Golden | None = None
+    adaptation_rate: float = 3e-5
 
 
 RN50 = ClipConfig("RN50", 1024, 224, ResNetConfig((3, 4, 6, 3), 64), TextConfig(512, 12))
@@ -186,6 +191,7 @@ PRETRAINED: dict[str, Pretrained] = {
             preprocessing=Preprocessing(background=(255, 255, 255)),
             default_labels="pictograms",
             default_templates=("a picture of a {}",),
+            adaptation_rate=3e-4,
         ),
     )
 }

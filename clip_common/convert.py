@@ -17,8 +17,12 @@ from .errors import WeightsError
 State = dict[str, np.ndarray]
 
 # Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm, a constant of
-# Hugging Face's embeddings. Nothing else is ever dropped.
-_DROPPED = re.compile(r"^(input_resolution|context_length|vocab_size)$|\.(num_batches_tracked|position_ids)$")
+# Hugging Face's embeddings; and the classes of an adapted module, which `classes.py` reads. Nothing else is
+# ever dropped.
+CLASS_VECTORS = "class_vectors"
+_DROPPED = re.compile(
+    rf"^(input_resolution|context_length|vocab_size|{CLASS_VECTORS})$|\.(num_batches_tracked|position_ids)$"
+)
 # Of these the seed port's files hold a split copy, and the unsplit ones beside it are stale.
 _STALE_IN_SEED = re.compile(r"\.attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))$")
 _LINEAR = re.compile(r"\.(in_proj_weight|(out_proj|c_fc|[qkvc]_proj)\.weight)$")

@@ -21,6 +21,10 @@ class WeightsError(ClipError):
     """A weights file that is missing, damaged, of another model, or not to be trusted."""
 
 
+class TrainingError(ClipError):
+    """Data or a checkpoint that cannot be trained on, or cannot be written; the message says what to do."""
+
+
 class RequestError(ClipError):
     """Arguments, or a request's body, that make no sense."""
 

@@ -12,6 +12,7 @@ import mmap
 import re
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def _read_safetensors(path: Path, mapped: mmap.mmap) -> State:
     return state
 
 
-def write_safetensors(state: State, path: Path, record: dict[str, str]) -> None:
+def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> None:
     """Write tensors, each in its type, with a record of what they are; same input, same bytes.
 
     The record is one entry of the file's metadata: the library writes several in random order.

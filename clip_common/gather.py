@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ClipError, ImageError
-from .labels import Prompts, prompts_for
+from .labels import Prompts
 from .predictor import Predictor, check_texts
 from .request import Work
 from .zero_shot import unit_length
@@ -59,8 +59,7 @@ def _answer(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[Any]
 def _together(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[Any]:
     batch_size = max(work.batch_size for work in works)
     prompts = [
-        prompts_for(predictor.record, work.labels, work.templates) if work.task == "classify" else None
-        for work in works
+        predictor.prompts(work.labels, work.templates) if work.task == "classify" else None for work in works
     ]
     texts = [check_texts(work.texts) if work.texts is not None else [] for work in works]
     encoded = _text_features(predictor, texts, [p for p in prompts if p], batch_size, use_gpu)

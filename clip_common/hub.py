@@ -12,7 +12,7 @@ import paddle
 from paddlehub.module.module import RunModule
 
 from . import command, export, gather
-from .config import pretrained
+from .config import Pretrained
 from .limits import Limits
 from .model import CLIP
 from .predictor import Predictor
@@ -34,12 +34,13 @@ class ClipModule(RunModule, paddle.nn.Layer):
     """
 
     name: str  # set by @moduleinfo
+    record: Pretrained  # the model; a module that `adapt` made has a name of its own
 
     def __init__(self, weights: str | None = None, exif_rotation: bool = False, engine: str = "auto") -> None:
         super().__init__()
         folder = Path(inspect.getfile(type(self))).resolve().parent
         self.limits = Limits.from_environment()
-        self.predictor = Predictor(pretrained(self.name), weights, folder, exif_rotation, engine)
+        self.predictor = Predictor(self.record, weights, folder, exif_rotation, engine)
 
     @property
     def model(self) -> CLIP:
@@ -87,6 +88,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def create_gradio_app(self) -> gradio.Blocks:
         """The page that PaddleHub's server shows at `/gradio/<module>`, in a process of its own."""
+        from .bulk.finder import finder_of
         from .page import create_page
 
         # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.
@@ -98,7 +100,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         async def ask(body: dict[str, Any]) -> Any:
             return await asyncio.to_thread(self._answer, predictor, body)
 
-        return create_page(own.record, ask)
+        return create_page(own.record, ask, finder_of(own.record, own.weights))
 
     def _answer(self, predictor: Predictor, body: dict[str, Any]) -> Any:
         return gather.answer_one(predictor, Body.parse(body).work(self.limits))

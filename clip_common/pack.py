@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .cache import atomic_file
 from .config import Pretrained
-from .errors import WeightsError
+from .errors import RequestError, WeightsError
 from .weights import Weights, convert, find_local, load_model
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -25,7 +25,12 @@ _ABSOLUTE_IMPORT = re.compile(r"^(from|import) clip_common\b", re.MULTILINE)
 
 
 def pack(
-    record: Pretrained, folder: Path, weights: str | Path | None = None, with_weights: bool = True
+    record: Pretrained,
+    folder: Path,
+    weights: str | Path | None = None,
+    with_weights: bool = True,
+    name: str | None = None,
+    readme: Path | None = None,
 ) -> Path:
     """Write a module's archive.
 
@@ -34,6 +39,8 @@ def pack(
         folder: where to write.
         weights: the file to carry; left out, the module's own if they are on this machine.
         with_weights: False leaves weights out: the module then looks for them where it is installed.
+        name: what the module is called instead, for weights that `adapt` made.
+        readme: its model card, in place of the module's own.
 
     Returns:
         The archive, `NAME-VERSION.tar.gz`.
@@ -41,17 +48,23 @@ def pack(
     Raises:
         WeightsError: the weights are not on this machine, or do not fit the module.
         FileNotFoundError: this is not a source tree.
+        RequestError: the name cannot be a module's.
     """
+    name = name or record.name
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise RequestError(f"{name!r} cannot be a module's name: use small letters, digits and _")
     source = _ROOT / "modules" / record.name
     if not source.is_dir():
         raise FileNotFoundError(
             f"no {source}: packing needs this project's source tree, not only the package"
         )
-    target = folder / f"{record.name}-{_version(source)}.tar.gz"
+    target = folder / f"{name}-{_version(source)}.tar.gz"
     with tempfile.TemporaryDirectory() as temporary:
-        members = dict(_code(source, record.name))
+        members = dict(_code(source, name))
+        if readme:
+            members[f"{name}/README.md"] = readme
         if with_weights:
-            members[f"{record.name}/{record.name}.safetensors"] = _weights(record, weights, Path(temporary))
+            members[f"{name}/{record.name}.safetensors"] = _weights(record, weights, Path(temporary))
         with atomic_file(target) as unfinished:
             _write(members, unfinished)
     return target
@@ -66,7 +79,9 @@ def _version(source: Path) -> str:
 def _code(source: Path, top: str) -> Iterator[tuple[str, Path | bytes]]:
     """Members of the archive by name: the module's files, the package inside it, and the licences."""
     module = (source / "module.py").read_text("utf-8")
-    yield f"{top}/module.py", re.sub(r"^from clip_common\b", "from .clip_common", module, flags=re.M).encode()
+    module = re.sub(r"^from clip_common\b", "from .clip_common", module, flags=re.MULTILINE)
+    module = re.sub(r'^    name="[^"]+"', f'    name="{top}"', module, flags=re.MULTILINE)
+    yield f"{top}/module.py", module.encode()
     for file in source.iterdir():
         if file.is_file() and file.name not in ("module.py", "test.py") and file.suffix != ".safetensors":
             yield f"{top}/{file.name}", file

@@ -1,10 +1,12 @@
-"""A page for people, in a browser: a picture's labels as bars, and a map of how texts and pictures match.
+"""A page for people, in a browser: a picture's labels as bars, a map of how texts and pictures match, and,
+where there is an index, a search with thumbnails.
 
 It asks as an HTTP request does, so the same checks and limits hold.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +15,9 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
+from .bulk.search import combined
 from .config import Pretrained
 from .errors import ClipError
 from .visualize import draw_similarities
@@ -21,7 +25,11 @@ from .visualize import draw_similarities
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 """The body of a request to its `results`; raises `ClipError`."""
 
+Find = Callable[[np.ndarray, int, str | None], list[tuple[Image.Image, str]]]
+"""A unit vector, how many, and a pattern of paths to pictures with their captions; raises `ClipError`."""
+
 _BARS = 10
+_HITS = 20
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be fetched from another server
 _HELP = (
     "Scores add up to 1 over the labels given: they compare labels, they do not say that any is right. "
@@ -29,12 +37,13 @@ _HELP = (
 )
 
 
-def create_page(record: Pretrained, ask: Ask) -> gr.Blocks:
+def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Blocks:
     """The page of a module.
 
     Args:
         record: the module.
         ask: answers a request's body.
+        find: searches an index; without one there is no tab for it.
     """
 
     async def classify(picture: str | None, labels: str, template: str) -> dict[str, float]:
@@ -54,6 +63,22 @@ def create_page(record: Pretrained, ask: Ask) -> gr.Blocks:
         vectors = await _asked(ask, {"images": [_encoded(p) for p in pictures], "texts": chosen})
         cosines = np.array(vectors["images"]) @ np.array(vectors["texts"]).T  # pictures d, d texts
         return draw_similarities(cosines, [Path(p).name for p in pictures], chosen)
+
+    async def search(words: str, picture: str | None, weight: float, path: str) -> list:
+        body: dict[str, Any] = {"task": "embed"}
+        if words.strip():
+            body["texts"] = [words.strip()]
+        if picture:
+            body["images"] = [_encoded(picture)]
+        if len(body) == 1 or find is None:
+            raise gr.Error("Give some words, or a picture", print_exception=False)
+        vectors = await _asked(ask, body)
+        texts, images = (
+            None if vectors[kind] is None else np.array(vectors[kind], np.float32)
+            for kind in ("texts", "images")
+        )
+        vector = combined(texts, images, weight)
+        return await _shown(asyncio.to_thread(find, vector, _HITS, path.strip() or None))
 
     theme = gr.themes.Default(font=_FONTS, font_mono=["monospace"])
     with gr.Blocks(title=record.name, theme=theme, analytics_enabled=False) as page:
@@ -80,12 +105,39 @@ def create_page(record: Pretrained, ask: Ask) -> gr.Blocks:
             with gr.Column():
                 similarities = gr.Plot(show_label=False)
             compare_button.click(compare, [pictures, texts], similarities, api_name=False)
+        if find:
+            with gr.Tab("Search"), gr.Row():
+                with gr.Column():
+                    words = gr.Textbox(label="Words")
+                    like = gr.Image(
+                        type="filepath",
+                        label="Like this picture",
+                        sources=["upload", "clipboard"],
+                        height=240,
+                    )
+                    weight = gr.Slider(0, 1, 0.5, label="How much words count beside a picture")
+                    path = gr.Textbox(label="Only paths like", placeholder="*/holidays/*")
+                    search_button = gr.Button("Search", variant="primary")
+                with gr.Column(scale=2):
+                    hits = gr.Gallery(label="Found", columns=4, height="auto", object_fit="contain")
+                gr.on(
+                    [search_button.click, words.submit],
+                    search,
+                    [words, like, weight, path],
+                    hits,
+                    api_name=False,
+                )
     return page.queue(default_concurrency_limit=16)
 
 
 async def _asked(ask: Ask, body: dict[str, Any]) -> Any:
+    return await _shown(ask(body))
+
+
+async def _shown(coming: Awaitable[Any]) -> Any:
+    """What comes; a mistake is shown on the page."""
     try:
-        return await ask(body)
+        return await coming
     except ClipError as error:
         raise gr.Error(str(error), print_exception=False) from None
 

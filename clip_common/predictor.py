@@ -5,7 +5,7 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -13,10 +13,11 @@ from threading import Lock
 import numpy as np
 
 from .ahead import ahead
+from .classes import Classes, read_classes
 from .config import Pretrained
 from .engine import Engine, Engines, choose
 from .errors import ImageError, RequestError
-from .labels import Prompts, prompts_for
+from .labels import Prompts, prompts_for, template_texts
 from .preprocess import Picture, Preprocess, open_picture
 from .tokenizer import tokenize
 from .weights import find
@@ -32,6 +33,7 @@ class Loaded:
     weights_sha256: str
     engines: Engines
     label_vectors: LabelVectors
+    classes: Classes | None
 
 
 class Predictor:
@@ -68,8 +70,13 @@ class Predictor:
         with self._lock:
             if self._loaded is None:
                 weights = find(self.record, self.weights, self.module_dir)
-                vectors = LabelVectors(weights.sha256, self.record.config.embed_dim)
-                self._loaded = Loaded(weights.sha256, Engines(self.record, weights, self.engine), vectors)
+                embed_dim = self.record.config.embed_dim
+                self._loaded = Loaded(
+                    weights.sha256,
+                    Engines(self.record, weights, self.engine),
+                    LabelVectors(weights.sha256, embed_dim),
+                    read_classes(weights.path, embed_dim),
+                )
             return self._loaded
 
     # --- the two public calls -------------------------------------------------------------------------
@@ -112,7 +119,7 @@ class Predictor:
             raise RequestError("nothing to classify: give images or paths")
         if not _is_count(top_k):
             raise RequestError(f"top_k is {top_k!r}, expected a whole number from 1")
-        prompts = prompts_for(self.record, labels, templates)
+        prompts = self.prompts(labels, templates)
         vectors = self.label_vectors(prompts, use_gpu)
         features = self._all_features(pictures, batch_size, use_gpu)
         return [self.rank(feature, vectors, prompts.labels, top_k) for feature in features]
@@ -162,20 +169,8 @@ class Predictor:
     def image_features(
         self, pictures: Iterable[NamedPicture], batch_size: int = 32, use_gpu: bool = False
     ) -> Iterator[list[np.ndarray | ImageError]]:
-        """Features of pictures, batch by batch, in order; where a picture cannot be read, the error.
-
-        Yields:
-            For each batch a list of features, float32 [d] not normalised, or errors.
-        """
-        engine = self._engine_for(batch_size, use_gpu)
-        batch: list[np.ndarray | ImageError] = []
-        for prepared in ahead(self.prepare, pictures, batch_size):
-            batch.append(prepared)
-            if len(batch) == batch_size:
-                yield _encode_readable(engine, batch)
-                batch = []
-        if batch:
-            yield _encode_readable(engine, batch)
+        """Features of pictures, batch by batch, in order, see `encode_pictures`."""
+        return encode_pictures(self._engine_for(batch_size, use_gpu), self.prepare, pictures, batch_size)
 
     def prepare(self, picture: NamedPicture) -> np.ndarray | ImageError:
         """What the model sees of a picture, float32 [3, R, R]; where it cannot be read, the error."""
@@ -221,6 +216,29 @@ class Predictor:
 
     # --- labels ---------------------------------------------------------------------------------------
 
+    def prompts(self, labels: Sequence[str] | None, templates: str | Sequence[str] | None) -> Prompts:
+        """What a call's labels and templates mean, see `prompts_for`; for adapted weights, their classes.
+
+        Raises:
+            LabelError: labels or templates cannot be used.
+        """
+        asked = prompts_for(self.record, labels, templates)  # before weights are looked for
+        classes = self.load().classes
+        if classes is None:
+            return asked
+        chosen = classes.names if labels is None else asked.labels
+        return Prompts(chosen, () if templates is None and classes.have(chosen) else asked.templates)
+
+    def class_prompts(self, classes: Sequence[str], templates: str | Sequence[str] | None = None) -> Prompts:
+        """The prompts of a data set's classes, whose names need not be distinct.
+
+        Templates left out are the module's; or none, for classes that travel with the weights.
+        """
+        own = self.load().classes
+        if templates is None and not (own and own.have(classes)):
+            templates = self.record.default_templates
+        return Prompts(tuple(classes), tuple(template_texts(templates)))
+
     def label_vectors(
         self,
         prompts: Prompts,
@@ -228,7 +246,7 @@ class Predictor:
         on_progress: Progress | None = None,
         known: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """One vector per label, float32 [labels, d] of unit length; see `LabelVectors.of`.
+        """One vector per label, float32 [labels, d]; see `LabelVectors.of` and `Classes`.
 
         Args:
             prompts: labels and templates.
@@ -237,6 +255,8 @@ class Predictor:
             known: features [d] of texts that need not be encoded.
         """
         loaded = self.load()
+        if not prompts.templates and loaded.classes:
+            return loaded.classes.of(prompts.labels)
 
         def encode(texts: Sequence[str]) -> np.ndarray:
             if known and all(text in known for text in texts):
@@ -297,6 +317,28 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
+
+
+def encode_pictures(
+    engine: Engine,
+    prepare: Callable[[NamedPicture], np.ndarray | ImageError],
+    pictures: Iterable[NamedPicture],
+    batch_size: int,
+) -> Iterator[list[np.ndarray | ImageError]]:
+    """Features of pictures, which are prepared in threads while the model runs.
+
+    Yields:
+        For each batch, in order, a list of features, float32 [d] not normalised; where a picture cannot be
+        read, the error.
+    """
+    batch: list[np.ndarray | ImageError] = []
+    for prepared in ahead(prepare, pictures, batch_size):
+        batch.append(prepared)
+        if len(batch) == batch_size:
+            yield _encode_readable(engine, batch)
+            batch = []
+    if batch:
+        yield _encode_readable(engine, batch)
 
 
 def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:

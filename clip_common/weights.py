@@ -13,14 +13,15 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from . import download
 from .cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
+from .classes import read_classes
 from .config import PRETRAINED, ClipConfig, Pretrained, WeightsSource
-from .convert import State, identify, infer_config, to_openai
+from .convert import CLASS_VECTORS, State, identify, infer_config, to_openai
 from .errors import WeightsError
 from .formats import read_state, write_safetensors
 
@@ -166,16 +167,24 @@ def convert(source: Path, target: Path) -> State:
     """
     if target.suffix != ".safetensors":
         raise WeightsError(f"{target}: weights are written as .safetensors")
-    state = _named(source)
+    state = read_openai(source)
     _require_whole(state, source)
     sha256 = sha256_of(source)
-    note = {"layout": "openai", "source": source.name.removesuffix(".part"), "source_sha256": sha256}
+    note: dict[str, Any] = {
+        "layout": "openai",
+        "source": source.name.removesuffix(".part"),
+        "source_sha256": sha256,
+    }
     for record in PRETRAINED.values():
         if record.weights.sha256 == sha256:
             note |= {"module": record.name, "licence": record.weights.licence}
             note["preprocessing"] = json.dumps(asdict(record.preprocessing))
+    classes = read_classes(source, state["text_projection"].shape[1])
+    if classes:
+        note["classes"] = classes.names
     with atomic_file(target) as temporary:
-        write_safetensors(state, temporary, note)
+        own = {CLASS_VECTORS: classes.vectors} if classes else {}
+        write_safetensors(state | own, temporary, note)
     return state
 
 
@@ -200,8 +209,12 @@ def _require_whole(state: State, path: Path) -> None:
         raise WeightsError(f"{path}: {error}") from error
 
 
-def _named(path: Path) -> State:
-    """A file's tensors in OpenAI's names, with the file in any error."""
+def read_openai(path: Path) -> State:
+    """A file's tensors in OpenAI's names and orientation, each in its type.
+
+    Raises:
+        WeightsError: naming the file, which cannot be read or is not of a known layout.
+    """
     try:
         return to_openai(read_state(path))
     except WeightsError as error:
@@ -217,7 +230,7 @@ def load_model(record: Pretrained, weights: Weights) -> CLIP:
     """
     from .mode import dynamic_graph  # Paddle takes seconds to import, and compiled weights do without
 
-    state = _named(weights.path)
+    state = read_openai(weights.path)
     with dynamic_graph():
         model = _empty_model(record.config)
         try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import inspect
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -178,9 +180,12 @@ def test_hub_run_that_cannot_start_says_so_in_one_line(hub_home: Path, tmp_path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free port that no connection or process is given by itself, as Ray's are from 32768 up."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def start_server(command: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from clip_common.config import pretrained
 from clip_common.errors import BusyError
-from clip_common.gather import answer
+from clip_common.gather import answer_one
 from clip_common.predictor import Predictor
 from clip_common.request import Work
 from clip_common.server.guard import Admission, Guard
@@ -39,7 +39,7 @@ class Direct:
     async def ask(self, module: str, work: Work) -> Any:
         if self.fault:
             raise self.fault
-        return answer(self.predictor, [work])[0]
+        return answer_one(self.predictor, work)
 
     async def ready(self) -> str | None:
         return "not yet" if self.fault else None

@@ -18,6 +18,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from clip_common import cli
+from clip_common.bulk.finder import finder_of
 from clip_common.config import pretrained
 from clip_common.errors import ClipError
 from clip_common.gather import answer
@@ -34,7 +36,17 @@ SHOTS = os.environ.get("CLIP_HUB_SCREENSHOTS")  # a folder, to look at what the 
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the example pictures, as the commands make it."""
+    pytest.importorskip("pymilvus", reason="of the extra [search]")
+    folder = tmp_path_factory.mktemp("index")
+    assert cli.main(["embed", str(ROOT / "examples"), "--output", str(folder / "vectors")]) == 0
+    assert cli.main(["index", str(folder / "vectors"), "--index", str(folder / "pictures.db")]) == 0
+    return folder / "pictures.db"
+
+
+@pytest.fixture(scope="module")
+def address(index: Path) -> Iterator[str]:
     predictor = Predictor(pretrained("clip_mini"))
 
     async def ask(body: dict[str, Any]) -> Any:
@@ -43,7 +55,9 @@ def address() -> Iterator[str]:
             raise result
         return result
 
-    page = create_page(predictor.record, ask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIP_HUB_INDEX", str(index))
+        page = create_page(predictor.record, ask, finder_of(predictor.record, None))
     page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     yield page.local_url
     page.close()
@@ -115,6 +129,17 @@ def test_texts_and_pictures_are_compared(chromium: webdriver.Chrome, address: st
     figure = page.wait("div[role=tabpanel] img[src]")
     assert int(chromium.execute_script("return arguments[0].naturalWidth", figure)) > 300
     page.save("page_compare")
+
+
+def test_words_find_pictures(chromium: webdriver.Chrome, address: str) -> None:
+    page = Page(chromium, address)
+    page.wait("button[role=tab]", "Search").click()
+    page.write("Words", "a bicycle")
+    page.wait("button.primary", "Search").click()
+    first = page.wait("button.thumbnail-item img, .grid-container img")
+    assert int(chromium.execute_script("return arguments[0].naturalWidth", first)) > 50
+    assert "bicycle" in page.wait(".caption-label").text
+    page.save("page_search")
 
 
 def test_a_mistake_is_explained(chromium: webdriver.Chrome, address: str) -> None:

@@ -75,7 +75,7 @@ class Server:
     def replica(self) -> psutil.Process:
         """The process that holds the model."""
         family = psutil.Process(self.process.pid).children(recursive=True)
-        return next(p for p in family if "ServeReplica:clip:clip_mini" in " ".join(p.cmdline()))
+        return next(p for p in family if "ServeReplica:clip-clip_mini:clip_mini" in " ".join(p.cmdline()))
 
     def stop(self) -> int:
         family = (

@@ -14,10 +14,13 @@ import pytest
 from PIL import Image
 
 from clip_common.config import ClipConfig, ResNetConfig, TextConfig
+from clip_common.errors import TrainingError
 from clip_common.formats import read_state, write_safetensors
 from clip_common.model import CLIP
 from clip_common.tokenizer import tokenize
-from training import checkpoint, muon, parallel, train
+from clip_common.trainer import checkpoint, muon, parallel
+from clip_common.trainer.loss import contrastive_loss
+from training import train
 from training.augment import augment
 from training.batches import Batch, Batches, Settings
 from training.captions import draw_subject, head_noun, is_clean, may_flip, put_in_template
@@ -30,7 +33,6 @@ from training.data import (
     prepare,
 )
 from training.diagrams import draw_diagrams
-from training.errors import TrainingError
 from training.evaluate import Share
 from training.export import openai_state
 from training.sources import LICENCES, SOURCES, Drawing, Source
@@ -69,7 +71,7 @@ def whole_run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> checkp
 
 
 def run(data: Dataset, settings: Settings, output: Path, **options: object) -> checkpoint.Checkpoint:
-    train.train(data, TINY, settings, output, **options)
+    train.train(data, settings, output, TINY, **options)
     return checkpoint.load(output / "checkpoint.npz")
 
 
@@ -94,14 +96,14 @@ def test_loss_falls(whole_run: checkpoint.Checkpoint) -> None:
 def test_a_killed_run_resumes_on_the_same_curve(
     data: Dataset, whole_run: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = train.Trainer.step
+    step = train.MiniTrainer.step
 
-    def killed_at_the_fifth(self: train.Trainer, batch: Batch) -> float:
+    def killed_at_the_fifth(self: train.MiniTrainer, batch: Batch) -> float:
         if self.done == 4:
             raise KeyboardInterrupt
         return step(self, batch)
 
-    monkeypatch.setattr(train.Trainer, "step", killed_at_the_fifth)
+    monkeypatch.setattr(train.MiniTrainer, "step", killed_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         run(data, SETTINGS, tmp_path, save_every=3)
     monkeypatch.undo()
@@ -153,9 +155,9 @@ def test_the_loss_spreads_the_target_over_positives() -> None:
     two = paddle.to_tensor([[True, True, False], [True, True, False], [False, False, True]])
     alone = paddle.eye(3).astype("bool")
     for positive in (two, alone):
-        loss = train.contrastive_loss(features, features, scale, positive)
+        loss = contrastive_loss(features, features, scale, positive)
         assert float(loss) == pytest.approx(np.log(2) * 2 / 3, abs=1e-3)
-    wrong = train.contrastive_loss(features, features[paddle.to_tensor([2, 1, 0])], scale, two)
+    wrong = contrastive_loss(features, features[paddle.to_tensor([2, 1, 0])], scale, two)
     assert float(wrong) > 10
 
 
@@ -166,7 +168,7 @@ SCALE = 1.5
 def gradients_of(image: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
     weight, scale = (paddle.to_tensor(value, stop_gradient=False) for value in (np.eye(3, dtype="f"), SCALE))
     images, texts = (parallel.gather(paddle.to_tensor(array) @ weight) for array in (image, text))
-    train.contrastive_loss(images, texts, parallel.shared(scale), paddle.eye(4).astype("bool")).backward()
+    contrastive_loss(images, texts, parallel.shared(scale), paddle.eye(4).astype("bool")).backward()
     parallel.sum_gradients([weight, scale])
     return [weight.grad.numpy(), scale.grad.numpy()]
 
@@ -231,9 +233,9 @@ def test_export_gives_the_features_of_the_average(
     write_safetensors(state, path, {})
     exported = CLIP(TINY)
     exported.load_openai(read_state(path))  # strict
-    trainer = train.Trainer(TINY, SETTINGS, seen)
-    trainer.model.set_state_dict(whole_run.average)
-    exported.eval(), trainer.model.eval()
+    trainer = train.MiniTrainer(TINY, SETTINGS, seen)
+    trainer.clip.set_state_dict(whole_run.average)
+    exported.eval(), trainer.clip.eval()
     batch = Batches(data, SETTINGS, 64)(5)
     with paddle.no_grad():
         for tower, inputs, of_training in (

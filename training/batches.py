@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from clip_common.config import Preprocessing
+from clip_common.errors import TrainingError
 from clip_common.preprocess import normalize
 from clip_common.tokenizer import tokenize
+from clip_common.trainer.settings import RunSettings
 
 from .augment import augment
 from .captions import draw_subject, may_flip, put_in_template
 from .data import Caption, Dataset
-from .errors import TrainingError
 from .splits import rows_of
 
 MAX_TOKENS = 20
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What fixes a run: the same settings and data give the same curve.
+class Settings(RunSettings):
+    """The settings of a run of clip_mini.
 
     Attributes:
         small_share: share of the steps, the first ones, that see pictures of half the size (progressive
             resizing): a quarter of the work, and most of what is to be learned shows there.
-        workers: processes that share each batch; BatchNorm sees a worker's part, so it is a setting.
+        workers: BatchNorm sees a worker's part of a batch, so it is a setting.
     """
 
     steps: int = 1750
@@ -37,9 +36,9 @@ class Settings:
     warm_up: int = 100
     weight_decay: float = 0.1
     average_decay: float = 0.995
-    small_share: float = 0.8
     workers: int = 2
     seed: int = 0
+    small_share: float = 0.8
 
     def resolution(self, step: int, full: int) -> int:
         """Side of the pictures that a step sees."""
@@ -100,15 +99,6 @@ class Batches:
         rng = np.random.default_rng([self.settings.seed, step, place])
         resolution = self.settings.resolution(step, self.resolution)
         return augment(self.data.pictures[row], resolution, may_flip(caption.name), rng)
-
-    def stream(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps `first` to `last` - 1, the next one made while one is used."""
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self, first)
-            for step in range(first, last):
-                batch = coming.result()
-                coming = pool.submit(self, min(step + 1, last - 1))
-                yield batch
 
 
 def sampling_weight(caption: Caption) -> float:

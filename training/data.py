@@ -23,9 +23,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from clip_common.errors import TrainingError
+
 from .captions import is_clean
 from .diagrams import GENERATED, draw_diagrams
-from .errors import TrainingError
 from .sources import EMOJI_NAMES, SOURCES, Drawing, Source, fetch, read, read_emoji_names
 
 SIDE = 96

@@ -18,14 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from clip_common.config import pretrained
-from clip_common.errors import ClipError
+from clip_common.errors import ClipError, TrainingError
 from clip_common.labels import read_lines
 from clip_common.predictor import Predictor
 from clip_common.zero_shot import unit_length
 
 from .captions import head_noun
 from .data import DEFAULT_CACHE, Dataset, to_image
-from .errors import TrainingError
 from .splits import HELD_OUT_STYLE, percentile, rows_of
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

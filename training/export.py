@@ -14,11 +14,11 @@ import numpy as np
 from clip_common.cache import atomic_file
 from clip_common.config import MINI
 from clip_common.convert import State, is_linear, openai_name
+from clip_common.errors import TrainingError
 from clip_common.formats import write_safetensors
+from clip_common.trainer.checkpoint import Arrays, load
 
-from .checkpoint import Arrays, load
 from .data import DEFAULT_CACHE, Dataset
-from .errors import TrainingError
 from .vocabulary import training_vocabulary, whole_table
 
 # As in OpenAI's files: statistics, norms and the scale stay float32. The two embeddings are float16 here, as

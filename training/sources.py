@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .errors import TrainingError
+from clip_common.errors import TrainingError
 
 LICENCES = {"CC0-1.0", "MIT", "Apache-2.0", "ISC", "CC-BY-3.0", "CC-BY-4.0", "public domain"}
 

@@ -21,10 +21,11 @@ from clip_common.limits import Limits
 from clip_common.predictor import Predictor
 from clip_common.request import Body
 
-from .client import Client, Reply, body, encoded, picture, run_clients
+from .client import Client, body, encoded, picture, run_clients
 
 _TOLERANCE = 1e-5
 _DISTINCT = 500  # requests whose single answers are known
+_MOST_AT_ONCE = 400  # requests under way in an overload
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "ICO", "TGA", "JPEG2000", "AVIF")
 
 
@@ -103,17 +104,18 @@ def rate(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def overload(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Clients that do not wait for anything: refusals are quick, answers in time, and calm returns soon."""
+    """Ten times what it serves, at even times: refusals are quick, and calm returns soon."""
     alone = statistics.median(client.ask(body(2)).seconds for _ in range(5))
-    replies: list[Reply] = []
-
-    def work(number: int, go_on: Callable[[], bool]) -> None:
-        seed = number
-        while go_on():
-            replies.append(client.ask(body(seed)))
-            seed += arguments.clients
-
-    run_clients(arguments.clients, work, arguments.seconds)
+    served = _served_per_second(client, arguments.clients)
+    gap = 1 / (10 * served)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
+        coming = []
+        for number in range(int(arguments.seconds / gap)):
+            time.sleep(max(0.0, start + number * gap - time.perf_counter()))
+            coming.append(pool.submit(client.ask, body(number)))
+        offered = len(coming) / (time.perf_counter() - start)
+        replies = [future.result() for future in coming]
     end = time.perf_counter()
     while client.ask(body(2)).seconds > 3 * alone + 0.2 and time.perf_counter() - end < 60:
         time.sleep(0.1)
@@ -121,12 +123,28 @@ def overload(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
     refused = [reply.seconds for reply in replies if reply.status == 503]
     answered = [reply.seconds for reply in replies if reply.answered]
     return {
+        "served per second before": round(served, 1),
+        "offered per second": round(offered, 1),
         "statuses": dict(Counter(str(reply.status) for reply in replies)),
         "answered, seconds": _quantiles(answered),
         "refused, seconds": _quantiles(refused),
         "back to normal after": round(back, 1),
         "passed": back <= 5 and {reply.status for reply in replies} <= {200, 503} and bool(refused),
     }
+
+
+def _served_per_second(client: Client, clients: int, seconds: float = 10) -> float:
+    """What it answers where each client waits for its answer."""
+    done: list[bool] = []
+
+    def work(number: int, go_on: Callable[[], bool]) -> None:
+        seed = number
+        while go_on():
+            done.append(client.ask(body(seed)).answered)
+            seed += clients
+
+    taken = run_clients(clients, work, seconds)
+    return max(1.0, sum(done) / taken)
 
 
 def _quantiles(seconds: list[float]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,9 @@ from ..predictor import Predictor
 from ..preprocess import open_picture
 from ..visualize import save_contact_sheet
 from ..zero_shot import unit_length
-from .index import Hit
+
+if TYPE_CHECKING:
+    from .index import Hit
 
 
 def query_vector(
@@ -38,10 +41,14 @@ def query_vector(
     if not 0 <= text_weight <= 1:
         raise RequestError(f"--text_weight is {text_weight}, expected 0 to 1")
     vectors = predictor.embed(paths=[image] if image else None, texts=[text] if text is not None else None)
-    of_text, of_image = vectors["texts"], vectors["images"]
-    if of_text is None or of_image is None:
-        return (of_text if of_image is None else of_image)[0]  # type: ignore[index]
-    return unit_length(text_weight * of_text[0] + (1 - text_weight) * of_image[0])
+    return combined(vectors["texts"], vectors["images"], text_weight)
+
+
+def combined(texts: np.ndarray | None, images: np.ndarray | None, text_weight: float = 0.5) -> np.ndarray:
+    """One vector [d] of unit length of a text's and a picture's, [1, d] each; one of them may be missing."""
+    if texts is None or images is None:
+        return (texts if images is None else images)[0]  # type: ignore[index]
+    return unit_length(text_weight * texts[0] + (1 - text_weight) * images[0])
 
 
 def as_json(hits: Sequence[Hit]) -> str:
@@ -62,12 +69,13 @@ def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
     """The pictures found, on one sheet, `search.png`; one that is not there any more is an empty place."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "search.png"
-    cells = [(_thumbnail(hit), f"{hit.score:.3f}  {Path(hit.path).name}") for hit in hits]
+    cells = [(thumbnail(hit), f"{hit.score:.3f}  {Path(hit.path).name}") for hit in hits]
     save_contact_sheet(cells, title, path)
     return path
 
 
-def _thumbnail(hit: Hit) -> Image.Image | None:
+def thumbnail(hit: Hit) -> Image.Image | None:
+    """The picture of a hit, from its file or shard; None where it is not there any more."""
     shard, separator, member = hit.path.partition("::")
     try:
         if not separator:

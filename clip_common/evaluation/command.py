@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         classes = args.classes_file.read_text("utf-8").splitlines() if args.classes_file else None
         data = read_labelled(args.data, classes)
-        templates = args.templates or list(predictor.record.default_templates)
-        figures["zero-shot"] = evaluate.zero_shot(predictor, data, templates, args.batch_size)
+        figures["zero-shot"] = evaluate.zero_shot(predictor, data, args.templates, args.batch_size)
         if args.train:
             train = read_labelled(args.train, data.classes)
             figures["linear probe"] = evaluate.linear_probe(predictor, train, data, args.batch_size)

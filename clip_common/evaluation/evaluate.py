@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ImageError, RequestError
-from ..labels import Prompts, template_texts
 from ..predictor import NamedPicture, Predictor
 from ..zero_shot import unit_length
 from . import metrics
@@ -47,11 +46,14 @@ class Figures:
 
 
 def zero_shot(
-    predictor: Predictor, data: Labelled, templates: str | Sequence[str], batch_size: int = 32
+    predictor: Predictor, data: Labelled, templates: str | Sequence[str] | None = None, batch_size: int = 32
 ) -> Figures:
-    """Accuracy of choosing among all classes by their names in templates (paper section 3.1)."""
+    """Accuracy of choosing among all classes by their names in templates (paper section 3.1).
+
+    Templates left out are the module's, or for classes that travel with the weights none: their vectors do.
+    """
     features, kept, errors = image_features(predictor, data.pictures, batch_size)
-    prompts = Prompts(tuple(data.classes), tuple(template_texts(templates)))
+    prompts = predictor.class_prompts(data.classes, templates)
     vectors = predictor.label_vectors(prompts)  # classes d
     logits = predictor.logit_scale * (features @ vectors.T).astype(np.float64)  # n classes
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -22,8 +22,15 @@ class Probe:
     c: float
 
 
-def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0) -> Probe:
-    """Fit a probe on features [n, d]; C is found by halving around the best (paper, appendix A.3)."""
+def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0, intercept: bool = True) -> Probe:
+    """Fit a probe on features [n, d]; C is found by halving around the best (paper, appendix A.3).
+
+    Args:
+        features: of unit length, [n, d].
+        targets: int64 [n].
+        seed: of the pictures that are held back.
+        intercept: whether classes get an offset beside their vectors.
+    """
     fitted, held_back, its_targets, other_targets = train_test_split(
         features, targets, test_size=_VALIDATION_SHARE, random_state=seed, stratify=_strata(targets)
     )
@@ -32,7 +39,7 @@ def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0) -> Probe
     def try_all(exponents: tuple[float, ...]) -> None:
         for exponent in exponents:
             if exponent not in accuracy and _FIRST[0] <= exponent <= _FIRST[-1]:
-                model = _regression(10**exponent, seed).fit(fitted, its_targets)
+                model = _regression(10**exponent, seed, intercept).fit(fitted, its_targets)
                 accuracy[exponent] = float(model.score(held_back, other_targets))
 
     try_all(_FIRST)
@@ -42,11 +49,11 @@ def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0) -> Probe
         try_all((best - step, best + step))
         step /= 2
     c = 10 ** max(accuracy, key=lambda exponent: (accuracy[exponent], -exponent))
-    return Probe(_regression(c, seed).fit(features, targets), float(c))
+    return Probe(_regression(c, seed, intercept).fit(features, targets), float(c))
 
 
-def _regression(c: float, seed: int) -> LogisticRegression:
-    return LogisticRegression(C=c, max_iter=_MAX_ITERATIONS, random_state=seed)
+def _regression(c: float, seed: int, intercept: bool) -> LogisticRegression:
+    return LogisticRegression(C=c, max_iter=_MAX_ITERATIONS, random_state=seed, fit_intercept=intercept)
 
 
 def _strata(targets: np.ndarray) -> np.ndarray | None:

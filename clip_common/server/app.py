@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import statistics
 import time
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
@@ -22,10 +26,10 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from ..bulk.finder import finder_of
 from ..config import pretrained
 from ..errors import BusyError, ClipError
 from ..gather import answer
-from ..labels import prompts_for
 from ..limits import Limits
 from ..page import create_page
 from ..predictor import Predictor
@@ -34,9 +38,9 @@ from .guard import Admission, Guard
 from .http import create_api
 from .settings import Settings
 
-APP = "clip"
 _SECONDS: list[float] = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 _COUNTS: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
+_PROMISED = 0.7  # of the deadline: a request that would take longer is refused at once
 _PICTURES_AT_ONCE = 64  # of a batch; deadlines are looked at in between
 
 
@@ -46,7 +50,7 @@ class Replica:
     def __init__(self, name: str, weights: str | None, settings: Settings) -> None:
         self._settings = settings
         self._predictor = Predictor(pretrained(name), weights, engine=settings.engine)
-        self._predictor.label_vectors(prompts_for(self._predictor.record, None, None), settings.use_gpu)
+        self._predictor.label_vectors(self._predictor.prompts(None, None), settings.use_gpu)
         self._predictor.classify(images=[_grey_picture()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None
         self._thread = ThreadPoolExecutor(
@@ -90,15 +94,42 @@ class Replica:
         return results
 
 
+class Pace:
+    """How long a module's requests wait, judged by the last ones: latency over how many were under way."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self._seconds_each: deque[float] = deque(maxlen=16)
+
+    def expected(self) -> float:
+        """Seconds that one more request would take."""
+        return (self.under_way + 1) * statistics.median(self._seconds_each) if self._seconds_each else 0.0
+
+    @contextlib.contextmanager
+    def one_more(self) -> Iterator[None]:
+        """While a request is under way; one that fails says nothing about the pace."""
+        self.under_way += 1
+        among, start = self.under_way, time.perf_counter()
+        try:
+            yield
+            self._seconds_each.append((time.perf_counter() - start) / among)
+        finally:
+            self.under_way -= 1
+
+
 class Gateway:
-    """A process that reads, checks and counts requests, and passes them on."""
+    """What reads, checks and counts requests and passes them on: in the command's own process, or as a
+    deployment behind Ray Serve's proxies.
+    """
 
     here: ClassVar[Gateway]
 
     def __init__(self, settings: Settings, **replicas: DeploymentHandle) -> None:
         self._settings = settings
+        self._limits = Limits.from_environment()
         self._replicas = replicas
-        self.modules = tuple(replicas)
+        self._paces = {name: Pace() for name in replicas}
+        self.modules = settings.modules
         self._requests = Counter("clip_requests", "Requests answered", ("module", "status"))
         self._seconds = Histogram("clip_request_seconds", "Time to answer", _SECONDS, ("module",))
         self._waiting = Gauge("clip_requests_under_way", "Requests being answered")
@@ -110,36 +141,32 @@ class Gateway:
         )
         Gateway.here = self
 
-    async def reconfigure(self, config: dict[str, bool]) -> None:
-        """Ray Serve gives the deployment's `user_config`: {"draining": true} refuses new requests."""
-        self.admission.draining = config["draining"]
-
-    async def under_way(self) -> int:
-        """Requests that have no answer yet."""
-        return self.admission.under_way
-
     async def ask(self, module: str, work: Work) -> Any:
         """See `http.Service`."""
         self._waiting.set(self.admission.under_way)
         seconds = self._settings.deadline
+        pace = self._paces[module]
+        if (expected := pace.expected()) > _PROMISED * seconds:
+            raise BusyError(f"{pace.under_way} requests wait for {module} already, about {expected:.0f} s")
         if self._settings.use_gpu:
             work = work.on_gpu()
         try:
             job = (work, time.time() + seconds)
-            return await asyncio.wait_for(self._replicas[module].answer.remote(job), seconds)
+            with pace.one_more():
+                result = await asyncio.wait_for(self._replicas[module].answer.remote(job), seconds)
         except BackPressureError:
             raise BusyError(f"{self._settings.queue} requests wait for {module} already") from None
         except DeploymentUnavailableError:
             raise BusyError(f"{module} is not running") from None
         except (asyncio.TimeoutError, TimeoutError):
             raise BusyError(f"the request was not answered within {seconds:g} s") from None
-
-    async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
-        """The `results` of a body that the page made; raises the `ClipError` that a request would get."""
-        result = await self.ask(module, Body.parse(body).work(Limits.from_environment()))
         if isinstance(result, ClipError):
             raise result
         return result
+
+    async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
+        """The `results` of a body that the page made; raises as `ask` does."""
+        return await self.ask(module, Body.parse(body).work(self._limits))
 
     async def ready(self) -> str | None:
         """See `http.Service`; the controller knows which replicas run and pass their health checks."""
@@ -147,11 +174,13 @@ class Gateway:
             return "the server is shutting down"
         try:
             status = await asyncio.wait_for(asyncio.to_thread(serve.status), 5)
-            deployments = status.applications[APP].deployments
-        except (asyncio.TimeoutError, KeyError):
+        except asyncio.TimeoutError:
             return "Ray Serve's controller does not answer"
+        deployments: dict[str, Any] = {}
+        for application in status.applications.values():
+            deployments |= application.deployments
         for module in self.modules:
-            if not deployments[module].replica_states.get("RUNNING"):
+            if module not in deployments or not deployments[module].replica_states.get("RUNNING"):
                 return f"{module} is not running"
         return None
 
@@ -165,47 +194,51 @@ class Gateway:
         return "".join(_metrics_of(node) for node in nodes() if node["Alive"])
 
 
-def _gateway_api() -> FastAPI:
-    """Ray Serve asks for the ASGI app after it has made the `Gateway` of this process."""
-    api = create_api(Gateway.here)
-    for module in Gateway.here.modules:
-        page = create_page(pretrained(module), partial(Gateway.here.ask_from_page, module))
+def gateway_api(gateway: Gateway) -> FastAPI:
+    """All that a gateway answers over HTTP: routes, a page for each module, and the guard before them."""
+    api = create_api(gateway)
+    for module, weights in gateway.modules.items():
+        record = pretrained(module)
+        ask = partial(gateway.ask_from_page, module)
+        page = create_page(record, ask, finder_of(record, weights))
         gradio.mount_gradio_app(api, page, f"/gradio/{module}", show_api=False)
-    api.add_middleware(Guard, admission=Gateway.here.admission)
+    api.add_middleware(Guard, admission=gateway.admission)
     return api
 
 
-def build(arguments: dict[str, Any]) -> serve.Application:
-    """The app, from a RayService's `args`; see `Settings`."""
-    return deployments(Settings(**arguments))
-
-
-def deployments(settings: Settings, draining: bool = False) -> serve.Application:
-    """The app of some settings; `draining` refuses what is new, without a restart of anything."""
-    deployment = serve.deployment(
-        version="1", health_check_period_s=5, health_check_timeout_s=60, graceful_shutdown_timeout_s=120
-    )
+def replica(settings: Settings, name: str) -> serve.Application:
+    """A module's deployment."""
     actor: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if settings.use_gpu else 0}
     if settings.threads:
         actor["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}}
-    replica = deployment(Replica).options(
+    deployment = serve.deployment(
+        name=name,
         num_replicas=settings.replicas,
         max_ongoing_requests=2 * settings.batch_requests,  # the next batch gathers while one is answered
         max_queued_requests=settings.queue,
         ray_actor_options=actor,
+        health_check_period_s=5,
+        health_check_timeout_s=60,
+        graceful_shutdown_timeout_s=120,
     )
-    gateway = deployment(serve.ingress(_gateway_api)(Gateway)).options(
+    return deployment(Replica).bind(name, settings.modules[name], settings)
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The whole app behind Ray Serve's own proxies, from a RayService's `args`; see `Settings`."""
+    settings = Settings(**arguments)
+    gateway = serve.deployment(
         name="Gateway",
         num_replicas=settings.gateways,
         max_ongoing_requests=10_000,  # the guard bounds what it holds
+        graceful_shutdown_timeout_s=120,
         ray_actor_options={"num_cpus": 0},
-        user_config={"draining": draining},
     )
-    replicas = {
-        name: replica.options(name=name).bind(name, weights, settings)
-        for name, weights in settings.modules.items()
-    }
-    return gateway.bind(settings, **replicas)
+    # Ray Serve asks for the ASGI app after it has made the `Gateway` of this process.
+    ingress = serve.ingress(lambda: gateway_api(Gateway.here))
+    return gateway(ingress(Gateway)).bind(
+        settings, **{name: replica(settings, name) for name in settings.modules}
+    )
 
 
 def _some(jobs: list[tuple[Work, float]]) -> list[tuple[Work, float]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 
 from pydantic import ValidationError
 
 from ..config import PRETRAINED
-from ..errors import need
+from ..errors import RequestError, need
 from .settings import Settings
 
-_OF_THE_COMMAND = ("modules", "use_gpu", "threads")
+_OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +47,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"python -m clip_common serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
         return 1
     need("ray", "serve")
+    door = _open_door(args.host, args.port)
     from .run import serve_until_stopped
 
-    return serve_until_stopped(settings, args.host, args.port, args.address)
+    return serve_until_stopped(settings, door, args.address)
+
+
+def _open_door(host: str, port: int) -> socket.socket:
+    """A socket that listens there, before anything slow begins."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise RequestError(
+            f"--host {host} --port {port}: cannot listen there ({error}); choose another"
+        ) from None
 
 
 def _settings(args: argparse.Namespace) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -48,10 +49,12 @@ _WHY = {
 class Service(Protocol):
     """What the door opens to."""
 
-    modules: tuple[str, ...]
+    @property
+    def modules(self) -> Collection[str]:
+        """Names of the modules that are served."""
 
     async def ask(self, module: str, work: Work) -> Any:
-        """The `results` of a request, or the error that it gets. Raises `BusyError`."""
+        """The `results` of a request. Raises the `ClipError` that it gets."""
 
     async def ready(self) -> str | None:
         """None when every module answers, else what is missing."""
@@ -106,16 +109,13 @@ def create_api(service: Service) -> FastAPI:
 async def _answer(service: Service, module: str, body: bytes, limits: Limits) -> tuple[int, Any]:
     """A reply's status, and its results or the message that says why there are none."""
     try:
-        result = await service.ask(module, Body.parse_json(body).work(limits))
+        return 200, await service.ask(module, Body.parse_json(body).work(limits))
     except ClipError as error:
-        result = error
+        status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+        return status, str(error)
     except Exception:  # its details are for the log, not for whoever asks
         logger.exception("a request to %s failed", module)
         return 500, "the server failed; its log says why"
-    if isinstance(result, ClipError):
-        status = next(status for kind, status in _STATUSES if isinstance(result, kind))
-        return status, str(result)
-    return 200, result
 
 
 def _add_predict(api: FastAPI, module: str, predict: Any) -> None:

@@ -17,7 +17,7 @@ class Settings(BaseModel):
     replicas: int = Field(1, ge=1)
     """Processes that hold each model; several on one machine share its weights in memory."""
     gateways: int = Field(1, ge=1)
-    """Processes that read and check requests."""
+    """Processes that read and check requests, behind Ray Serve's proxies; the command itself is one."""
     threads: int | None = Field(None, ge=1)
     """Processor threads of each replica; None means all that the machine has."""
     use_gpu: bool = False

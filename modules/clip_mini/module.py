@@ -5,6 +5,7 @@ from typing import Any
 
 from paddlehub.module.module import moduleinfo, runnable, serving
 
+from clip_common.config import pretrained
 from clip_common.hub import ClipModule
 
 
@@ -18,6 +19,8 @@ from clip_common.hub import ClipModule
 )
 class ClipMini(ClipModule):
     """Zero-shot classification and embedding with a small CLIP that knows drawings."""
+
+    record = pretrained("clip_mini")
 
     # PaddleHub erases the signature and docstring of what it decorates; `wraps` brings them back.
 

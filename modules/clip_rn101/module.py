@@ -5,6 +5,7 @@ from typing import Any
 
 from paddlehub.module.module import moduleinfo, runnable, serving
 
+from clip_common.config import pretrained
 from clip_common.hub import ClipModule
 
 
@@ -18,6 +19,8 @@ from clip_common.hub import ClipModule
 )
 class ClipRN101(ClipModule):
     """Zero-shot classification and embedding with OpenAI's CLIP, backbone RN101."""
+
+    record = pretrained("clip_rn101")
 
     # PaddleHub erases the signature and docstring of what it decorates; `wraps` brings them back.
 

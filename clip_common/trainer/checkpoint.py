@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 
-from clip_common.cache import atomic_file
-from clip_common.model import CLIP
-
-from .batches import Settings
-from .errors import TrainingError
+from ..cache import atomic_file
+from ..errors import TrainingError
+from .settings import RunSettings
 
 _MOMENTS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")
 Arrays = dict[str, np.ndarray]
@@ -42,7 +40,7 @@ class Checkpoint:
     curve: np.ndarray
     settings: dict
 
-    def require(self, settings: Settings) -> None:
+    def require(self, settings: RunSettings) -> None:
         """Check that a run may go on from here.
 
         Raises:
@@ -52,7 +50,7 @@ class Checkpoint:
             raise TrainingError(f"the checkpoint is of a run with other settings: {self.settings}")
 
 
-def model_arrays(model: CLIP) -> Arrays:
+def model_arrays(model: nn.Layer) -> Arrays:
     """Copies of all weights and statistics, by our layers' names."""
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 

@@ -12,9 +12,8 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor
 
-from clip_common import threads
-
-from .errors import TrainingError
+from .. import threads
+from ..errors import TrainingError
 
 
 def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:

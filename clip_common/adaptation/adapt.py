@@ -1,0 +1,289 @@
+"""Adapt a module to pictures, from reading them to a weights file: prepare, train, mix, write."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+
+from ..cache import atomic_file
+from ..config import Pretrained, pretrained
+from ..convert import CLASS_VECTORS, is_linear, openai_name
+from ..errors import RequestError
+from ..evaluation import evaluate
+from ..evaluation.datasets import read_labelled
+from ..formats import write_safetensors
+from ..mode import dynamic_graph
+from ..model import CLIP
+from ..predictor import Predictor
+from ..trainer import checkpoint, parallel, run
+from ..trainer.checkpoint import Arrays
+from ..trainer.settings import RunSettings
+from ..trainer.trainer import Trainer
+from ..weights import Weights, find, load_model, read_openai
+from . import ensemble
+from .batches import Batches
+from .judge import Judge
+from .material import Material, read_material, split
+from .trainers import CaptionTrainer, ClassTrainer
+
+WEIGHTS = "adapted.safetensors"
+
+
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    """The settings of an adaptation.
+
+    Attributes:
+        data: a hash of the training pictures' names and targets.
+    """
+
+    head: str
+    flip: bool
+    bfloat16: bool
+    data: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for.
+
+    Attributes:
+        module: the module that is adapted.
+        weights: a weights file in place of its own.
+        data: pictures to adapt to, see `read_material`.
+        validation: pictures that are held out; None holds out `held_out` of the data.
+        reference: pictures of another kind, whose accuracy is to be seen beside.
+        head: where the classes' vectors begin: "text", their names in the module's templates, or "probe",
+            logistic regression on the frozen features (Kumar et al. 2022, LP-FT).
+        flip: mirror every other picture.
+        alpha: how far to go towards the adapted weights; None takes what is best on the held-out pictures.
+        learning_rate: None for the module's.
+    """
+
+    module: str
+    data: str
+    output: Path
+    weights: str | None = None
+    validation: str | None = None
+    reference: str | None = None
+    held_out: float = 0.1
+    head: str = "text"
+    flip: bool = False
+    alpha: float | None = None
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float | None = None
+    weight_decay: float = 0.1
+    bfloat16: bool = False
+    use_gpu: bool = False
+    workers: int = 1
+    seed: int = 0
+    save_every: int = 100
+    resume: bool = False
+
+    @property
+    def record(self) -> Pretrained:
+        """The module's record."""
+        return pretrained(self.module)
+
+    def settings(self, train: Material) -> Settings:
+        """The run's, on these training pictures."""
+        pictures = len(train.pictures)
+        size = min(self.batch_size, pictures - pictures % self.workers)
+        steps = self.epochs * (pictures // max(size, 1))
+        return Settings(
+            steps=steps,
+            batch_size=size,
+            learning_rate=self.learning_rate or self.record.adaptation_rate,
+            warm_up=max(1, steps // 10),
+            weight_decay=self.weight_decay,
+            average_decay=0.99,
+            workers=self.workers,
+            seed=self.seed,
+            head=self.head,
+            flip=self.flip,
+            bfloat16=self.bfloat16,
+            data=train.stamp(),
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The pictures that can be read, divided, with the module's own unit features, float32 [n, d]."""
+
+    train: Material
+    held_out: Material
+    train_features: np.ndarray
+    held_out_features: np.ndarray
+    errors: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of it. Shares of right answers are 0 to 1; for captions, the mean recall at 1."""
+
+    path: Path
+    points: list[ensemble.Point]
+    chosen: ensemble.Point
+    probe: float | None
+    prepared: Prepared
+
+
+def adapt(task: Task) -> Adapted:
+    """Adapt, and write `adapted.safetensors`, `figures.json`, `trade_off.png` and `curves.png`.
+
+    Raises:
+        ClipError: the data, the weights, the checkpoint or the disk is not as it must be.
+    """
+    begun = run.begun(task.output, task.resume)
+    predictor = Predictor(task.record, task.weights)
+    reference = read_labelled(task.reference) if task.reference else None
+    prepared = prepare(task, predictor)
+    vectors, probe = None, None
+    if not prepared.train.captioned:
+        vectors, probe = _beginning(task, predictor, prepared)
+    settings = task.settings(prepared.train)
+    if begun:
+        begun.require(settings)
+    if begun is None or begun.step < settings.steps:
+        parallel.start(_work, (task, prepared.train, vectors), task.workers)
+    after = checkpoint.load(task.output / run.CHECKPOINT).average
+    judge = Judge(predictor, _model(task), prepared.held_out, reference, task.batch_size)
+    points = ensemble.trade_off(lambda alpha: judge(ensemble.mix(judge.before, after, alpha)))
+    chosen = ensemble.best(points)
+    if task.alpha is not None:
+        mixed = ensemble.mix(judge.before, after, task.alpha)
+        chosen = ensemble.Point(task.alpha, *judge(mixed))
+    path = task.output / WEIGHTS
+    _write(path, task, ensemble.mix(judge.before, after, chosen.alpha), prepared.train)
+    adapted = Adapted(path, points, chosen, probe, prepared)
+    ensemble.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
+    with atomic_file(task.output / "figures.json") as temporary:
+        temporary.write_text(json.dumps(figures(task, adapted), indent=1, ensure_ascii=False), "utf-8")
+    return adapted
+
+
+def prepare(task: Task, predictor: Predictor) -> Prepared:
+    """Read the pictures once, leave out those that cannot be read, and divide the rest.
+
+    The features are kept in the run's folder, so that a resumed run begins where it was.
+
+    Raises:
+        RequestError: there are no pictures, or too few to divide.
+    """
+    material = read_material(task.data)
+    if task.validation:
+        other = read_material(task.validation, material.texts)
+        if other.captioned != material.captioned:
+            raise RequestError(f"{task.data} and {task.validation}: both need classes, or both captions")
+        train, rest = material, other
+    else:
+        rows, held_out = split(material, task.held_out)
+        train, rest = material.part(rows), material.part(held_out)
+    features, kept, errors = _features("train", task, predictor, train)
+    rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
+    readable = train.part(kept), rest.part(rest_kept)
+    return Prepared(*readable, features, rest_features, errors | rest_errors)
+
+
+def _features(
+    name: str, task: Task, predictor: Predictor, material: Material
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """The module's features of what can be read, its rows, and others' faults; kept in a file."""
+    path = task.output / f"{name}.npz"
+    stamp = f"{predictor.load().weights_sha256} {material.stamp()}"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["stamp"]) == stamp:
+                return file["features"], file["kept"], json.loads(str(file["errors"]))
+    features, kept, errors = evaluate.image_features(predictor, material.pictures, task.batch_size)
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, stamp=stamp, features=features, kept=kept, errors=json.dumps(errors))
+    return features, kept, errors
+
+
+def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np.ndarray, float | None]:
+    """The classes' vectors that training begins with; if they are a probe's, its accuracy, held out."""
+    train = prepared.train
+    if task.head == "text":
+        return predictor.label_vectors(predictor.class_prompts(train.texts)), None
+    from ..evaluation.probe import fit_probe  # scikit-learn is of the extra [evaluate]
+
+    if len(np.unique(train.targets)) < len(train.texts):
+        raise RequestError("--head probe needs training pictures of every class")
+    weights = fit_probe(prepared.train_features, train.targets, task.seed, intercept=False).classifier.coef_
+    if len(train.texts) == 2:  # one vector, for the second class against the first
+        weights = np.concatenate([-weights, weights]) / 2
+    right = (prepared.held_out_features @ weights.T).argmax(axis=1) == prepared.held_out.targets
+    accuracy = float(right.mean())
+    return (weights / predictor.logit_scale).astype("float32"), accuracy
+
+
+def _work(task: Task, train: Material, vectors: np.ndarray | None) -> None:
+    """A worker's life."""
+    parallel.settle(task.workers)
+    clip = _model(task)
+    settings = task.settings(train)
+    preprocess = Predictor(task.record).preprocess
+    batches = Batches(train, preprocess, settings, task.flip, dist.get_rank())
+    trainer: Trainer
+    if vectors is None:
+        trainer = CaptionTrainer(clip, Predictor(task.record).tokenize(train.texts), settings, task.bfloat16)
+    else:
+        trainer = ClassTrainer(clip, vectors, settings, task.bfloat16)
+    with dynamic_graph():
+        run.train(trainer, batches, task.output, task.resume, task.save_every)
+
+
+def _model(task: Task) -> CLIP:
+    """The module's model as it was, on the device that is asked for."""
+    if task.use_gpu and not paddle.is_compiled_with_cuda():
+        raise RequestError("--use_gpu: the installed PaddlePaddle is the CPU build (see the README)")
+    if task.workers == 1:  # else each worker has its own
+        paddle.set_device("gpu" if task.use_gpu else "cpu")
+    model = load_model(task.record, _weights(task))
+    model.to(paddle.get_device())
+    return model
+
+
+def _weights(task: Task) -> Weights:
+    return find(task.record, task.weights)
+
+
+def _write(path: Path, task: Task, arrays: Arrays, train: Material) -> None:
+    """The mixture as a weights file of the module: each tensor in the type that it had."""
+    weights = _weights(task)
+    state = read_openai(weights.path)
+    for layer, value in arrays.items():
+        name = openai_name(layer)
+        if name in state:
+            state[name] = (value.T if is_linear(name) else value).astype(state[name].dtype)
+    record: dict[str, Any] = {"layout": "openai", "module": task.module, "source_sha256": weights.sha256}
+    if not train.captioned:
+        state[CLASS_VECTORS] = arrays["classes"]
+        record["classes"] = train.texts
+    with atomic_file(path) as temporary:
+        write_safetensors(state, temporary, record)
+
+
+def figures(task: Task, adapted: Adapted) -> dict:
+    """All figures, ready for JSON."""
+    train, rest = adapted.prepared.train, adapted.prepared.held_out
+    return {
+        "module": task.module,
+        "measure": "mean recall at 1" if train.captioned else "top-1",
+        "classes": None if train.captioned else train.texts,
+        "training pictures": len(train.pictures),
+        "held-out pictures": len(rest.pictures),
+        "before": adapted.points[0].held_out,
+        "linear probe": adapted.probe,
+        "adapted": asdict(adapted.chosen),
+        "trade-off": [asdict(point) for point in adapted.points],
+        "errors": adapted.prepared.errors,
+    }

@@ -1,0 +1,96 @@
+"""What a step of adaptation sees: pictures, cropped at random, through the module's own preprocessing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..ahead import ahead
+from ..errors import TrainingError
+from ..predictor import NamedPicture
+from ..preprocess import Preprocess, open_picture
+from ..trainer.settings import RunSettings
+from .material import Material
+
+CROP_AREA = (0.7, 1.0)
+CROP_ASPECT = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A worker's part of a step's pictures, and the targets of all of them."""
+
+    pixels: np.ndarray  # float32 [part, 3, R, R]
+    targets: np.ndarray  # int64 [batch]
+    part: range  # which of the batch's are this worker's
+
+
+class Batches:
+    """The batches of a run, each from the seed and its step alone; `worker` gets its part of them.
+
+    Every picture comes once in an epoch, but for the last few that do not fill a batch.
+
+    Args:
+        flip: mirror every other picture, where a mirror image means the same.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        preprocess: Preprocess,
+        settings: RunSettings,
+        flip: bool = False,
+        worker: int = 0,
+    ) -> None:
+        self.material, self.preprocess, self.settings, self.flip = material, preprocess, settings, flip
+        self.epoch = len(material.pictures) // settings.batch_size  # steps
+        if self.epoch == 0:
+            raise TrainingError(
+                f"{len(material.pictures)} pictures to train on, fewer than a batch ({settings.batch_size})"
+            )
+        if settings.batch_size % settings.workers:
+            raise TrainingError(
+                f"a batch of {settings.batch_size} cannot be shared among {settings.workers} workers"
+            )
+        size = settings.batch_size // settings.workers
+        self.part = range(worker * size, (worker + 1) * size)
+
+    def __call__(self, step: int) -> Batch:
+        """A worker's part of a step.
+
+        Raises:
+            ImageError: a picture cannot be read any more.
+        """
+        epoch, place = divmod(step, self.epoch)
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.material.pictures))
+        size = self.settings.batch_size
+        rows = order[place * size : (place + 1) * size]
+
+        def picture(i: int) -> np.ndarray:
+            rng = np.random.default_rng([self.settings.seed, step, i])
+            return self._showing(self.material.pictures[rows[i]], rng)
+
+        pixels = list(ahead(picture, self.part, len(self.part)))
+        return Batch(np.stack(pixels), self.material.targets[rows], self.part)
+
+    def _showing(self, named: NamedPicture, rng: np.random.Generator) -> np.ndarray:
+        name, source = named
+        image = open_picture(source, name)
+        image = image.crop(crop_box(image, rng))
+        if self.flip and rng.random() < 0.5:
+            image = ImageOps.mirror(image)
+        return self.preprocess(image)
+
+
+def crop_box(image: Image.Image, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Most of a picture, at a random place and of about its shape: left, upper, right, lower in pixels."""
+    width, height = image.size
+    side = math.sqrt(rng.uniform(*CROP_AREA))
+    stretch = math.sqrt(math.exp(rng.uniform(*np.log(CROP_ASPECT))))
+    w = max(1, round(width * min(1, side * stretch)))
+    h = max(1, round(height * min(1, side / stretch)))
+    left, upper = rng.integers(width - w + 1), rng.integers(height - h + 1)
+    return int(left), int(upper), int(left) + w, int(upper) + h

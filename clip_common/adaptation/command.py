@@ -1,0 +1,88 @@
+"""`python -m clip_common adapt`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from ..config import PRETRAINED
+from ..errors import RequestError, need
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options; they are named as the fields of `adapt.Task`."""
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder with a folder per class, a .csv with path and label, or with path and caption, or "
+        "NAME:FOLDER as for `evaluate`",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--module", choices=PRETRAINED, default="clip_mini")
+    parser.add_argument("--weights", help="a weights file in place of the module's own")
+    held_out = parser.add_mutually_exclusive_group()
+    held_out.add_argument("--held_out", type=float, default=0.1, help="share to hold out; default: 0.1")
+    held_out.add_argument("--validation", metavar="DATA", help="pictures to hold out in place of a share")
+    parser.add_argument(
+        "--reference", metavar="DATA", help="pictures of another kind, whose accuracy is to be seen beside"
+    )
+    parser.add_argument(
+        "--head",
+        choices=("text", "probe"),
+        default="text",
+        help="where the classes' vectors begin: their names, or a linear probe; default: text",
+    )
+    parser.add_argument("--flip", action="store_true", help="a mirror image means the same")
+    parser.add_argument(
+        "--alpha", type=float, help="0 is as before, 1 all adapted; default: what is best held out"
+    )
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--learning_rate", type=float, help="default: the module's")
+    parser.add_argument("--weight_decay", type=float, default=0.1)
+    parser.add_argument("--bfloat16", action="store_true", help="mixed precision, for a GPU that has it")
+    parser.add_argument("--use_gpu", action="store_true")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that share a batch: one for each GPU"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save_every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Adapt and print; the exit status is 1 if a picture could not be read."""
+    for name in ("epochs", "batch_size", "workers", "save_every"):
+        if getattr(args, name) < 1:
+            raise RequestError(f"--{name} is {getattr(args, name)}, expected a whole number from 1")
+    for name in ("held_out", "alpha"):
+        if (share := getattr(args, name)) is not None and not 0 <= share <= 1:
+            raise RequestError(f"--{name} is {share}, expected 0 to 1")
+    if args.head == "probe":
+        need("sklearn", "evaluate")
+    from .adapt import Task, adapt
+
+    task = Task(**{field.name: getattr(args, field.name) for field in fields(Task)})
+    adapted = adapt(task)
+    print(f"{'':<24}held out  reference")
+    print(_row("before", adapted.points[0].held_out, adapted.points[0].reference))
+    if adapted.probe is not None:
+        print(_row("linear probe", adapted.probe, None))
+    print(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
+    chosen = adapted.chosen
+    print(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
+    print(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path PICTURE")
+    print(f"Pack it:  python -m clip_common pack {task.module} --weights {adapted.path} --name MY_CLIP")
+    faults = adapted.prepared.errors
+    for fault in list(faults.values())[:10]:
+        print(fault, file=sys.stderr)
+    if faults:
+        print(f"{len(faults)} pictures could not be read and were left out", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _row(name: str, held_out: float, reference: float | None) -> str:
+    return f"{name:<24}{held_out:8.1%}  {'' if reference is None else f'{reference:9.1%}'}".rstrip()

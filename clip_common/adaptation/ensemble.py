@@ -1,0 +1,81 @@
+"""Weight-space ensembles (Wortsman et al. 2022, WiSE-FT): between the weights before and those after.
+
+With `alpha` 0 a model is what it was, with 1 it is all adapted; in between it often is better than both, on
+the pictures that it was adapted to and on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..trainer.checkpoint import Arrays
+
+ALPHAS = tuple(round(0.1 * step, 1) for step in range(11))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mixture: how far it is towards the adapted weights, and its share of right answers.
+
+    Attributes:
+        held_out: on held-out pictures of the kind adapted to, 0 to 1.
+        reference: on pictures of another kind, if there are any.
+    """
+
+    alpha: float
+    held_out: float
+    reference: float | None
+
+
+def mix(before: Arrays, after: Arrays, alpha: float) -> Arrays:
+    """Weights on the straight line between two models of one architecture."""
+    return {name: ((1 - alpha) * before[name] + alpha * after[name]).astype("float32") for name in before}
+
+
+def trade_off(measure: Callable[[float], tuple[float, float | None]]) -> list[Point]:
+    """Measure the mixtures from the weights before to those after.
+
+    Args:
+        measure: the share of right answers of a mixture, held out and on the reference.
+    """
+    return [Point(alpha, *measure(alpha)) for alpha in ALPHAS]
+
+
+def best(points: list[Point]) -> Point:
+    """The mixture with most right answers held out; where several have, the nearest to the weights before."""
+    return max(points, key=lambda point: (point.held_out, -point.alpha))
+
+
+def plot(points: list[Point], chosen: float, probe: float | None, path: Path) -> None:
+    """The trade-off as a picture: accuracy by `alpha`, or reference by held-out accuracy if there is one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    held_out = [point.held_out for point in points]
+    reference = [point.reference for point in points if point.reference is not None]
+    if reference:
+        axes.plot(reference, held_out, marker="o")
+        for point in points:
+            axes.annotate(
+                f"{point.alpha:g}",
+                (point.reference or 0.0, point.held_out),
+                textcoords="offset points",
+                xytext=(6, -4),
+            )
+        axes.set(xlabel="accuracy on the reference", title="numbers: alpha, 0 before and 1 all adapted")
+    else:
+        axes.plot([point.alpha for point in points], held_out, marker="o")
+        axes.axvline(chosen, linestyle=":", color="grey", label="chosen")
+        axes.set(xlabel="alpha: 0 is before, 1 is all adapted")
+    if probe is not None:
+        axes.axhline(probe, linestyle="--", color="tab:orange", label="linear probe")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
+    axes.set_ylabel("accuracy, held out")
+    axes.grid(alpha=0.3)
+    figure.savefig(path)

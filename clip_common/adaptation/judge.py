@@ -1,0 +1,103 @@
+"""How good weights are, on held-out pictures of the kind adapted to, and on a reference of another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from ..engine_paddle import PaddleEngine
+from ..errors import ImageError
+from ..evaluation.datasets import Labelled
+from ..evaluation.metrics import retrieval_recall
+from ..model import CLIP
+from ..predictor import NamedPicture, Predictor, encode_pictures
+from ..trainer.checkpoint import Arrays, model_arrays
+from ..zero_shot import unit_length
+from .material import Material
+
+
+class Judge:
+    """Measures weights of one module; called with the trained part of them.
+
+    Args:
+        predictor: the module as it was.
+        model: its model, which is filled with what is measured.
+        held_out: pictures that training does not see.
+        reference: pictures of another kind, with their classes.
+        batch_size: pictures at once.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        model: CLIP,
+        held_out: Material,
+        reference: Labelled | None,
+        batch_size: int,
+    ) -> None:
+        self._predictor, self._model, self._batch_size = predictor, model, batch_size
+        self._engine = PaddleEngine(model)
+        self._held_out = held_out
+        self._reference = reference
+        self.before = self._trained_before()
+
+    def _trained_before(self) -> Arrays:
+        """What is trained, as it was: of classes, their vectors are those of their names."""
+        arrays = model_arrays(self._model)
+        if self._held_out.captioned:
+            return arrays
+        tower = {name: value for name, value in arrays.items() if name.startswith("visual.")}
+        prompts = self._predictor.class_prompts(self._held_out.texts)
+        return tower | {"classes": self._predictor.label_vectors(prompts)}
+
+    def __call__(self, arrays: Arrays) -> tuple[float, float | None]:
+        """The share of right answers, held out and on the reference, 0 to 1; recall at 1 for captions."""
+        state = self._model.state_dict()
+        for name, value in arrays.items():
+            if name in state:
+                state[name].set_value(value)
+        held_out = self._recall() if self._held_out.captioned else self._accuracy(arrays["classes"])
+        return held_out, self._zero_shot(self._reference) if self._reference else None
+
+    def _accuracy(self, vectors: np.ndarray) -> float:
+        features, kept = self._features(self._held_out.pictures)
+        return float(((features @ vectors.T).argmax(axis=1) == self._held_out.targets[kept]).mean())
+
+    def _recall(self) -> float:
+        """The mean of both directions, among the held-out pictures and their captions."""
+        features, kept = self._features(self._held_out.pictures)
+        targets, columns = np.unique(self._held_out.targets[kept], return_inverse=True)
+        texts = self._texts([self._held_out.texts[target] for target in targets])
+        similarity = features @ texts.T  # pictures captions
+        names = [self._held_out.pictures[row][0] for row in kept]
+        relevant = np.zeros(similarity.shape, bool)
+        of_picture: dict[str, list[int]] = {}
+        for name, column in zip(names, columns, strict=True):
+            of_picture.setdefault(name, []).append(column)
+        for row, name in enumerate(names):
+            relevant[row, of_picture[name]] = True
+        directions = ((similarity, relevant), (similarity.T, relevant.T))
+        return float(np.mean([retrieval_recall(scores, right, 1) for scores, right in directions]))
+
+    def _zero_shot(self, data: Labelled) -> float:
+        templates = self._predictor.record.default_templates
+        texts = [template.replace("{}", name) for name in data.classes for template in templates]
+        vectors = self._texts(texts).reshape(len(data.classes), len(templates), -1).mean(axis=1)
+        features, kept = self._features(data.pictures)
+        scores = features @ unit_length(vectors).T
+        return float((scores.argmax(axis=1) == data.targets[kept]).mean())
+
+    def _texts(self, texts: list[str]) -> np.ndarray:
+        ids = self._predictor.tokenize(texts)
+        return unit_length(self._engine.encode_text(ids, self._batch_size))
+
+    def _features(self, pictures: Sequence[NamedPicture]) -> tuple[np.ndarray, np.ndarray]:
+        """Unit features of the pictures that can be read, and their rows."""
+        batches = encode_pictures(self._engine, self._predictor.prepare, pictures, self._batch_size)
+        items = list(chain.from_iterable(batches))
+        kept = [row for row, item in enumerate(items) if not isinstance(item, ImageError)]
+        return unit_length(np.stack([item for item in items if not isinstance(item, ImageError)])), np.array(
+            kept
+        )

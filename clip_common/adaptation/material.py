@@ -1,0 +1,94 @@
+"""The pictures to adapt to, each with its class or its caption, and what is held out of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..cache import digest_of
+from ..errors import RequestError
+from ..evaluation.datasets import read_captioned, read_labelled
+from ..predictor import NamedPicture
+
+
+@dataclass(frozen=True)
+class Material:
+    """Pictures, each with one of the texts.
+
+    Attributes:
+        targets: int64 [n], indices into `texts`.
+        texts: names of classes, or captions, each once.
+        captioned: whether the texts are captions. A picture with several is there several times.
+    """
+
+    pictures: list[NamedPicture]
+    targets: np.ndarray
+    texts: list[str]
+    captioned: bool
+
+    def part(self, rows: np.ndarray) -> Material:
+        """Some of the pictures, with all of the texts."""
+        chosen = [self.pictures[row] for row in rows]
+        return Material(chosen, self.targets[rows], self.texts, self.captioned)
+
+    def stamp(self) -> str:
+        """A hash by which the same names and targets are known again."""
+        names = "\n".join(name for name, _ in self.pictures)
+        return digest_of("\0".join([names, *self.texts, ",".join(map(str, self.targets))]))
+
+
+def read_material(source: str, texts: list[str] | None = None) -> Material:
+    """Read what `evaluate` reads; a `.csv` with a column `caption` makes the texts captions.
+
+    Args:
+        source: a folder with a folder per class, a `.csv`, or `NAME:FOLDER`.
+        texts: the classes that there must be, in their order; captions are added after them.
+
+    Raises:
+        RequestError: it is not there, or not as it must be.
+    """
+    if not _has_captions(source):
+        data = read_labelled(source, texts)
+        return Material(data.pictures, data.targets, data.classes, captioned=False)
+    pairs = read_captioned(source)
+    captions = list(dict.fromkeys([*(texts or []), *(caption for _, caption in pairs)]))
+    place = {caption: i for i, caption in enumerate(captions)}
+    targets = np.array([place[caption] for _, caption in pairs])
+    return Material([(str(file), file) for file, _ in pairs], targets, captions, captioned=True)
+
+
+def _has_captions(source: str) -> bool:
+    path = Path(source)
+    if path.suffix != ".csv" or not path.is_file():
+        return False
+    with path.open(newline="", encoding="utf-8") as file:
+        return "caption" in next(csv.reader(file), [])
+
+
+def split(material: Material, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on, and rows held out: of each class the first by the hashes of their names.
+
+    Hashes of file names and not of places, so that a grown folder keeps its split; all captions of a picture
+    are on one side.
+
+    Raises:
+        RequestError: a side would be empty.
+    """
+    order = np.array([digest_of(Path(name).name) for name, _ in material.pictures])
+    held_out = np.zeros(len(order), bool)
+    if material.captioned:
+        held_out = np.array([int(digest[:8], 16) < share * 2**32 for digest in order])
+    else:
+        for target in np.unique(material.targets):
+            rows = np.flatnonzero(material.targets == target)
+            count = math.ceil(share * len(rows)) if len(rows) > 1 else 0
+            held_out[rows[np.argsort(order[rows], kind="stable")[:count]]] = True
+    if held_out.all() or not held_out.any():
+        raise RequestError(
+            f"{len(order)} pictures cannot be divided with --held_out {share}: give others with --validation"
+        )
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -1,0 +1,92 @@
+"""What is trained, and its loss: the image tower with a vector per class, or both towers on captions.
+
+BatchNorm keeps its statistics, as a module does when it answers: batches are small, and weights that are
+to be averaged with those before must mean the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from ..model import CLIP
+from ..tokenizer import lengths
+from ..trainer import parallel
+from ..trainer.loss import class_loss, contrastive_loss
+from ..trainer.settings import RunSettings
+from ..trainer.trainer import Trainer
+from .batches import Batch
+
+_MAX_LOGIT_SCALE = math.log(100)
+
+
+class Classifier(nn.Layer):
+    """An image tower with a vector for each class.
+
+    Args:
+        clip: the model whose image tower it is.
+        vectors: float32 [classes, d], where the classes begin.
+    """
+
+    def __init__(self, clip: CLIP, vectors: np.ndarray) -> None:
+        super().__init__()
+        self.visual = clip.visual
+        self.classes = self.create_parameter(list(vectors.shape))
+        self.classes.set_value(vectors)
+
+
+class ClassTrainer(Trainer):
+    """Trains the image tower and the classes' vectors together; the text tower rests."""
+
+    def __init__(self, clip: CLIP, vectors: np.ndarray, settings: RunSettings, bfloat16: bool) -> None:
+        self.classifier = Classifier(clip, vectors)
+        self.classifier.eval()
+        self.scale = float(clip.logit_scale.exp())
+        self.bfloat16 = bfloat16
+        super().__init__(self.classifier, settings)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross entropy among the classes."""
+        with _autocast(self.bfloat16):
+            image = self.classifier.visual(paddle.to_tensor(batch.pixels))
+        image = parallel.gather(image.astype("float32"))
+        classes = parallel.shared(self.classifier.classes)
+        return class_loss(image, classes, self.scale, paddle.to_tensor(batch.targets))
+
+
+class CaptionTrainer(Trainer):
+    """Trains both towers on pictures and their captions.
+
+    Args:
+        tokens: of all captions, int64 [captions, L].
+    """
+
+    def __init__(self, clip: CLIP, tokens: np.ndarray, settings: RunSettings, bfloat16: bool) -> None:
+        self.clip, self.tokens, self.bfloat16 = clip, tokens, bfloat16
+        clip.eval()
+        super().__init__(clip, settings)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The contrastive loss; pictures of one caption are positives of each other."""
+        rows = batch.targets[list(batch.part)]
+        tokens = self.tokens[rows, : max(lengths(self.tokens[rows]))]
+        with _autocast(self.bfloat16):
+            image = self.clip.encode_image(paddle.to_tensor(batch.pixels))
+            text = self.clip.encode_text(paddle.to_tensor(tokens))
+        image, text = (parallel.gather(features.astype("float32")) for features in (image, text))
+        positive = batch.targets[:, None] == batch.targets
+        scale = parallel.shared(self.clip.logit_scale)
+        return contrastive_loss(image, text, scale, paddle.to_tensor(positive))
+
+    def after_step(self) -> None:
+        """The scale stays within the paper's bound."""
+        scale = self.clip.logit_scale
+        scale.set_value(scale.clip(max=_MAX_LOGIT_SCALE))
+
+
+def _autocast(bfloat16: bool) -> contextlib.AbstractContextManager:
+    return paddle.amp.auto_cast(dtype="bfloat16") if bfloat16 else contextlib.nullcontext()

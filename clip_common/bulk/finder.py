@@ -1,0 +1,81 @@
+"""What the page's search tab looks into: the index that CLIP_HUB_INDEX names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..config import Pretrained
+from ..errors import need
+from .embed import Job
+from .search import thumbnail
+
+if TYPE_CHECKING:
+    from .index import Index
+    from .store import Origin
+
+INDEX = "CLIP_HUB_INDEX"
+_SIDE = 256  # of a thumbnail, pixels
+
+
+class Finder:
+    """Searches one index with one module's vectors. The index is opened by the first search.
+
+    Args:
+        address: as `index` was given it.
+        job: the module, and its weights, that made the index.
+    """
+
+    def __init__(self, address: str, job: Job) -> None:
+        need("pymilvus", "search")
+        self._address, self._job = address, job
+        self._lock = Lock()
+        self._opened: tuple[Index, Origin] | None = None
+
+    def __call__(self, vector: np.ndarray, top_k: int, path: str | None) -> list[tuple[Image.Image, str]]:
+        """The pictures nearest to a vector [d] of unit length, each with its score and path, best first.
+
+        Args:
+            vector: of unit length, [d].
+            top_k: how many; one that is not there any more is left out.
+            path: a pattern that their paths must match.
+
+        Raises:
+            RequestError: the index cannot be searched, or is of another module.
+        """
+        from .index import Filter
+
+        with self._lock:  # Milvus Lite's client is not for threads
+            index, origin = self._open()
+            hits = index.search(origin, vector, top_k, Filter(path))
+        found = ((thumbnail(hit), f"{hit.score:.3f}  {hit.path}") for hit in hits)
+        return [(_small(image), caption) for image, caption in found if image is not None]
+
+    def _open(self) -> tuple[Index, Origin]:
+        from .index import Index
+
+        if self._opened is None:
+            index = Index(self._address, must_exist=True)
+            self._opened = index, self._job.origin(self._job.predictor())
+        return self._opened
+
+
+def finder_of(record: Pretrained, weights: str | Path | None) -> Finder | None:
+    """A module's finder; None where CLIP_HUB_INDEX is not set.
+
+    Raises:
+        RequestError: it is set, and the extra [search] is not installed.
+    """
+    address = os.environ.get(INDEX)
+    return Finder(address, Job(record, str(weights) if weights else None)) if address else None
+
+
+def _small(image: Image.Image) -> Image.Image:
+    small = image.convert("RGBA")
+    small.thumbnail((_SIDE, _SIDE))
+    return small

@@ -1,0 +1,118 @@
+"""A run: steps with a progress bar, checkpoints, and the curves as a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import paddle.distributed as dist
+from tqdm import tqdm
+
+from ..errors import TrainingError
+from . import checkpoint
+from .settings import RunSettings, learning_rate
+from .trainer import Trainer
+
+CHECKPOINT = "checkpoint.npz"
+Batch = TypeVar("Batch")
+
+
+def train(
+    trainer: Trainer,
+    batch_of: Callable[[int], Batch],
+    output: Path,
+    resume: bool = False,
+    save_every: int = 100,
+) -> None:
+    """Train, or go on, to the last step, as one of the run's workers.
+
+    The first worker writes `checkpoint.npz` and `curves.png` into `output`.
+
+    Args:
+        trainer: the model at its beginning.
+        batch_of: a step's batch, from its number alone.
+        output: folder of the run.
+        resume: go on from its checkpoint.
+        save_every: steps between checkpoints.
+
+    Raises:
+        TrainingError: the data, the checkpoint or the disk is not as it must be.
+    """
+    path, settings = output / CHECKPOINT, trainer.settings
+    first = dist.get_rank() == 0
+    curve: list[tuple[float, float]] = []
+    if resume:
+        run = checkpoint.load(path)
+        trainer.restore(run)
+        curve = [tuple(point) for point in run.curve]
+    with tqdm(
+        total=settings.steps,
+        initial=trainer.done,
+        desc="train",
+        unit="step",
+        mininterval=5,
+        disable=not first,
+    ) as bar:
+        for batch in _stream(batch_of, trainer.done, settings.steps):
+            start = time.perf_counter()
+            loss = trainer.step(batch)
+            curve.append((loss, settings.batch_size / (time.perf_counter() - start)))
+            bar.set_postfix(
+                loss=f"{np.mean([c[0] for c in curve[-20:]]):.3f}", pictures=f"{curve[-1][1]:.0f}/s"
+            )
+            bar.update()
+            if first and (trainer.done % save_every == 0 or trainer.done == settings.steps):
+                checkpoint.save(path, trainer.snapshot(np.array(curve)))
+                plot(np.array(curve), settings, output / "curves.png")
+
+
+def begun(output: Path, resume: bool) -> checkpoint.Checkpoint | None:
+    """What a run goes on from; None for one that begins, whose folder is made.
+
+    Raises:
+        TrainingError: there is a checkpoint that is not wanted, or none that is.
+    """
+    path = output / CHECKPOINT
+    if resume:
+        return checkpoint.load(path)
+    if path.exists():
+        raise TrainingError(f"{path} exists: go on with --resume, or choose another --output")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"--output {output}: {error.strerror or error}") from error
+    return None
+
+
+def _stream(batch_of: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
+    """The batches of steps `first` to `last` - 1, the next one made while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(batch_of, first)
+        for step in range(first, last):
+            batch = coming.result()
+            coming = pool.submit(batch_of, min(step + 1, last - 1))
+            yield batch
+
+
+def plot(curve: np.ndarray, settings: RunSettings, path: Path) -> None:
+    """Loss, learning rate and speed over the steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    top.plot(curve[:, 0], alpha=0.3)
+    window = min(25, len(curve))
+    smooth = np.convolve(curve[:, 0], np.ones(window) / window, "valid")
+    top.plot(np.arange(window - 1, len(curve)), smooth)
+    top.set_ylabel("loss")
+    middle.plot([learning_rate(step, settings) for step in range(len(curve))])
+    middle.set_ylabel("learning rate")
+    bottom.plot(curve[:, 1])
+    bottom.set(ylabel="pictures a second", xlabel="step")
+    figure.savefig(path)

@@ -1,0 +1,108 @@
+"""A model with its optimizer and its average: one step, and the state that a run goes on from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from ..errors import TrainingError
+from . import checkpoint, parallel
+from .checkpoint import Arrays, Checkpoint
+from .muon import Muon
+from .settings import RunSettings, learning_rate
+
+
+class Trainer:
+    """What trains a model; a subclass says what the loss of a batch is.
+
+    Args:
+        model: the parameters of its that do not stop gradients are trained.
+        settings: the run's.
+        matrices: names of the parameters that Muon trains; AdamW has the rest.
+    """
+
+    def __init__(self, model: nn.Layer, settings: RunSettings, matrices: Collection[str] = ()) -> None:
+        self.model, self.settings = model, settings
+        trained = {name: p for name, p in model.named_parameters() if not p.stop_gradient}
+        decayed = {p.name for name, p in trained.items() if p.ndim > 1 and "positional" not in name}
+        self.parameters = list(trained.values())
+        self.muon = Muon({name: trained[name] for name in matrices}, settings.weight_decay)
+        self.others = {name: p for name, p in trained.items() if name not in matrices}
+        self.adam = paddle.optimizer.AdamW(
+            learning_rate=settings.learning_rate,
+            beta2=0.98,
+            epsilon=1e-6,
+            parameters=list(self.others.values()),
+            weight_decay=settings.weight_decay,
+            apply_decay_param_fun=lambda name: name in decayed,
+            grad_clip=nn.ClipGradByGlobalNorm(1.0),
+        )
+        self.average: Arrays = checkpoint.model_arrays(model)
+        self.done = 0
+
+    def loss(self, batch: Any) -> Tensor:
+        """The whole batch's loss, from this worker's part of it and what the others' parts gave."""
+        raise NotImplementedError
+
+    def step(self, batch: Any) -> float:
+        """One step of the optimizer on this worker's part of a batch; returns the whole batch's loss.
+
+        Raises:
+            TrainingError: the loss is not a number any more.
+        """
+        rate = learning_rate(self.done, self.settings)
+        self.adam.set_lr(rate)
+        loss = self.loss(batch)
+        loss.backward()
+        parallel.sum_gradients(self.parameters)
+        self.muon.step(rate)
+        self.adam.step()
+        for parameter in self.parameters:
+            parameter.clear_gradient(set_to_zero=False)
+        self.after_step()
+        self.done += 1
+        self._update_average()
+        value = float(loss)
+        if not math.isfinite(value):
+            raise TrainingError(f"the loss is {value} at step {self.done}: lower the learning rate")
+        return value
+
+    def after_step(self) -> None:
+        """What must hold of the weights after each step."""
+
+    def _update_average(self) -> None:
+        """Exponential average of weights and BatchNorm statistics, quicker at the beginning."""
+        decay = min(self.settings.average_decay, (1 + self.done) / (10 + self.done))
+        for name, tensor in self.model.state_dict().items():
+            average = self.average[name]
+            average += (tensor.numpy() - average) * np.float32(1 - decay)
+
+    def snapshot(self, curve: np.ndarray) -> Checkpoint:
+        """The state of the run."""
+        return Checkpoint(
+            self.done,
+            checkpoint.model_arrays(self.model),
+            checkpoint.adam_arrays(self.others, self.adam) | self.muon.arrays(),
+            self.average,
+            curve,
+            asdict(self.settings),
+        )
+
+    def restore(self, run: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            TrainingError: it is of a run with other settings.
+        """
+        run.require(self.settings)
+        for name, tensor in self.model.state_dict().items():
+            tensor.set_value(run.model[name])
+        checkpoint.restore_adam(self.others, self.adam, run.optimizer)
+        self.muon.restore(run.optimizer)
+        self.average, self.done = run.average, run.step
