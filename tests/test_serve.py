@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,11 +22,14 @@ import requests
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from clip_common import cli
 from clip_common.config import pretrained
 from clip_common.gather import answer
 from clip_common.limits import Limits
 from clip_common.predictor import Predictor
 from clip_common.request import Body
+from clip_common.server import app
+from clip_common.server.app import Pace
 from tests.conftest import ROOT
 from tests.test_doors import free_port
 from tests.test_gather import assert_same
@@ -207,3 +211,25 @@ def test_the_kubernetes_example_is_a_configuration_of_this_app() -> None:
     module, _, function = application.import_path.partition(":")
     built = getattr(importlib.import_module(module), function)(application.args)
     assert built._bound_deployment.name == "Gateway"
+
+
+def test_a_taken_port_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["serve", "clip_mini", "--port", str(port)]) == 1
+    assert f"--port {port}: cannot listen there" in capsys.readouterr().err
+
+
+def test_the_pace_is_latency_over_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(app.time, "perf_counter", lambda: now[0])
+    pace = Pace()
+    assert pace.expected() == 0  # nothing is known yet
+    with pace.one_more(), pace.one_more():
+        now[0] += 4
+    assert pace.under_way == 0
+    assert pace.expected() == 3  # 4 s alone and 4 s of two: 4 and 2 s each
+    with pytest.raises(KeyError), pace.one_more():
+        now[0] += 1000
+        raise KeyError
+    assert pace.expected() == 3

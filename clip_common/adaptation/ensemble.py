@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..trainer.checkpoint import Arrays
 
 ALPHAS = tuple(round(0.1 * step, 1) for step in range(11))
@@ -31,7 +33,7 @@ class Point:
 
 def mix(before: Arrays, after: Arrays, alpha: float) -> Arrays:
     """Weights on the straight line between two models of one architecture."""
-    return {name: ((1 - alpha) * before[name] + alpha * after[name]).astype("float32") for name in before}
+    return {name: np.asarray((1 - alpha) * before[name] + alpha * after[name], "float32") for name in before}
 
 
 def trade_off(measure: Callable[[float], tuple[float, float | None]]) -> list[Point]:
