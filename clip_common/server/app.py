@@ -102,8 +102,10 @@ class Pace:
         self._seconds_each: deque[float] = deque(maxlen=16)
 
     def expected(self) -> float:
-        """Seconds that one more request would take."""
-        return (self.under_way + 1) * statistics.median(self._seconds_each) if self._seconds_each else 0.0
+        """Seconds that one more request would take; where none is under way it is always let in."""
+        if not self.under_way or not self._seconds_each:
+            return 0.0
+        return (self.under_way + 1) * statistics.median(self._seconds_each)
 
     @contextlib.contextmanager
     def one_more(self) -> Iterator[None]:
