@@ -139,9 +139,9 @@ def search(arguments: argparse.Namespace) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         scores = vectors @ query
         worst = np.sort(scores)[-10]  # a tie with the tenth is as good
-        recalls.append(sum(scores[place[hit.path]] >= worst - 1e-6 for hit in hits) / 10)
+        recalls.append(sum(bool(scores[place[hit.path]] >= worst - 1e-6) for hit in hits) / 10)
     index.close()
-    recall = statistics.mean(recalls)
+    recall = float(statistics.mean(recalls))
     return {
         "vectors": len(paths),
         "added": changes.added,
