@@ -42,7 +42,8 @@ def is_linear(name: str) -> bool:
     return _LINEAR.search(name) is not None
 
 
-def _from_own(state: Mapping[str, np.ndarray]) -> State:
+def from_own(state: Mapping[str, np.ndarray]) -> State:
+    """Tensors by our layers' names, all of a model's or some, in OpenAI's names and orientation."""
     named = _renamed((openai_name(name), value) for name, value in state.items())
     return {name: value.T if is_linear(name) else value for name, value in named.items()}
 
@@ -154,7 +155,7 @@ def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], Sta
     if any(re.search(r"resblocks\.\d+\.attn\.q_proj\.weight$", name) for name in names):
         return _from_seed
     if any(name.endswith(".attn.in_proj.weight") for name in names):
-        return _from_own
+        return from_own
     if any(name.endswith(".attn.in_proj_weight") for name in names):
         return _from_openai
     listed = ", ".join(names[:3]) or "none"

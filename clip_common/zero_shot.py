@@ -78,7 +78,7 @@ class LabelVectors:
         """
         vectors = self.find(prompts)
         if vectors is None:
-            vectors = self._compute(prompts, encode, on_progress)
+            vectors = compute_vectors(prompts, encode, on_progress)
             key = self._key(prompts)
             _write(key, vectors)
             self._remember(key, vectors)
@@ -105,23 +105,23 @@ class LabelVectors:
             if len(self._in_memory) > _SETS_IN_MEMORY:
                 self._in_memory.popitem(last=False)
 
-    def _compute(self, prompts: Prompts, encode: Encode, on_progress: Progress | None) -> np.ndarray:
-        labels, templates = prompts.labels, len(prompts.templates)
-        vectors = np.empty((len(labels), self._embed_dim), np.float32)
-        step = max(1, _TEXTS_AT_ONCE // templates)
-        for start in range(0, len(labels), step):
-            part = Prompts(labels[start : start + step], prompts.templates)
-            try:
-                features = unit_length(encode(part.texts()))  # [labels * templates, d]
-            except LabelError as error:
-                raise LabelError(f"a label in its template cannot be used: {error}") from error
-            features = features.reshape(len(part.labels), templates, -1)
-            vectors[start : start + step] = unit_length(
-                features.mean(axis=1)
-            )  # labels templates d -> labels d
-            if on_progress:
-                on_progress(start + len(part.labels), len(labels))
-        return vectors
+
+def compute_vectors(prompts: Prompts, encode: Encode, on_progress: Progress | None = None) -> np.ndarray:
+    """One vector per label, float32 [labels, d], see `LabelVectors.of`; nothing is kept."""
+    labels, templates = prompts.labels, len(prompts.templates)
+    parts = []
+    step = max(1, _TEXTS_AT_ONCE // templates)
+    for start in range(0, len(labels), step):
+        part = Prompts(labels[start : start + step], prompts.templates)
+        try:
+            features = unit_length(encode(part.texts()))  # [labels * templates, d]
+        except LabelError as error:
+            raise LabelError(f"a label in its template cannot be used: {error}") from error
+        features = features.reshape(len(part.labels), templates, -1)
+        parts.append(unit_length(features.mean(axis=1)))  # labels templates d -> labels d
+        if on_progress:
+            on_progress(start + len(part.labels), len(labels))
+    return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 def _file(key: str) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from clip_common.cache import atomic_file
 from clip_common.config import MINI
-from clip_common.convert import State, is_linear, openai_name
+from clip_common.convert import State, from_own
 from clip_common.errors import TrainingError
 from clip_common.formats import write_safetensors
 from clip_common.trainer.checkpoint import Arrays, load
@@ -28,11 +28,10 @@ _FLOAT32 = re.compile(r"(^|\.)(bn\d|ln_\w+|downsample\.1)\.|^(logit_scale|positi
 
 def openai_state(average: Arrays, vocabulary: np.ndarray, vocab_size: int) -> State:
     """Weights by our layers' names to OpenAI's names, orientation and types; other tokens become zero."""
-    state = {}
-    for name, value in average.items():
-        name = openai_name(name)
-        value = value.T if is_linear(name) else value
-        state[name] = value.astype(np.float32 if _FLOAT32.search(name) else np.float16)
+    state = {
+        name: value.astype(np.float32 if _FLOAT32.search(name) else np.float16)
+        for name, value in from_own(average).items()
+    }
     table = state["token_embedding.weight"]
     state["token_embedding.weight"] = whole_table(table, vocabulary, vocab_size)
     return state

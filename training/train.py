@@ -6,7 +6,6 @@ Processes share each batch; each makes its part of the next one in a thread whil
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from clip_common.errors import TrainingError
 from clip_common.model import CLIP
 from clip_common.tokenizer import lengths
 from clip_common.trainer import parallel, run
-from clip_common.trainer.loss import contrastive_loss
+from clip_common.trainer.loss import bound_scale, contrastive_loss
 from clip_common.trainer.trainer import Trainer
 
 from .batches import Batch, Batches, Settings
@@ -30,7 +29,6 @@ from .data import DEFAULT_CACHE, Dataset
 from .init import initialise
 from .vocabulary import rows_in, training_vocabulary
 
-MAX_LOGIT_SCALE = math.log(100)
 TEXT_GROUPS = 3  # by length, each padded to its own longest
 
 
@@ -60,8 +58,7 @@ class MiniTrainer(Trainer):
 
     def after_step(self) -> None:
         """The scale stays within the paper's bound."""
-        scale = self.clip.logit_scale
-        scale.set_value(scale.clip(max=MAX_LOGIT_SCALE))
+        bound_scale(self.clip.logit_scale)
 
     def _encode_image(self, pixels: Tensor) -> Tensor:
         """Features of pictures of the model's size, or of half of it."""

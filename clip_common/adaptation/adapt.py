@@ -13,7 +13,7 @@ import paddle.distributed as dist
 
 from ..cache import atomic_file
 from ..config import Pretrained, pretrained
-from ..convert import CLASS_VECTORS, is_linear, openai_name
+from ..convert import CLASS_VECTORS, from_own
 from ..errors import RequestError
 from ..evaluation import evaluate
 from ..evaluation.datasets import read_labelled
@@ -155,11 +155,15 @@ def adapt(task: Task) -> Adapted:
         parallel.start(_work, (task, prepared.train, vectors), task.workers)
     after = checkpoint.load(task.output / run.CHECKPOINT).average
     judge = Judge(predictor, _model(task), prepared.held_out, reference, task.batch_size)
-    points = ensemble.trade_off(lambda alpha: judge(ensemble.mix(judge.before, after, alpha)))
+
+    def measure(alpha: float) -> ensemble.Point:
+        return ensemble.Point(alpha, *judge(ensemble.mix(judge.before, after, alpha)))
+
+    points = [measure(alpha) for alpha in ensemble.ALPHAS]
     chosen = ensemble.best(points)
     if task.alpha is not None:
-        mixed = ensemble.mix(judge.before, after, task.alpha)
-        chosen = ensemble.Point(task.alpha, *judge(mixed))
+        known = {point.alpha: point for point in points}
+        chosen = known.get(task.alpha) or measure(task.alpha)
     path = task.output / WEIGHTS
     _write(path, task, ensemble.mix(judge.before, after, chosen.alpha), prepared.train)
     adapted = Adapted(path, points, chosen, probe, prepared)
@@ -260,10 +264,9 @@ def _write(path: Path, task: Task, arrays: Arrays, train: Material) -> None:
     """The mixture as a weights file of the module: each tensor in the type that it had."""
     weights = _weights(task)
     state = read_openai(weights.path)
-    for layer, value in arrays.items():
-        name = openai_name(layer)
+    for name, value in from_own(arrays).items():
         if name in state:
-            state[name] = (value.T if is_linear(name) else value).astype(state[name].dtype)
+            state[name] = value.astype(state[name].dtype)
     record: dict[str, Any] = {"layout": "openai", "module": task.module, "source_sha256": weights.sha256}
     if not train.captioned:
         state[CLASS_VECTORS] = arrays["classes"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 from ..config import PRETRAINED
 from ..errors import RequestError, need
+from ..evaluation.command import report_unread
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,12 +76,7 @@ def run(args: argparse.Namespace) -> int:
     print(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
     print(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path PICTURE")
     print(f"Pack it:  python -m clip_common pack {task.module} --weights {adapted.path} --name MY_CLIP")
-    faults = adapted.prepared.errors
-    for fault in list(faults.values())[:10]:
-        print(fault, file=sys.stderr)
-    if faults:
-        print(f"{len(faults)} pictures could not be read and were left out", file=sys.stderr)
-    return 1 if faults else 0
+    return report_unread(adapted.prepared.errors, "were left out")
 
 
 def _row(name: str, held_out: float, reference: float | None) -> str:

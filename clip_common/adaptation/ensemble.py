@@ -6,7 +6,6 @@ the pictures that it was adapted to and on others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +33,6 @@ class Point:
 def mix(before: Arrays, after: Arrays, alpha: float) -> Arrays:
     """Weights on the straight line between two models of one architecture."""
     return {name: np.asarray((1 - alpha) * before[name] + alpha * after[name], "float32") for name in before}
-
-
-def trade_off(measure: Callable[[float], tuple[float, float | None]]) -> list[Point]:
-    """Measure the mixtures from the weights before to those after.
-
-    Args:
-        measure: the share of right answers of a mixture, held out and on the reference.
-    """
-    return [Point(alpha, *measure(alpha)) for alpha in ALPHAS]
 
 
 def best(points: list[Point]) -> Point:

@@ -11,10 +11,11 @@ from ..engine_paddle import PaddleEngine
 from ..errors import ImageError
 from ..evaluation.datasets import Labelled
 from ..evaluation.metrics import retrieval_recall
+from ..labels import Prompts
 from ..model import CLIP
 from ..predictor import NamedPicture, Predictor, encode_pictures
 from ..trainer.checkpoint import Arrays, model_arrays
-from ..zero_shot import unit_length
+from ..zero_shot import compute_vectors, unit_length
 from .material import Material
 
 
@@ -58,18 +59,22 @@ class Judge:
         for name, value in arrays.items():
             if name in state:
                 state[name].set_value(value)
-        held_out = self._recall() if self._held_out.captioned else self._accuracy(arrays["classes"])
+        own = self._held_out
+        if own.captioned:
+            held_out = self._recall()
+        else:
+            held_out = self._accuracy(arrays["classes"], own.pictures, own.targets)
         return held_out, self._zero_shot(self._reference) if self._reference else None
 
-    def _accuracy(self, vectors: np.ndarray) -> float:
-        features, kept = self._features(self._held_out.pictures)
-        return float(((features @ vectors.T).argmax(axis=1) == self._held_out.targets[kept]).mean())
+    def _accuracy(self, vectors: np.ndarray, pictures: Sequence[NamedPicture], targets: np.ndarray) -> float:
+        features, kept = self._features(pictures)
+        return float(((features @ vectors.T).argmax(axis=1) == targets[kept]).mean())
 
     def _recall(self) -> float:
         """The mean of both directions, among the held-out pictures and their captions."""
         features, kept = self._features(self._held_out.pictures)
         targets, columns = np.unique(self._held_out.targets[kept], return_inverse=True)
-        texts = self._texts([self._held_out.texts[target] for target in targets])
+        texts = unit_length(self._encode_text([self._held_out.texts[target] for target in targets]))
         similarity = features @ texts.T  # pictures captions
         names = [self._held_out.pictures[row][0] for row in kept]
         relevant = np.zeros(similarity.shape, bool)
@@ -82,22 +87,19 @@ class Judge:
         return float(np.mean([retrieval_recall(scores, right, 1) for scores, right in directions]))
 
     def _zero_shot(self, data: Labelled) -> float:
-        templates = self._predictor.record.default_templates
-        texts = [template.replace("{}", name) for name in data.classes for template in templates]
-        vectors = self._texts(texts).reshape(len(data.classes), len(templates), -1).mean(axis=1)
-        features, kept = self._features(data.pictures)
-        scores = features @ unit_length(vectors).T
-        return float((scores.argmax(axis=1) == data.targets[kept]).mean())
+        prompts = Prompts(tuple(data.classes), self._predictor.record.default_templates)
+        if self._held_out.captioned:
+            vectors = compute_vectors(prompts, self._encode_text)
+        else:  # the text tower is as it was, so they are computed once
+            vectors = self._predictor.label_vectors(prompts)
+        return self._accuracy(vectors, data.pictures, data.targets)
 
-    def _texts(self, texts: list[str]) -> np.ndarray:
-        ids = self._predictor.tokenize(texts)
-        return unit_length(self._engine.encode_text(ids, self._batch_size))
+    def _encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        return self._engine.encode_text(self._predictor.tokenize(texts), self._batch_size)
 
     def _features(self, pictures: Sequence[NamedPicture]) -> tuple[np.ndarray, np.ndarray]:
         """Unit features of the pictures that can be read, and their rows."""
         batches = encode_pictures(self._engine, self._predictor.prepare, pictures, self._batch_size)
         items = list(chain.from_iterable(batches))
-        kept = [row for row, item in enumerate(items) if not isinstance(item, ImageError)]
-        return unit_length(np.stack([item for item in items if not isinstance(item, ImageError)])), np.array(
-            kept
-        )
+        read = {row: item for row, item in enumerate(items) if not isinstance(item, ImageError)}
+        return unit_length(np.stack(list(read.values()))), np.array(list(read))

@@ -7,7 +7,6 @@ to be averaged with those before must mean the same.
 from __future__ import annotations
 
 import contextlib
-import math
 
 import numpy as np
 import paddle
@@ -16,12 +15,10 @@ from paddle import Tensor, nn
 from ..model import CLIP
 from ..tokenizer import lengths
 from ..trainer import parallel
-from ..trainer.loss import class_loss, contrastive_loss
+from ..trainer.loss import bound_scale, class_loss, contrastive_loss
 from ..trainer.settings import RunSettings
 from ..trainer.trainer import Trainer
 from .batches import Batch
-
-_MAX_LOGIT_SCALE = math.log(100)
 
 
 class Classifier(nn.Layer):
@@ -84,8 +81,7 @@ class CaptionTrainer(Trainer):
 
     def after_step(self) -> None:
         """The scale stays within the paper's bound."""
-        scale = self.clip.logit_scale
-        scale.set_value(scale.clip(max=_MAX_LOGIT_SCALE))
+        bound_scale(self.clip.logit_scale)
 
 
 def _autocast(bfloat16: bool) -> contextlib.AbstractContextManager:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
@@ -54,8 +55,13 @@ def run(args: argparse.Namespace) -> int:
     if args.output_dir:
         report.write(figures, args.output_dir)
     errors = {name: fault for found in figures.values() for name, fault in found.errors.items()}
+    return report_unread(errors, "are not counted")
+
+
+def report_unread(errors: Mapping[str, str], consequence: str) -> int:
+    """Say which pictures could not be read, the first ten by name; returns the exit status."""
     for fault in list(errors.values())[:10]:
         print(fault, file=sys.stderr)
     if errors:
-        print(f"{len(errors)} pictures could not be read and are not counted", file=sys.stderr)
+        print(f"{len(errors)} pictures could not be read and {consequence}", file=sys.stderr)
     return 1 if errors else 0

@@ -54,11 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open_door(host: str, port: int) -> socket.socket:
-    """A socket that listens there, before anything slow begins."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """A socket bound there, before anything slow begins; the server listens once it can answer."""
+    door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        door.bind((host, port))
+        return door
     except (OSError, OverflowError) as error:
+        door.close()
         raise RequestError(
             f"--host {host} --port {port}: cannot listen there ({error}); choose another"
         ) from None

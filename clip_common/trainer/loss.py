@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
+
+_MAX_LOGIT_SCALE = math.log(100)
+
+
+def bound_scale(log_scale: Tensor) -> None:
+    """Keep the scale within the paper's bound, in place."""
+    log_scale.set_value(log_scale.clip(max=_MAX_LOGIT_SCALE))
 
 
 def contrastive_loss(image: Tensor, text: Tensor, log_scale: Tensor, positive: Tensor) -> Tensor:
