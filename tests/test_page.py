@@ -95,8 +95,15 @@ class Page:
             raise AssertionError(f"no {selector} with {words!r}") from None
 
     def upload(self, *files: Path) -> None:
-        panel = self.wait("div[role=tabpanel]")
-        panel.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys("\n".join(map(str, files)))
+        def field(driver: webdriver.Chrome) -> WebElement | None:  # hidden, and made when its tab is
+            panels = driver.find_elements(By.CSS_SELECTOR, "div[role=tabpanel]")
+            shown = [panel for panel in panels if panel.is_displayed()]
+            fields = [
+                each for panel in shown for each in panel.find_elements(By.CSS_SELECTOR, "input[type=file]")
+            ]
+            return fields[0] if fields else None
+
+        WebDriverWait(self.driver, 60).until(field).send_keys("\n".join(map(str, files)))
 
     def write(self, field: str, text: str) -> None:
         self.wait("label", field).find_element(By.TAG_NAME, "textarea").send_keys(text)

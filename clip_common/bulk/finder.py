@@ -13,7 +13,7 @@ from PIL import Image
 from ..config import Pretrained
 from ..errors import need
 from .embed import Job
-from .search import thumbnail
+from .search import cell
 
 if TYPE_CHECKING:
     from .index import Index
@@ -38,7 +38,7 @@ class Finder:
         self._opened: tuple[Index, Origin] | None = None
 
     def __call__(self, vector: np.ndarray, top_k: int, path: str | None) -> list[tuple[Image.Image, str]]:
-        """The pictures nearest to a vector [d] of unit length, each with its score and path, best first.
+        """The pictures nearest to a vector [d] of unit length, each with its score and name, best first.
 
         Args:
             vector: of unit length, [d].
@@ -53,8 +53,7 @@ class Finder:
         with self._lock:  # Milvus Lite's client is not for threads
             index, origin = self._open()
             hits = index.search(origin, vector, top_k, Filter(path))
-        found = ((thumbnail(hit), f"{hit.score:.3f}  {hit.path}") for hit in hits)
-        return [(_small(image), caption) for image, caption in found if image is not None]
+        return [(_small(image), caption) for image, caption in map(cell, hits) if image is not None]
 
     def _open(self) -> tuple[Index, Origin]:
         from .index import Index

@@ -69,13 +69,17 @@ def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
     """The pictures found, on one sheet, `search.png`; one that is not there any more is an empty place."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "search.png"
-    cells = [(thumbnail(hit), f"{hit.score:.3f}  {Path(hit.path).name}") for hit in hits]
-    save_contact_sheet(cells, title, path)
+    save_contact_sheet([cell(hit) for hit in hits], title, path)
     return path
 
 
-def thumbnail(hit: Hit) -> Image.Image | None:
-    """The picture of a hit, from its file or shard; None where it is not there any more."""
+def cell(hit: Hit) -> tuple[Image.Image | None, str]:
+    """The picture of a hit, None where it is not there any more, and what stands below it."""
+    return _picture(hit), f"{hit.score:.3f}  {Path(hit.path).name}"
+
+
+def _picture(hit: Hit) -> Image.Image | None:
+    """From its file or shard."""
     shard, separator, member = hit.path.partition("::")
     try:
         if not separator:
