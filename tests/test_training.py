@@ -115,6 +115,20 @@ def test_a_killed_run_resumes_on_the_same_curve(
         run(data, replace(SETTINGS, steps=7), tmp_path, resume=True)
 
 
+def test_a_run_begins_with_anothers_average(
+    data: Dataset, whole_run: checkpoint.Checkpoint, tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "other.npz", whole_run)
+    still = replace(SETTINGS, steps=1, learning_rate=0.0, seed=1)
+    begun = run(data, still, tmp_path / "still", begin_with=tmp_path / "other.npz")
+    for name, value in whole_run.average.items():
+        if "_mean" not in name and "_variance" not in name:  # statistics follow what is seen
+            np.testing.assert_allclose(begun.model[name], value, rtol=1e-6, err_msg=name)
+    other = Dataset(data.pictures, [caption(i, name=f"grey {i}") for i in range(40)])
+    with pytest.raises(TrainingError, match="other data's tokens"):
+        run(other, still, tmp_path / "other data", begin_with=tmp_path / "other.npz")
+
+
 def test_a_half_written_checkpoint_is_refused(whole_run: checkpoint.Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.npz"
     checkpoint.save(path, whole_run)

@@ -20,7 +20,7 @@ from clip_common.config import MINI, ClipConfig
 from clip_common.errors import TrainingError
 from clip_common.model import CLIP
 from clip_common.tokenizer import lengths
-from clip_common.trainer import parallel, run
+from clip_common.trainer import checkpoint, parallel, run
 from clip_common.trainer.loss import bound_scale, contrastive_loss
 from clip_common.trainer.trainer import Trainer
 
@@ -92,9 +92,26 @@ def _is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and "embedding" not in name and "attnpool" not in name
 
 
-def train(data: Dataset, settings: Settings, output: Path, config: ClipConfig = MINI, **options: Any) -> None:
-    """Train, or go on, as one of the run's workers; options are those of `trainer.run.train`."""
+def train(
+    data: Dataset,
+    settings: Settings,
+    output: Path,
+    config: ClipConfig = MINI,
+    begin_with: Path | None = None,
+    **options: Any,
+) -> None:
+    """Train, or go on, as one of the run's workers.
+
+    Args:
+        begin_with: another run's checkpoint, whose average is the beginning; None for weights at random.
+        options: those of `trainer.run.train`.
+
+    Raises:
+        TrainingError: as `trainer.run.train` does, or `begin_with` is of another model or of other data.
+    """
     trainer = MiniTrainer(config, settings, training_vocabulary(data))
+    if begin_with:
+        trainer.begin_with(checkpoint.load(begin_with))
     batches = Batches(data, settings, config.image_resolution, dist.get_rank())
     run.train(trainer, batches, output, **options)
 
@@ -114,7 +131,8 @@ def _work(arguments: argparse.Namespace, settings: Settings) -> None:
     """A worker's life."""
     parallel.settle(settings.workers)
     data = Dataset.open(arguments.data)
-    train(data, settings, arguments.output, resume=arguments.resume, save_every=arguments.save_every)
+    options = {"resume": arguments.resume, "save_every": arguments.save_every}
+    train(data, settings, arguments.output, begin_with=arguments.begin_with, **options)
 
 
 def main() -> None:
@@ -123,6 +141,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data", help="a folder of training.data")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    parser.add_argument(
+        "--begin-with", type=Path, help="another run's checkpoint, whose average is the beginning"
+    )
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
