@@ -12,7 +12,7 @@ from .bulk import command as bulk
 from .compiled import kept_folder
 from .config import PRETRAINED, Pretrained, pretrained
 from .convert import identify
-from .engine import ENGINES, choose
+from .engine import ENGINES, PRECISIONS, choose
 from .errors import ClipError
 from .evaluation import command as evaluation
 from .pack import pack
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     action = commands.add_parser("engine", help="what multiplies the matrices here, and why")
     action.add_argument("module", type=_record, metavar="NAME")
     action.add_argument("--engine", choices=ENGINES, default="auto")
+    action.add_argument("--precision", choices=PRECISIONS, default="float32")
     action.set_defaults(run=_engine)
 
     action = commands.add_parser("embed", help="vectors of many pictures, as Parquet")
@@ -154,11 +155,11 @@ def _pack(args: argparse.Namespace) -> int:
 
 
 def _engine(args: argparse.Namespace) -> int:
-    name, why = choose(args.engine)
-    print(f"{name}: {why}")
+    name, precision, why = choose(args.engine, args.precision)
+    print(f"{name}, {precision}: {why}")
     found = _on_this_machine(args.module)
-    if name == "onnxruntime":
-        folder = kept_folder(args.module, found)
+    if name != "paddle":
+        folder = kept_folder(args.module, found, name, precision)
         print(f"compiled: {folder}" if folder else "not compiled yet: the first call does that")
     return 0
 

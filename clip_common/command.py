@@ -13,14 +13,15 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from .engine import ENGINES
+from .engine import ENGINES, PRECISIONS
 from .errors import ClipError, ImageError, RequestError
 from .labels import TEMPLATE_SETS
 from .predictor import Predictor, check_texts
 from .preprocess import PICTURE_SUFFIXES, open_picture
 from .zero_shot import Answer, unit_length
 
-PredictorMaker = Callable[[str | None, bool, str | None], Predictor]
+PredictorMaker = Callable[..., Predictor]
+_LOADING = ("weights", "exif_rotation", "engine", "precision")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,6 +53,9 @@ def parser(name: str) -> argparse.ArgumentParser:
     config.add_argument(
         "--engine", choices=ENGINES, help="what runs the model on the processor; default: auto"
     )
+    config.add_argument(
+        "--precision", choices=PRECISIONS, help="bfloat16 where the processor has it; default: float32"
+    )
     config.add_argument("--batch_size", type=int, default=32)
     config.add_argument("--weights", help="a weights file in place of the module's own")
     config.add_argument("--exif_rotation", type=_flag, nargs="?", const=True, default=False, metavar="BOOL",
@@ -70,7 +74,8 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
 
     Args:
         name: the module's, for messages.
-        predictor_with: gives the predictor for `--weights`, `--exif_rotation` and `--engine`.
+        predictor_with: gives the predictor for those of `--weights`, `--exif_rotation`, `--engine` and
+            `--precision` that are given.
         argv: what follows `hub run <name>`.
 
     Returns:
@@ -83,7 +88,7 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
     args = parser(name).parse_args(argv)
     work = _embed if _task(args) == "embed" else _classify
     try:
-        predictor = predictor_with(args.weights, args.exif_rotation, args.engine)
+        predictor = predictor_with(**{name: getattr(args, name) for name in _LOADING if getattr(args, name)})
         output, failures = work(predictor, args)
     except ClipError as error:
         sys.exit(f"hub run {name}: {error}")

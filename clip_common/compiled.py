@@ -1,7 +1,7 @@
-"""The towers compiled for ONNX Runtime: once per weights, version and machine, kept in the cache.
+"""The compiled towers: once per weights, runtime, precision and machine, kept in the cache.
 
-`python -m clip_common.compiled NAME WEIGHTS FOLDER` does it, in a process of its own: exporting prints to
-standard output, and takes several times the model's memory.
+`python -m clip_common.compiled NAME WEIGHTS RUNTIME PRECISION FOLDER` does it, in a process of its
+own: exporting prints to standard output, and takes several times the model's memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,37 +19,47 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from . import processor
 from .cache import cache_dir, digest_of, hash_stream, logger, sha256_of, touch
 from .config import Pretrained, pretrained
 from .errors import ClipError
 from .weights import Weights, load_model
 
-_VERSION = "1"  # of the towers and of this layout; part of the key
+_VERSION = "2"  # of the towers and of this layout; part of the key
 _KEPT = 8
 _KEPT_BYTES = 8 << 30
 _DAY = 24 * 3600  # seconds
 _MANIFEST = "manifest.json"
-_TOLERANCE = 1e-4  # of the largest number of a feature
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest number of a feature
 
 
 class CompileError(ClipError):
     """The towers cannot be compiled here, or not be kept."""
 
 
-def compiled_folder(record: Pretrained, weights: Weights) -> Path:
+def file_of(tower: str) -> str:
+    """The file of a tower, "image" or "text", in such a folder; another may be beside it."""
+    return f"{tower}.compiled"
+
+
+def compiled_folder(record: Pretrained, weights: Weights, runtime: str, precision: str = "float32") -> Path:
     """The folder of a module's compiled towers, compiled now if they are not there or not whole.
+
+    Args:
+        runtime: "onnxruntime" or "openvino".
+        precision: what it computes in.
 
     Raises:
         CompileError: that cannot be done.
     """
-    folder = _folder(record, weights)
+    folder = _folder(record, weights, runtime, precision)
     home = folder.parent
     if not _is_whole(folder):
         try:
             home.mkdir(parents=True, exist_ok=True)
             with FileLock(home / f"{folder.name}.lock"):
                 if not _is_whole(folder):  # else another process was quicker
-                    _compile(record, weights, folder)
+                    _compile(record, weights, runtime, precision, folder)
         except OSError as error:
             raise CompileError(f"the cache {home} cannot be written ({error.strerror or error})") from error
         _prune(home, folder)
@@ -58,33 +67,22 @@ def compiled_folder(record: Pretrained, weights: Weights) -> Path:
     return folder
 
 
-def kept_folder(record: Pretrained, weights: Weights) -> Path | None:
+def kept_folder(record: Pretrained, weights: Weights, runtime: str, precision: str) -> Path | None:
     """The folder of a module's compiled towers; None where there is none yet."""
-    folder = _folder(record, weights)
+    folder = _folder(record, weights, runtime, precision)
     return folder if folder.is_dir() else None
 
 
-def _folder(record: Pretrained, weights: Weights) -> Path:
-    return cache_dir() / "engines" / digest_of(_key(record, weights))[:32]
+def _folder(record: Pretrained, weights: Weights, runtime: str, precision: str) -> Path:
+    # Packed weights are for one version's kernels, and one processor's.
+    version, machine = importlib.metadata.version(runtime), processor.identity()
+    key = [_VERSION, record.name, str(record.config), weights.sha256, runtime, version, precision, machine]
+    return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]
 
 
 def logit_scale(folder: Path) -> float:
     """What cosines are multiplied by, of the weights that a folder was compiled from."""
     return json.loads((folder / _MANIFEST).read_text("utf-8"))["logit_scale"]
-
-
-def _key(record: Pretrained, weights: Weights) -> str:
-    """What compiled towers depend on: packed weights are for one processor's kernels."""
-    runtime = importlib.metadata.version("onnxruntime")
-    return json.dumps([_VERSION, record.name, str(record.config), weights.sha256, runtime, _processor()])
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:  # not Linux
-        return f"{platform.machine()} {platform.processor()}"
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
 
 
 def _is_whole(folder: Path) -> bool:
@@ -95,7 +93,7 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _compile(record: Pretrained, weights: Weights, folder: Path) -> None:
+def _compile(record: Pretrained, weights: Weights, runtime: str, precision: str, folder: Path) -> None:
     """Compile into a folder that appears only when it is whole."""
     logger.info("compiling %s for this machine, once", record.name)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -106,6 +104,8 @@ def _compile(record: Pretrained, weights: Weights, folder: Path) -> None:
         f"{package.name}.compiled",
         record.name,
         str(weights.path),
+        runtime,
+        precision,
         str(temporary),
     ]
     paths = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -120,7 +120,7 @@ def _compile(record: Pretrained, weights: Weights, folder: Path) -> None:
         )
         manifest = json.loads((temporary / _MANIFEST).read_text("utf-8"))
         files = {}
-        for file in temporary.glob("*.onnx*"):
+        for file in temporary.glob("*.compiled*"):
             with file.open("rb") as stream:
                 files[file.name] = hash_stream(stream)
         (temporary / _MANIFEST).write_text(json.dumps({**manifest, "files": files}), "utf-8")
@@ -153,19 +153,21 @@ def _prune(home: Path, used: Path) -> None:
 
 def main() -> None:
     """Compile one module's towers, and check that they give what the model gives: what `_compile` starts."""
-    from .engine_onnx import compile_session, open_session, run
+    from .engine_compiled import runtime
     from .export import write_onnx
     from .towers import probe, towers
 
-    name, weights, folder = sys.argv[1:]
+    name, weights, runtime_name, precision, folder = sys.argv[1:]
+    compiler = runtime(runtime_name)
     model = load_model(pretrained(name), Weights(Path(weights), ""))
     for tower, (layer, spec) in towers(model).items():
-        target = Path(folder) / f"{tower}.onnx"
+        target = Path(folder) / file_of(tower)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            compile_session(write_onnx(layer, spec, Path(scratch) / target.name), target)
+            graph = write_onnx(layer, spec, Path(scratch) / f"{tower}.onnx")
+            compiler.compile_tower(graph, target, precision)
         given, expected = probe(model, tower)
-        found = run(open_session(target), given)
-        if not np.abs(found - expected).max() <= _TOLERANCE * np.abs(expected).max():
+        found = compiler.open_tower(target)(given)
+        if not np.abs(found - expected).max() <= _TOLERANCE[precision] * np.abs(expected).max():
             raise SystemExit(f"the compiled {tower} tower does not give what the model gives")
     scale = float(np.exp(model.logit_scale.numpy()))
     (Path(folder) / _MANIFEST).write_text(json.dumps({"logit_scale": scale}), "utf-8")

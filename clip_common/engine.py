@@ -1,7 +1,7 @@
 """The seam between numpy and what multiplies matrices: batches of pixels or token ids in, features out.
 
-Everything above this file is numpy. Two engines are below: the model on Paddle, which also runs on a GPU,
-and the same model compiled for ONNX Runtime, which on a processor is about twice as fast.
+Everything above this file is numpy. Below are the model on Paddle, which also runs on a GPU, and the same
+model compiled for ONNX Runtime or OpenVINO, which on a processor are about twice as fast.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import importlib.util
 from collections.abc import Callable
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from . import processor
 from .cache import logger
 from .compiled import CompileError, compiled_folder
 from .config import Pretrained
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from .engine_paddle import PaddleEngine
     from .model import CLIP
 
-ENGINES = ("auto", "onnxruntime", "paddle")
+ENGINES = ("auto", "onnxruntime", "openvino", "paddle")
+PRECISIONS = ("float32", "bfloat16")
 
 
 class Engine(Protocol):
@@ -72,24 +74,59 @@ def in_batches_of_like_length(
     return features[np.argsort(order)]
 
 
-def choose(engine: str) -> tuple[str, str]:
-    """The engine that a name means on this machine, and why.
+class Choice(NamedTuple):
+    """An engine for the processor, and why it is that one."""
+
+    name: str
+    precision: str
+    reason: str
+
+
+def choose(engine: str = "auto", precision: str = "float32") -> Choice:
+    """The engine that a name and a precision mean on this machine.
 
     Raises:
-        RequestError: there is no such engine, or it is not installed.
+        RequestError: there is no such engine or precision, it is not installed, or not for this processor.
     """
     if engine not in ENGINES:
         raise RequestError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
-    if engine == "paddle":
-        return "paddle", "asked for by name"
-    installed = importlib.util.find_spec("onnxruntime") is not None
-    if engine == "onnxruntime":
-        if not installed:
-            raise RequestError("engine is 'onnxruntime', which is not installed: pip install onnxruntime")
-        return "onnxruntime", "asked for by name"
-    if installed:
-        return "onnxruntime", "the fastest measured on processors (see benchmarks/)"
-    return "paddle", "onnxruntime is not installed, which is about twice as fast on a processor"
+    if precision not in PRECISIONS:
+        raise RequestError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if engine in ("onnxruntime", "openvino"):
+        _require(engine)
+    if precision == "bfloat16":
+        return _choose_bfloat16(engine)
+    if engine != "auto":
+        return Choice(engine, precision, "asked for by name")
+    if "avx512f" in processor.features() and _is_installed("openvino"):
+        return Choice("openvino", precision, "the fastest measured on processors with AVX-512")
+    if _is_installed("onnxruntime"):
+        return Choice("onnxruntime", precision, "the fastest measured on processors (see benchmarks/)")
+    reason = "onnxruntime is not installed, which is about twice as fast on a processor"
+    return Choice("paddle", precision, reason)
+
+
+def _choose_bfloat16(engine: str) -> Choice:
+    if engine not in ("auto", "openvino"):
+        raise RequestError(
+            f"precision is 'bfloat16', and engine {engine!r} computes in float32: use 'openvino'"
+        )
+    if not processor.computes_bfloat16():
+        raise RequestError(
+            "precision is 'bfloat16', which this processor does not multiply (it takes AMX or AVX512-BF16): "
+            "leave it at 'float32'"
+        )
+    _require("openvino")
+    return Choice("openvino", "bfloat16", "the engine that computes in bfloat16")
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _require(package: str) -> None:
+    if not _is_installed(package):
+        raise RequestError(f"{package!r} is wanted, which is not installed: pip install {package}")
 
 
 class Engines:
@@ -98,12 +135,12 @@ class Engines:
     Args:
         record: the module.
         weights: its weights.
-        engine: one of `ENGINES`, for the processor; the GPU is Paddle's.
+        choice: the engine for the processor; the GPU is Paddle's, in float32.
     """
 
-    def __init__(self, record: Pretrained, weights: Weights, engine: str = "auto") -> None:
+    def __init__(self, record: Pretrained, weights: Weights, choice: Choice) -> None:
         self._record, self._weights = record, weights
-        self._choice, self.reason = choose(engine)
+        self._choice = choice
         self._lock = Lock()
 
     @cached_property
@@ -124,20 +161,21 @@ class Engines:
             RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
         """
         with self._lock:
-            if not use_gpu and self._choice == "onnxruntime" and (engine := self._onnx):
+            if not use_gpu and self._choice.name != "paddle" and (engine := self._compiled):
                 return engine
             self._paddle.use(use_gpu)
             return self._paddle
 
     @cached_property
-    def _onnx(self) -> Engine | None:
+    def _compiled(self) -> Engine | None:
         """The compiled towers; None, with a warning, where they cannot be compiled or kept."""
-        from .engine_onnx import OnnxEngine
+        from .engine_compiled import CompiledEngine
 
+        name, precision, _ = self._choice
         try:
-            return OnnxEngine(compiled_folder(self._record, self._weights))
+            return CompiledEngine(name, compiled_folder(self._record, self._weights, name, precision))
         except CompileError as error:
-            logger.warning("%s runs on Paddle, which is slower: %s", self._record.name, error)
+            logger.warning("%s runs on Paddle in float32, which is slower: %s", self._record.name, error)
             return None
 
     @cached_property

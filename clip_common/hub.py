@@ -30,17 +30,24 @@ class ClipModule(RunModule, paddle.nn.Layer):
     Args:
         weights: a weights file in place of the module's own.
         exif_rotation: turn pictures as their EXIF tag says, which OpenAI's code does not.
-        engine: "auto", "onnxruntime" or "paddle", see `Predictor`.
+        engine: "auto", "onnxruntime", "openvino" or "paddle", see `Predictor`.
+        precision: "float32" or "bfloat16", see `Predictor`.
     """
 
     name: str  # set by @moduleinfo
     record: Pretrained  # the model; a module that `adapt` made has a name of its own
 
-    def __init__(self, weights: str | None = None, exif_rotation: bool = False, engine: str = "auto") -> None:
+    def __init__(
+        self,
+        weights: str | None = None,
+        exif_rotation: bool = False,
+        engine: str = "auto",
+        precision: str = "float32",
+    ) -> None:
         super().__init__()
         folder = Path(inspect.getfile(type(self))).resolve().parent
         self.limits = Limits.from_environment()
-        self.predictor = Predictor(self.record, weights, folder, exif_rotation, engine)
+        self.predictor = Predictor(self.record, weights, folder, exif_rotation, engine, precision)
 
     @property
     def model(self) -> CLIP:
@@ -92,15 +99,12 @@ class ClipModule(RunModule, paddle.nn.Layer):
         from .page import create_page
 
         # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.
-        own = self.predictor
-        predictor = Predictor(
-            own.record, own.weights, own.module_dir, own.preprocess.exif_rotation, own.engine
-        )
+        predictor = self.predictor.like()
 
         async def ask(body: dict[str, Any]) -> Any:
             return await asyncio.to_thread(self._answer, predictor, body)
 
-        return create_page(own.record, ask, finder_of(own.record, own.weights))
+        return create_page(self.record, ask, finder_of(self.record, predictor.weights))
 
     def _answer(self, predictor: Predictor, body: dict[str, Any]) -> Any:
         return gather.answer_one(predictor, Body.parse(body).work(self.limits))
@@ -109,12 +113,9 @@ class ClipModule(RunModule, paddle.nn.Layer):
         """Run as `hub run` does, with its arguments; returns what it prints."""
         return command.run(self.name, self._predictor_with, argvs)
 
-    def _predictor_with(self, weights: str | None, exif_rotation: bool, engine: str | None) -> Predictor:
+    def _predictor_with(self, **options: Any) -> Predictor:
         """PaddleHub makes the module before it reads the arguments, so what concerns loading comes late."""
-        own = self.predictor
-        if weights is None and not exif_rotation and engine is None:
-            return own
-        return Predictor(own.record, weights, own.module_dir, exif_rotation, engine or own.engine)
+        return self.predictor.like(**options) if options else self.predictor
 
     def save_inference_model(self, dirname: str, **_: Any) -> None:
         """Write both towers for Paddle Inference: `image.json`, `image.pdiparams`, `text.json`, ..."""

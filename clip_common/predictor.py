@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +45,13 @@ class Predictor:
         weights: a weights file; None looks in the module, the cache, and then downloads.
         module_dir: the module's own folder, which may carry its weights.
         exif_rotation: turn pictures as their EXIF tag says, which the reference does not.
-        engine: what multiplies the matrices on the processor: "onnxruntime", "paddle", or "auto", which is
-            the first of these that is installed.
+        engine: what multiplies the matrices on the processor: "onnxruntime", "openvino" or "paddle"; or
+            "auto", which is the fastest of those installed.
+        precision: what it computes in: "float32", or "bfloat16" where the processor has that and OpenVINO is
+            installed. Features are float32 in any case, and so is all that runs on a GPU.
+
+    Raises:
+        RequestError: the engine or the precision is not to be had here.
     """
 
     def __init__(
@@ -55,15 +61,27 @@ class Predictor:
         module_dir: Path | None = None,
         exif_rotation: bool = False,
         engine: str = "auto",
+        precision: str = "float32",
     ) -> None:
-        choose(engine)  # a wrong name is an error here, not at the first call
+        self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
         self.record = record
-        self.engine = engine
+        self.engine, self.precision = engine, precision
         self.preprocess = Preprocess(record.config.image_resolution, record.preprocessing, exif_rotation)
         self.module_dir = module_dir
         self.weights = weights
         self._lock = Lock()
         self._loaded: Loaded | None = None
+
+    def like(self, **changes: Any) -> Predictor:
+        """Another predictor of the same module, with some of the arguments changed."""
+        own = {
+            "weights": self.weights,
+            "module_dir": self.module_dir,
+            "exif_rotation": self.preprocess.exif_rotation,
+            "engine": self.engine,
+            "precision": self.precision,
+        }
+        return Predictor(self.record, **{**own, **changes})
 
     def load(self) -> Loaded:
         """Find and load the weights, once."""
@@ -73,8 +91,8 @@ class Predictor:
                 embed_dim = self.record.config.embed_dim
                 self._loaded = Loaded(
                     weights.sha256,
-                    Engines(self.record, weights, self.engine),
-                    LabelVectors(weights.sha256, embed_dim),
+                    Engines(self.record, weights, self._choice),
+                    LabelVectors(weights.sha256, embed_dim, self.precision),
                     read_classes(weights.path, embed_dim),
                 )
             return self._loaded

@@ -11,6 +11,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+from . import processor
+
 
 @cache
 def settle() -> None:
@@ -21,7 +23,7 @@ def settle() -> None:
     import paddle
 
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # idle threads sleep
-    if _is_amd_with_avx2():
+    if processor.is_amd() and "avx2" in processor.features():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")  # the AVX2 path, which it keeps for Intel
     paddle.base.core.set_num_threads(count())
 
@@ -34,19 +36,10 @@ def count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _is_amd_with_avx2() -> bool:
-    description = _read(Path("/proc/cpuinfo"))
-    return "AuthenticAMD" in description and " avx2 " in description
-
-
 def _environment_at_start() -> dict[str, str]:
     """What the process was started with: Paddle sets OMP_NUM_THREADS itself when it is imported."""
-    entries = _read(Path("/proc/self/environ")).split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
-
-
-def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8", "replace")
+        entries = Path("/proc/self/environ").read_text("utf-8", "replace").split("\0")
     except OSError:  # not Linux
-        return ""
+        return {}
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)

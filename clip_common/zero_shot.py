@@ -57,8 +57,8 @@ class LabelVectors:
         embed_dim: length of a vector.
     """
 
-    def __init__(self, weights_sha256: str, embed_dim: int) -> None:
-        self._weights_sha256 = weights_sha256
+    def __init__(self, weights_sha256: str, embed_dim: int, precision: str = "float32") -> None:
+        self._origin = [weights_sha256] if precision == "float32" else [weights_sha256, precision]
         self._embed_dim = embed_dim
         self._lock = Lock()
         self._in_memory: OrderedDict[str, np.ndarray] = OrderedDict()
@@ -96,7 +96,7 @@ class LabelVectors:
         return vectors
 
     def _key(self, prompts: Prompts) -> str:
-        return digest_of(json.dumps([_VERSION, self._weights_sha256, asdict(prompts)]))
+        return digest_of(json.dumps([_VERSION, *self._origin, asdict(prompts)]))
 
     def _remember(self, key: str, vectors: np.ndarray) -> None:
         with self._lock:

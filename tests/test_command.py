@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(mini: Predictor, *argv: str) -> str:
-    return command.run("clip_mini", lambda _weights, _exif, _engine: mini, list(argv))
+    return command.run("clip_mini", lambda **_: mini, list(argv))
 
 
 def fails(mini: Predictor, *argv: str) -> str:
@@ -164,14 +165,14 @@ def test_an_empty_folder(mini: Predictor, tmp_path: Path) -> None:
 def test_the_engine_is_chosen_by_name() -> None:
     asked = []
 
-    def maker(weights: str | None, exif_rotation: bool, engine: str | None) -> Predictor:
-        asked.append(engine)
+    def maker(**options: Any) -> Predictor:
+        asked.append(options)
         return Predictor(pretrained("clip_mini"))
 
-    for argv in ([], ["--engine", "paddle"]):
+    for argv in ([], ["--engine", "paddle", "--precision", "float32"]):
         command.run(
             "clip_mini", maker, ["--input_path", str(ROOT / "examples/cat.png"), "--labels", "a", *argv]
         )
-    assert asked == [None, "paddle"]
+    assert asked == [{}, {"engine": "paddle", "precision": "float32"}]
     with pytest.raises(SystemExit, match="invalid choice: 'tpu'"):
         command.run("clip_mini", maker, ["--engine", "tpu"])

@@ -8,16 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 
-from clip_common import cli, compiled, engine
-from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, pretrained
-from clip_common.engine import Engines, choose, in_batches_of_like_length
-from clip_common.engine_onnx import OnnxEngine
+from clip_common import cli, compiled, engine, processor
+from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pretrained, pretrained
+from clip_common.engine import PRECISIONS, Engines, choose, in_batches_of_like_length
+from clip_common.engine_compiled import CompiledEngine
 from clip_common.engine_paddle import PaddleEngine
 from clip_common.errors import RequestError
 from clip_common.model import CLIP
@@ -30,6 +31,7 @@ from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
 
 MINI = pretrained("clip_mini")
+RUNTIMES = ("onnxruntime", "openvino")
 TEXTS = [*seeded.TEXTS, "x", "a dog " * 30]
 EXAMPLE = ROOT / "examples" / "diagram.png"
 
@@ -87,10 +89,12 @@ def test_texts_come_back_in_their_order_from_batches_of_like_length() -> None:
 # --- compiled -----------------------------------------------------------------------------------------
 
 
-def test_the_default_engine_gives_the_models_features(mini: Weights) -> None:
-    engines = Engines(MINI, mini)
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_compiled_engine_gives_the_models_features(name: str, mini: Weights) -> None:
+    pytest.importorskip(name)
+    engines = Engines(MINI, mini, choose(name))
     compiled_engine, model = engines.get(use_gpu=False), PaddleEngine(engines.model)
-    assert isinstance(compiled_engine, OnnxEngine)
+    assert isinstance(compiled_engine, CompiledEngine) and compiled_engine.name == name
     pixels = np.repeat(seeded.pixels(MINI.config), 3, axis=0)  # 12, more than go through at once
     ids = tokenize(TEXTS)
     for ours, expected in (
@@ -102,22 +106,45 @@ def test_the_default_engine_gives_the_models_features(mini: Weights) -> None:
     assert engines.logit_scale == pytest.approx(float(engines.model.logit_scale.exp()))
 
 
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: Weights) -> None:
+    pytest.importorskip(name)
+    compiled_engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+    pixels = np.repeat(seeded.pixels(MINI.config), 2, axis=0)
+    expected = [compiled_engine.encode_image(pixels[i : i + 1]) for i in range(len(pixels))]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: compiled_engine.encode_image(pixels[i % 8 :][:1]), range(64)))
+    for i, feature in enumerate(found):
+        np.testing.assert_allclose(feature, expected[i % 8], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not processor.computes_bfloat16(), reason="this processor has no bfloat16")
+def test_bfloat16_is_near_float32(mini: Weights) -> None:
+    pytest.importorskip("openvino")
+    paths = sorted((ROOT / "examples").glob("*.png"))
+    exact, near = (Predictor(MINI, precision=name).embed(paths=paths)["images"] for name in PRECISIONS)
+    assert not np.array_equal(exact, near)
+    assert (exact * near).sum(axis=1).min() > 0.99
+
+
 def test_it_is_compiled_once(cache: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = compiled.compiled_folder(MINI, mini)
+    folder = compiled.compiled_folder(MINI, mini, "onnxruntime")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert compiled.compiled_folder(MINI, mini) == folder
+    assert compiled.compiled_folder(MINI, mini, "onnxruntime") == folder
     monkeypatch.setattr(compiled, "_VERSION", "another")
     with pytest.raises(pytest.fail.Exception):
-        compiled.compiled_folder(MINI, mini)
+        compiled.compiled_folder(MINI, mini, "onnxruntime")
 
 
-def test_a_damaged_one_is_compiled_again(cache: Path, mini: Weights) -> None:
-    folder = compiled.compiled_folder(MINI, mini)
-    before = OnnxEngine(folder).encode_text(tokenize(["a dog"]), 1)
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: Weights) -> None:
+    pytest.importorskip(name)
+    folder = compiled.compiled_folder(MINI, mini, name)
+    before = CompiledEngine(name, folder).encode_text(tokenize(["a dog"]), 1)
     for damage in (b"", b"x" * 100):
-        (folder / "text.onnx").write_bytes(damage)
-        again = compiled.compiled_folder(MINI, mini)
-        np.testing.assert_array_equal(OnnxEngine(again).encode_text(tokenize(["a dog"]), 1), before)
+        (folder / compiled.file_of("text")).write_bytes(damage)
+        again = compiled.compiled_folder(MINI, mini, name)
+        np.testing.assert_array_equal(CompiledEngine(name, again).encode_text(tokenize(["a dog"]), 1), before)
     assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
 
 
@@ -129,7 +156,7 @@ def test_a_cache_that_cannot_be_written_costs_only_speed(
     monkeypatch.setenv("CLIP_HUB_CACHE", str(blocked / "cache"))
     answer = Predictor(MINI).classify(paths=[EXAMPLE], labels=["a diagram", "a dog"])
     assert answer[0][0]["label"] == "a diagram"
-    assert "runs on Paddle, which is slower" in caplog.text
+    assert "runs on Paddle in float32, which is slower" in caplog.text
 
 
 def test_a_compiler_that_fails_costs_only_speed(
@@ -149,7 +176,9 @@ def test_towers_that_give_something_else_are_refused(
 
     right = towers.probe
     monkeypatch.setattr(towers, "probe", lambda *given: (right(*given)[0], right(*given)[1] * 1.001))
-    monkeypatch.setattr(sys, "argv", ["compiled", "clip_mini", str(mini.path), str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["compiled", "clip_mini", str(mini.path), "onnxruntime", "float32", str(tmp_path)]
+    )
     with pytest.raises(SystemExit, match="does not give what the model gives"):
         compiled.main()
     assert not (tmp_path / "manifest.json").exists()
@@ -175,25 +204,50 @@ def test_the_cache_of_engines_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_compiled_depends_on_weights_and_machine(
     mini: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = compiled._key(MINI, mini)
-    assert compiled._key(MINI, Weights(mini.path, "0" * 64)) != key
-    assert {compiled._key(record, mini) for record in PRETRAINED.values()} >= {key}
-    monkeypatch.setattr(compiled, "_processor", lambda: "another")
-    assert compiled._key(MINI, mini) != key
+    def folder(weights: Weights = mini, record: Pretrained = MINI, precision: str = "float32") -> Path:
+        return compiled._folder(record, weights, "onnxruntime", precision)
+
+    first = folder()
+    others = {folder(Weights(mini.path, "0" * 64)), folder(precision="bfloat16")}
+    others |= {folder(record=record) for record in PRETRAINED.values() if record is not MINI}
+    monkeypatch.setattr(processor, "identity", lambda: "another")
+    others.add(folder())
+    assert first not in others and len(others) == 3 + len(PRETRAINED) - 1
 
 
 # --- the choice ---------------------------------------------------------------------------------------
 
 
 def test_the_choice_is_explained_and_wrong_names_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose("auto")[0] == "onnxruntime" and "fastest" in choose("auto")[1]
-    assert choose("paddle")[0] == "paddle"
+    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2"}))
+    assert choose("auto")[:2] == ("onnxruntime", "float32") and "fastest" in choose("auto").reason
+    assert choose("paddle").name == "paddle"
+    with pytest.raises(RequestError, match="precision is 'float8', expected one of float32, bfloat16"):
+        Predictor(MINI, precision="float8")
     with pytest.raises(RequestError, match="engine is 'tensorrt', expected one of auto"):
         Predictor(MINI, engine="tensorrt")
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: None)
-    assert choose("auto") == ("paddle", choose("auto")[1]) and "not installed" in choose("auto")[1]
+    assert choose("auto").name == "paddle" and "not installed" in choose("auto").reason
     with pytest.raises(RequestError, match="pip install onnxruntime"):
         choose("onnxruntime")
+
+
+def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2"}))
+    assert choose("auto").name == "onnxruntime"
+    with pytest.raises(RequestError, match="this processor does not multiply"):
+        choose("auto", "bfloat16")
+    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2", "avx512f", "amx_bf16"}))
+    assert choose("auto").name == "openvino"
+    assert choose("auto", "bfloat16")[:2] == ("openvino", "bfloat16")
+    for name in ("onnxruntime", "paddle"):
+        with pytest.raises(RequestError, match=f"engine '{name}' computes in float32"):
+            choose(name, "bfloat16")
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: name != "openvino" or None)
+    assert choose("auto").name == "onnxruntime"
+    with pytest.raises(RequestError, match="pip install openvino"):
+        choose("auto", "bfloat16")
 
 
 def test_both_engines_give_one_answer(mini: Weights) -> None:
@@ -239,10 +293,10 @@ def test_the_choice_is_explained(
     monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path))
     assert cli.main(["engine", "clip_mini"]) == 0
     said = capsys.readouterr().out
-    assert "onnxruntime: the fastest measured on processors" in said
+    assert "float32: the fastest measured on processors" in said
     assert "not compiled yet" in said
     assert cli.main(["engine", "clip_mini", "--engine", "paddle"]) == 0
-    assert capsys.readouterr().out == "paddle: asked for by name\n"
+    assert capsys.readouterr().out == "paddle, float32: asked for by name\n"
 
 
 def test_any_thread_may_be_the_first_to_import_paddle() -> None:

@@ -17,7 +17,7 @@ from tests.conftest import Checkpoints
 from tests.parity import seeded, stages
 from tests.parity.compare import compare
 from tests.parity.make_golden import golden_file, run_reference
-from tests.parity.ours import run_default_engine, run_ours
+from tests.parity.ours import run_engine, run_ours
 from tests.parity.reference import available, save_torchscript
 
 BACKBONES = pytest.mark.parametrize("config", [RN50, RN101, VIT_B32], ids=lambda config: config.name)
@@ -34,9 +34,13 @@ def test_stages_are_those_of_the_reference(config: ClipConfig) -> None:
     assert [figure for figure in compare(ours, golden) if not figure.passed] == []
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])  # the default is one of them
 @BACKBONES
-def test_the_default_engine_keeps_the_same_bounds(config: ClipConfig, checkpoints: Checkpoints) -> None:
-    ours = run_default_engine(config, checkpoints(config))
+def test_compiled_engines_keep_the_same_bounds(
+    config: ClipConfig, engine: str, checkpoints: Checkpoints
+) -> None:
+    pytest.importorskip(engine)
+    ours = run_engine(config, checkpoints(config), engine)
     golden = {name: value for name, value in np.load(golden_file(config)).items() if name in ours}
     assert set(golden) == set(ours)
     assert [figure for figure in compare(ours, golden) if not figure.passed] == []

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
-from ..engine import ENGINES
+from ..engine import ENGINES, PRECISIONS
 from ..errors import RequestError, need
 
 
@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--address", help="a running Ray cluster (--engine ray); default: one on this machine"
     )
     parser.add_argument("--runtime", choices=ENGINES, default="auto", help="what multiplies the matrices")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="what they are multiplied in"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="of stored vectors"
     )
@@ -121,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
         record=pretrained(args.module),
         weights=args.weights,
         engine=args.runtime,
+        precision=args.precision,
         exif_rotation=args.exif_rotation,
         batch_size=args.batch_size,
         use_gpu=args.use_gpu,

@@ -38,6 +38,7 @@ class Job:
     record: Pretrained
     weights: str | None = None
     engine: str = "auto"
+    precision: str = "float32"
     exif_rotation: bool = False
     batch_size: int = 32
     use_gpu: bool = False
@@ -46,12 +47,12 @@ class Job:
 
     def predictor(self) -> Predictor:
         """The model that makes them."""
-        return Predictor(self.record, self.weights, None, self.exif_rotation, self.engine)
+        return Predictor(self.record, self.weights, None, self.exif_rotation, self.engine, self.precision)
 
     def origin(self, predictor: Predictor) -> Origin:
         """What stands in each part's metadata."""
         sha256 = predictor.load().weights_sha256
-        return Origin(self.record.name, sha256, self.record.config.embed_dim, self.dtype)
+        return Origin(self.record.name, sha256, self.record.config.embed_dim, self.dtype, self.precision)
 
 
 @dataclass

@@ -37,6 +37,11 @@ class Origin:
     weights_sha256: str
     embed_dim: int
     dtype: str = "float32"
+    precision: str = "float32"
+
+    def __str__(self) -> str:
+        kept = f"kept as {self.dtype}, computed in {self.precision}"
+        return f"{self.module} (weights {self.weights_sha256[:12]}, {kept})"
 
     def schema(self) -> pa.Schema:
         """The columns of a part."""
@@ -98,9 +103,7 @@ class Store:
         there = self.origin()
         if there and there != origin:
             raise RequestError(
-                f"{self.folder} holds vectors of {there.module} ({there.dtype}, weights "
-                f"{there.weights_sha256[:12]}), not of {origin.module} ({origin.dtype}, "
-                f"{origin.weights_sha256[:12]}): choose another --output"
+                f"{self.folder} holds vectors of {there}, not of {origin}: choose another --output"
             )
 
     def known(self) -> dict[str, str]:

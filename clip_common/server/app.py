@@ -49,7 +49,9 @@ class Replica:
 
     def __init__(self, name: str, weights: str | None, settings: Settings) -> None:
         self._settings = settings
-        self._predictor = Predictor(pretrained(name), weights, engine=settings.engine)
+        self._predictor = Predictor(
+            pretrained(name), weights, engine=settings.engine, precision=settings.precision
+        )
         self._predictor.label_vectors(self._predictor.prompts(None, None), settings.use_gpu)
         self._predictor.classify(images=[_grey_picture()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None

@@ -23,6 +23,9 @@ class Settings(BaseModel):
     use_gpu: bool = False
     """Run on a GPU, one for each replica, whatever a request says of `use_gpu`."""
     engine: str = "auto"
+    """What multiplies the matrices on the processor."""
+    precision: str = "float32"
+    """"float32", or "bfloat16" where the processor has that and OpenVINO is installed."""
     batch_requests: int = Field(32, ge=1)
     """Requests that go through the model together at most."""
     batch_wait: float = Field(0.005, ge=0)

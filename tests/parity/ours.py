@@ -24,10 +24,10 @@ def run_ours(config: ClipConfig, state: dict[str, np.ndarray]) -> dict[str, np.n
     return run_stages(model, config) | answer_for_picture(model, config)
 
 
-def run_default_engine(config: ClipConfig, checkpoint: Path) -> dict[str, np.ndarray]:
+def run_engine(config: ClipConfig, checkpoint: Path, engine: str = "auto") -> dict[str, np.ndarray]:
     """What users get: both towers, and the answer for a picture, through `Predictor`."""
     record = next(record for record in PRETRAINED.values() if record.config == config)
-    predictor = Predictor(record, checkpoint)
+    predictor = Predictor(record, checkpoint, engine=engine)
     engine = predictor.load().engines.get(use_gpu=False)
     picture = [seeded.picture()]
     answer = predictor.classify(images=picture, labels=seeded.LABELS)[0]

@@ -17,7 +17,7 @@ from clip_common.formats import write_safetensors
 from tests.parity import seeded, stages
 from tests.parity.compare import Figure, compare
 from tests.parity.make_golden import golden_file, run_reference
-from tests.parity.ours import run_default_engine, run_ours
+from tests.parity.ours import run_engine, run_ours
 from tests.parity.reference import available
 
 
@@ -26,7 +26,7 @@ def default_engine_figures(config: ClipConfig) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "seeded.safetensors"
         write_safetensors(seeded.state(config), path, {})
-        ours = run_default_engine(config, path)
+        ours = run_engine(config, path)
     golden = np.load(golden_file(config))
     return compare(ours, {name: golden[name] for name in ours})
 

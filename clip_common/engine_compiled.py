@@ -1,0 +1,62 @@
+"""The model compiled for a processor's runtime: `runtime_onnx.py` or `runtime_openvino.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+
+from . import compiled
+from .engine import in_batches_of_like_length
+
+_PICTURES_AT_ONCE = 8  # more fall out of the processor's cache
+_TOKENS_AT_ONCE = 512
+
+
+class Runtime(Protocol):
+    """What a runtime's file has."""
+
+    def compile_tower(self, source: Path, target: Path, precision: str) -> None:
+        """Make of an ONNX graph what `open_tower` reads, at `target` and in files named after it."""
+
+    def open_tower(self, path: Path) -> Callable[[np.ndarray], np.ndarray]:
+        """What runs a compiled tower: a batch in, features float32 [N, D] out."""
+
+
+def runtime(name: str) -> Runtime:
+    """A runtime by the name of its engine; this imports it."""
+    file = {"onnxruntime": "runtime_onnx", "openvino": "runtime_openvino"}[name]
+    return cast(Runtime, import_module(f".{file}", __package__))
+
+
+class CompiledEngine:
+    """An `Engine` over a folder that `compiled.py` made."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.logit_scale = compiled.logit_scale(folder)
+        self._folder = folder
+
+    def encode_image(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels, float32 [N, 3, R, R], to features, float32 [N, D], not normalised."""
+        parts = [
+            self._image(pixels[start : start + _PICTURES_AT_ONCE])
+            for start in range(0, len(pixels), _PICTURES_AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
+        """Token ids, int64 [N, L], to features, float32 [N, D], not normalised."""
+        return in_batches_of_like_length(ids, self._text, batch_size, _TOKENS_AT_ONCE)
+
+    @cached_property
+    def _image(self) -> Callable[[np.ndarray], np.ndarray]:
+        return runtime(self.name).open_tower(self._folder / compiled.file_of("image"))
+
+    @cached_property
+    def _text(self) -> Callable[[np.ndarray], np.ndarray]:
+        return runtime(self.name).open_tower(self._folder / compiled.file_of("text"))
