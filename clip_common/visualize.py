@@ -77,7 +77,7 @@ def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, 
             thumbnail = image.convert("RGBA")
             thumbnail.thumbnail((_THUMBNAIL // 4, _THUMBNAIL // 4))
             place.imshow(thumbnail)
-        place.set_title(_shorten(caption), family=_installed_fonts(), fontsize=8, parse_math=False)
+        place.set_title(_shorten(caption), family=_installed_fonts(), fontsize=7, parse_math=False)
     figure.savefig(path, dpi=100)
 
 
