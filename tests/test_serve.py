@@ -30,6 +30,7 @@ from clip_common.predictor import Predictor
 from clip_common.request import Body
 from clip_common.server import app
 from clip_common.server.app import Pace
+from clip_common.server.door import HEADER_SECONDS
 from tests.conftest import ROOT
 from tests.test_doors import free_port
 from tests.test_gather import assert_same
@@ -147,6 +148,29 @@ def test_it_listens_on_this_machine_only(server: Server) -> None:
     listening = {c.laddr for p in family for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
     assert any(address.port == server.port for address in listening)
     assert {address.ip for address in listening if address.port == server.port} == {"127.0.0.1"}
+
+
+def test_slow_clients_keep_nobody_out(server: Server) -> None:
+    """They send half of their headers, half of a body, or nothing, and wait."""
+    beginnings = (
+        b"",
+        b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-",
+        b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+    )
+    slow = {beginning: [] for beginning in beginnings}
+    for number in range(600):
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        connection.sendall(beginnings[number % 3])
+        slow[beginnings[number % 3]].append(connection)
+    start = time.monotonic()
+    assert server.ask(body(0)).status_code == 200
+    assert time.monotonic() - start < HEADER_SECONDS
+    for beginning, connections in slow.items():
+        for connection in connections:
+            said = connection.recv(1000)
+            assert said == b"" or (beginning.endswith(b"{") and b" 408 " in said.partition(b"\n")[0])
+            connection.close()
+    assert server.ask(body(1)).status_code == 200
 
 
 def test_a_killed_replica_comes_back_by_itself(server: Server) -> None:

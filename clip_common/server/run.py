@@ -19,6 +19,7 @@ import uvicorn
 from ray import serve
 
 from .app import Gateway, gateway_api, replica
+from .door import PunctualProtocol
 from .settings import Settings
 
 _NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least
@@ -45,7 +46,8 @@ def serve_until_stopped(settings: Settings, door: socket.socket, address: str | 
         for name in settings.modules
     }
     gateway = Gateway(settings, **handles)
-    server = uvicorn.Server(uvicorn.Config(gateway_api(gateway), log_level="warning", access_log=False))
+    api = gateway_api(gateway)
+    server = uvicorn.Server(uvicorn.Config(api, http=PunctualProtocol, log_level="warning", access_log=False))
     serving = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="clip-http")
     serving.start()
     host, port = door.getsockname()[:2]
