@@ -14,11 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 
@@ -281,14 +283,45 @@ def test_serving_refuses_and_goes_on(server: str, body: dict[str, Any], words: s
     assert ask(server, "clip_mini", {"texts": ["a dog"]})["status"] == "000"
 
 
+CLIENTS = 4
+
+
 def test_serving_with_several_processes(hub_home: Path, tmp_path: Path) -> None:
     port = free_port()
     command = ["-m", "clip_mini", "-p", str(port), "--use_multiprocess", "--workers", "2"]
     process = start_server(command, port, tmp_path / "log.txt")
     try:
         body = {"images": [encoded_picture()], "labels": seeded.LABELS}
-        replies = [ask(f"http://127.0.0.1:{port}", "clip_mini", body)["results"] for _ in range(6)]
+        url = f"http://127.0.0.1:{port}"
+        replies = [ask(url, "clip_mini", body)["results"] for _ in range(6)]
+        lost = _lose_a_worker(process, lambda: ask(url, "clip_mini", body)["results"] == replies[0])
+        after = [ask(url, "clip_mini", body)["results"] for _ in range(6)]
     finally:
         stop_server(process)
-    assert all(reply == replies[0] for reply in replies)
+    assert all(reply == replies[0] for reply in [*replies, *after])
     assert len(replies[0][0]) == 3
+    assert lost <= CLIENTS  # what was in flight
+
+
+def _lose_a_worker(process: subprocess.Popen, ask_once: Callable[[], bool]) -> int:
+    """Kill a server's worker while it is asked, and wait for another; how many requests got no answer."""
+    before = {child.pid for child in psutil.Process(process.pid).children()}
+
+    def outcome(number: int) -> bool:
+        if number == 2 * CLIENTS:
+            psutil.Process(min(before)).kill()
+        try:
+            assert ask_once()
+        except requests.ConnectionError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        answered = list(pool.map(outcome, range(10 * CLIENTS)))
+    deadline = time.monotonic() + 60
+    workers = set()
+    while time.monotonic() < deadline and len(workers) < len(before):
+        workers = {child.pid for child in psutil.Process(process.pid).children()}
+        time.sleep(0.2)
+    assert len(workers) == len(before) and workers != before
+    return answered.count(False)
