@@ -21,7 +21,7 @@ from .preprocess import PICTURE_SUFFIXES, open_picture
 from .zero_shot import Answer, unit_length
 
 PredictorMaker = Callable[..., Predictor]
-_LOADING = ("weights", "exif_rotation", "engine", "precision")
+_LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,6 +60,8 @@ def parser(name: str) -> argparse.ArgumentParser:
     config.add_argument("--weights", help="a weights file in place of the module's own")
     config.add_argument("--exif_rotation", type=_flag, nargs="?", const=True, default=False, metavar="BOOL",
                         help="turn photos as their EXIF tag says (OpenAI's code does not)")  # fmt: skip
+    config.add_argument("--fast_jpeg", type=_flag, nargs="?", const=True, default=False, metavar="BOOL",
+                        help="decode large JPEG photos at a fraction of their size")  # fmt: skip
     return made
 
 
@@ -74,8 +76,8 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
 
     Args:
         name: the module's, for messages.
-        predictor_with: gives the predictor for those of `--weights`, `--exif_rotation`, `--engine` and
-            `--precision` that are given.
+        predictor_with: gives the predictor for those of `--weights`, `--exif_rotation`, `--fast_jpeg`,
+            `--engine` and `--precision` that are given.
         argv: what follows `hub run <name>`.
 
     Returns:

@@ -32,6 +32,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         exif_rotation: turn pictures as their EXIF tag says, which OpenAI's code does not.
         engine: "auto", "onnxruntime", "openvino" or "paddle", see `Predictor`.
         precision: "float32" or "bfloat16", see `Predictor`.
+        fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
     """
 
     name: str  # set by @moduleinfo
@@ -43,11 +44,12 @@ class ClipModule(RunModule, paddle.nn.Layer):
         exif_rotation: bool = False,
         engine: str = "auto",
         precision: str = "float32",
+        fast_jpeg: bool = False,
     ) -> None:
         super().__init__()
         folder = Path(inspect.getfile(type(self))).resolve().parent
         self.limits = Limits.from_environment()
-        self.predictor = Predictor(self.record, weights, folder, exif_rotation, engine, precision)
+        self.predictor = Predictor(self.record, weights, folder, exif_rotation, engine, precision, fast_jpeg)
 
     @property
     def model(self) -> CLIP:

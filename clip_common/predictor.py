@@ -19,7 +19,7 @@ from .config import Pretrained
 from .engine import Engine, Engines, choose
 from .errors import ImageError, RequestError
 from .labels import Prompts, prompts_for, template_texts
-from .preprocess import Picture, Preprocess, open_picture
+from .preprocess import Picture, Preprocess
 from .tokenizer import tokenize
 from .weights import find
 from .zero_shot import Answer, LabelVectors, Progress, rank, unit_length
@@ -45,6 +45,7 @@ class Predictor:
         weights: a weights file; None looks in the module, the cache, and then downloads.
         module_dir: the module's own folder, which may carry its weights.
         exif_rotation: turn pictures as their EXIF tag says, which the reference does not.
+        fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
         engine: what multiplies the matrices on the processor: "onnxruntime", "openvino" or "paddle"; or
             "auto", which is the fastest of those installed.
         precision: what it computes in: "float32", or "bfloat16" where the processor has that and OpenVINO is
@@ -62,11 +63,14 @@ class Predictor:
         exif_rotation: bool = False,
         engine: str = "auto",
         precision: str = "float32",
+        fast_jpeg: bool = False,
     ) -> None:
         self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
         self.record = record
         self.engine, self.precision = engine, precision
-        self.preprocess = Preprocess(record.config.image_resolution, record.preprocessing, exif_rotation)
+        self.preprocess = Preprocess(
+            record.config.image_resolution, record.preprocessing, exif_rotation, fast_jpeg
+        )
         self.module_dir = module_dir
         self.weights = weights
         self._lock = Lock()
@@ -80,6 +84,7 @@ class Predictor:
             "exif_rotation": self.preprocess.exif_rotation,
             "engine": self.engine,
             "precision": self.precision,
+            "fast_jpeg": self.preprocess.fast_jpeg,
         }
         return Predictor(self.record, **{**own, **changes})
 
@@ -194,7 +199,7 @@ class Predictor:
         """What the model sees of a picture, float32 [3, R, R]; where it cannot be read, the error."""
         name, source = picture
         try:
-            return self.preprocess(open_picture(source, name))
+            return self.preprocess(self.preprocess.open(source, name))
         except ImageError as error:
             return error
         except (ValueError, OSError) as error:  # a mode that Pillow cannot convert

@@ -43,11 +43,18 @@ class Preprocess:
         settings: normalisation, and the background under transparent pictures.
         exif_rotation: turn pictures as their EXIF tag says. The reference does not, so neither do we
             unless asked.
+        fast_jpeg: decode large JPEG photographs at a half, a quarter or an eighth of their size, never below
+            twice the resolution. Several times faster on those, and the pixels differ a little.
     """
 
     resolution: int
     settings: Preprocessing
     exif_rotation: bool = False
+    fast_jpeg: bool = False
+
+    def open(self, source: Picture | str | Path, name: str) -> Image.Image:
+        """Decode a picture, see `open_picture`; a JPEG only as large as is needed, with `fast_jpeg`."""
+        return open_picture(source, name, 2 * self.resolution if self.fast_jpeg else None)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """A decoded picture to normalised pixels, float32 [3, R, R]."""
@@ -76,12 +83,13 @@ def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))  # ... H W C -> ... C H W
 
 
-def open_picture(source: Picture | str | Path, name: str) -> Image.Image:
+def open_picture(source: Picture | str | Path, name: str, jpeg_side: int | None = None) -> Image.Image:
     """Decode a picture, whole, whatever form it comes in.
 
     Args:
         source: a path, or one of the forms of `Picture`.
         name: what to call it in an error: its path, or "images[3]".
+        jpeg_side: a JPEG's shorter side may be decoded smaller, but not smaller than this; None is exact.
 
     Raises:
         ImageError: naming the picture and what is wrong with it.
@@ -93,9 +101,9 @@ def open_picture(source: Picture | str | Path, name: str) -> Image.Image:
             source.load()
             image = source
         elif isinstance(source, (bytes, bytearray)):
-            image = _decode(io.BytesIO(source), len(source))
+            image = _decode(io.BytesIO(source), len(source), jpeg_side)
         elif isinstance(source, (str, Path)):
-            image = _decode(Path(source), Path(source).stat().st_size)
+            image = _decode(Path(source), Path(source).stat().st_size, jpeg_side)
         else:
             raise ImageError(f"a {type(source).__name__} is not a picture: give PIL, a BGR array, or bytes")
     except FileNotFoundError:
@@ -116,10 +124,12 @@ def open_picture(source: Picture | str | Path, name: str) -> Image.Image:
     return image
 
 
-def _decode(file: Path | io.BytesIO, size: int) -> Image.Image:
+def _decode(file: Path | io.BytesIO, size: int, jpeg_side: int | None) -> Image.Image:
     if size == 0:
         raise ImageError("the file is empty")
     with Image.open(file, formats=readable_formats()) as image:
+        if jpeg_side and image.format == "JPEG":
+            image.draft(None, (jpeg_side, jpeg_side))
         image.load()
         return image.copy() if getattr(image, "is_animated", False) else image
 

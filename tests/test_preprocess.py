@@ -19,6 +19,7 @@ from clip_common.config import OPENAI_MEAN, OPENAI_STD, Preprocessing, pretraine
 from clip_common.errors import ImageError
 from clip_common.preprocess import Preprocess, open_picture
 from clip_common.resample import resize_and_crop
+from tests.conftest import ROOT
 
 SIZE = 224
 PLAIN = Preprocess(SIZE, Preprocessing())
@@ -282,6 +283,26 @@ def test_exif_rotation_without_a_tag_changes_nothing():
     image = picture("RGB", 60, 41)
     turning = Preprocess(SIZE, Preprocessing(), exif_rotation=True)
     assert np.array_equal(turning.crop(image), expected_crop(image))
+
+
+# --- fast_jpeg ---------------------------------------------------------------------------------------
+
+
+def test_fast_jpeg_decodes_large_photographs_smaller_and_is_off():
+    exact, fast = (Preprocess(SIZE, Preprocessing(), fast_jpeg=given) for given in (False, True))
+    with Image.open(ROOT / "examples" / "photo_cat.jpg") as photo:
+        large = encoded(photo.resize((2400, 1800)), "JPEG", quality=90)
+    assert exact.open(large, "x").size == (2400, 1800)
+    assert fast.open(large, "x").size == (600, 450)  # an eighth would be below twice the resolution
+    far = np.abs(fast.crop(fast.open(large, "x")).astype(int) - exact.crop(exact.open(large, "x")))
+    assert 0 < far.mean() < 2
+
+
+@pytest.mark.parametrize(("size", "kind"), [((800, 600), "JPEG"), ((2400, 1800), "PNG")])
+def test_fast_jpeg_leaves_the_rest_alone(size, kind):
+    fast = Preprocess(SIZE, Preprocessing(), fast_jpeg=True)
+    given = encoded(picture("RGB", *size), kind)
+    assert np.array_equal(np.asarray(fast.open(given, "x")), np.asarray(open_picture(given, "x")))
 
 
 # --- background --------------------------------------------------------------------------------------

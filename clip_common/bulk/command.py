@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--use_gpu", action="store_true")
     parser.add_argument("--exif_rotation", action="store_true", help="turn pictures as their EXIF tag says")
     parser.add_argument(
+        "--fast_jpeg", action="store_true", help="decode large JPEG photos at a fraction of their size"
+    )
+    parser.add_argument(
         "--prune", action="store_true", help="take out what is not among the sources any more"
     )
     parser.set_defaults(run=run)
@@ -126,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         engine=args.runtime,
         precision=args.precision,
         exif_rotation=args.exif_rotation,
+        fast_jpeg=args.fast_jpeg,
         batch_size=args.batch_size,
         use_gpu=args.use_gpu,
         dtype=args.dtype,

@@ -40,6 +40,7 @@ class Job:
     engine: str = "auto"
     precision: str = "float32"
     exif_rotation: bool = False
+    fast_jpeg: bool = False
     batch_size: int = 32
     use_gpu: bool = False
     dtype: str = "float32"
@@ -47,7 +48,9 @@ class Job:
 
     def predictor(self) -> Predictor:
         """The model that makes them."""
-        return Predictor(self.record, self.weights, None, self.exif_rotation, self.engine, self.precision)
+        return Predictor(
+            self.record, self.weights, None, self.exif_rotation, self.engine, self.precision, self.fast_jpeg
+        )
 
     def origin(self, predictor: Predictor) -> Origin:
         """What stands in each part's metadata."""
