@@ -1,0 +1,208 @@
+"""`python -m benchmarks.conditions WHAT`: ours under conditions, one JSON line of figures each.
+
+share       operations a second of ViT-B/32's image tower, as a share of the machine's best sgemm
+neighbour   the image towers beside one other busy process, over alone
+start       `hub run` from start to answer, over `import paddlehub`; weights and label vectors on disk
+memory      peak of one `classify`, over `import paddlehub`, as a multiple of the float32 weights
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from clip_common import threads
+from clip_common.config import PRETRAINED, ClipConfig, ViTConfig
+from clip_common.formats import write_safetensors
+from clip_common.predictor import Predictor
+from tests.parity import seeded
+
+from .bench import EXAMPLES, in_turns, machine
+
+SGEMM = ((2048, 2048, 2048), (400, 768, 3072), (400, 3072, 768), (1600, 768, 3072))
+BIN = Path(sys.executable).parent
+IMPORT = [sys.executable, "-c", "import paddlehub"]
+
+
+@contextmanager
+def seeded_weights(name: str) -> Iterator[Path]:
+    """A weights file of a module's shape; how long a multiplication takes does not depend on the numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.safetensors"
+        write_safetensors(seeded.state(PRETRAINED[name].config), path, {})
+        yield path
+
+
+def operations(config: ClipConfig) -> int:
+    """Multiplications and additions of a ViT's image tower for one picture, as `towers.py` does them.
+
+    Matrix products and attention; norms, softmax and activations, about a hundredth, are left out.
+    """
+    vision = config.vision
+    assert isinstance(vision, ViTConfig)
+    width, patch, heads = vision.width, vision.patch_size, vision.width // 64
+    tokens = (config.image_resolution // patch) ** 2 + 1
+    mlp = 8 * width * width
+    block = tokens * (4 * width * width + mlp) + 2 * tokens * tokens * width
+    # One query: its projections (4), heads against the sequence and back, and one token's MLP.
+    last = 4 * width * width + 2 * heads * tokens * width + mlp
+    conv1 = (tokens - 1) * 3 * patch * patch * width
+    return 2 * (conv1 + (vision.layers - 1) * block + last + width * config.embed_dim)
+
+
+def sgemm_peak() -> tuple[float, str]:
+    """The best float32 matrix product of any library here, in operations a second, and whose it was."""
+    best = (0.0, "")
+    for m, k, n in SGEMM:
+        a, b = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
+        for name, run in _multiplications(a, b).items():
+            seconds = min(in_turns({name: run}, 10)[name])
+            best = max(best, (2 * m * k * n / seconds, f"{name}, {m} x {k} x {n}"))
+    return best
+
+
+def _multiplications(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], object]]:
+    import paddle
+
+    left, right = paddle.to_tensor(a), paddle.to_tensor(b)
+    found: dict[str, Callable[[], object]] = {
+        "numpy": lambda: a @ b,
+        "paddle": lambda: paddle.matmul(left, right),
+        "onnxruntime": _onnxruntime(a, b),
+    }
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(threads.count())
+        ours, theirs = torch.from_numpy(a), torch.from_numpy(b)
+        found["torch"] = lambda: ours @ theirs
+    return found
+
+
+def _onnxruntime(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
+    """A product by a constant, which ONNX Runtime packs once, as it does a model's weights."""
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    given = helper.make_tensor_value_info("a", TensorProto.FLOAT, list(a.shape))
+    made = helper.make_tensor_value_info("c", TensorProto.FLOAT, [len(a), b.shape[1]])
+    graph = helper.make_graph([node], "sgemm", [given], [made], [numpy_helper.from_array(b, "b")])
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads.count()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda: session.run(None, {"a": a})
+
+
+def share(_: argparse.Namespace) -> dict[str, object]:
+    """The tower's operations a second over the best sgemm's."""
+    record = PRETRAINED["clip_vit_b32"]
+    with seeded_weights(record.name) as path:
+        engine = Predictor(record, path).load().engines.get(use_gpu=False)
+        threads.settle()
+        peak, whose = sgemm_peak()
+        figures: dict[str, object] = {"sgemm, GFLOP/s": peak / 1e9, "by": whose}
+        figures["operations of a picture, GFLOP"] = operations(record.config) / 1e9
+        for batch in (8, 32):
+            pixels = np.zeros([batch, 3, 224, 224], np.float32)
+            seconds = float(
+                np.median(in_turns({"": lambda pixels=pixels: engine.encode_image(pixels)}, 7)[""])
+            )
+            figures[f"batch {batch}"] = batch * operations(record.config) / seconds / peak
+    return figures
+
+
+def neighbour(_: argparse.Namespace) -> dict[str, object]:
+    """Time of a batch of eight beside a busy process, over alone, in turns."""
+    figures: dict[str, object] = {}
+    for name in ("clip_vit_b32", "clip_rn50"):
+        with seeded_weights(name) as path:
+            engine = Predictor(PRETRAINED[name], path).load().engines.get(use_gpu=False)
+            pixels = np.zeros([8, 3, 224, 224], np.float32)
+
+            def beside(engine=engine, pixels=pixels) -> None:
+                engine.encode_image(pixels)
+
+            alone, busy = [], []
+            for _ in range(5):
+                alone += in_turns({"": beside}, 2)[""]
+                other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                try:
+                    busy += in_turns({"": beside}, 2)[""]
+                finally:
+                    other.kill()
+                    other.wait()
+            figures[name] = float(np.median(busy) / np.median(alone))
+    return figures
+
+
+def _run(command: list[str]) -> tuple[float, int]:
+    """Seconds and peak resident bytes of a process."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{command} ended with status {status}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+def _hub_run(weights: Path) -> list[str]:
+    picture = str(EXAMPLES / "photo_cat.jpg")
+    return [str(BIN / "hub"), "run", "clip_vit_b32", "--input_path", picture, "--weights", str(weights)]
+
+
+def start(arguments: argparse.Namespace) -> dict[str, object]:
+    """Medians in seconds, in turns; ImageNet's thousand labels, whose vectors are on disk."""
+    with seeded_weights("clip_vit_b32") as path:
+        _run(_hub_run(path))  # compiles, and encodes the labels
+        turns = [(_run(IMPORT)[0], _run(_hub_run(path))[0]) for _ in range(arguments.rounds)]
+    imports, runs = (float(np.median(column)) for column in zip(*turns, strict=True))
+    return {"import paddlehub": imports, "hub run": runs, "difference": runs - imports}
+
+
+def memory(_: argparse.Namespace) -> dict[str, object]:
+    """Peaks in MiB, and what is beyond `import paddlehub` over the float32 weights."""
+    with seeded_weights("clip_vit_b32") as path:
+        _run(_hub_run(path))
+        weights = 4 * sum(value.size for value in seeded.state(PRETRAINED["clip_vit_b32"].config).values())
+        imported, ran = _run(IMPORT)[1], _run(_hub_run(path))[1]
+    figures = {"import paddlehub": imported / 2**20, "hub run": ran / 2**20, "weights": weights / 2**20}
+    return {**figures, "beyond it, of the weights": (ran - imported) / weights}
+
+
+CONDITIONS = {"share": share, "neighbour": neighbour, "start": start, "memory": memory}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.conditions",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("what", choices=CONDITIONS)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    figures = CONDITIONS[arguments.what](arguments)
+    print(json.dumps({"what": arguments.what, **figures, "machine": machine()}))
+
+
+if __name__ == "__main__":
+    main()
