@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def operations(config: ClipConfig) -> int:
     """
     vision = config.vision
     assert isinstance(vision, ViTConfig)
-    width, patch, heads = vision.width, vision.patch_size, vision.width // 64
+    width, patch, heads = vision.width, vision.patch_size, vision.heads
     tokens = (config.image_resolution // patch) ** 2 + 1
     mlp = 8 * width * width
     block = tokens * (4 * width * width + mlp) + 2 * tokens * tokens * width
@@ -121,14 +122,12 @@ def share(_: argparse.Namespace) -> dict[str, object]:
         figures["operations of a picture, GFLOP"] = operations(record.config) / 1e9
         for batch in (8, 32):
             pixels = np.zeros([batch, 3, 224, 224], np.float32)
-            seconds = float(
-                np.median(in_turns({"": lambda pixels=pixels: engine.encode_image(pixels)}, 7)[""])
-            )
+            seconds = float(np.median(in_turns({"": partial(engine.encode_image, pixels)}, 7)[""]))
             figures[f"batch {batch}"] = batch * operations(record.config) / seconds / peak
     return figures
 
 
-def neighbour(_: argparse.Namespace) -> dict[str, object]:
+def neighbour(arguments: argparse.Namespace) -> dict[str, object]:
     """Time of a batch of eight beside a busy process, over alone, in turns."""
     figures: dict[str, object] = {}
     for name in ("clip_vit_b32", "clip_rn50"):
@@ -136,15 +135,14 @@ def neighbour(_: argparse.Namespace) -> dict[str, object]:
             engine = Predictor(PRETRAINED[name], path).load().engines.get(use_gpu=False)
             pixels = np.zeros([8, 3, 224, 224], np.float32)
 
-            def beside(engine=engine, pixels=pixels) -> None:
-                engine.encode_image(pixels)
-
-            alone, busy = [], []
-            for _ in range(5):
-                alone += in_turns({"": beside}, 2)[""]
+            cell = {"": partial(engine.encode_image, pixels)}
+            alone: list[float] = []
+            busy: list[float] = []
+            for _turn in range(arguments.rounds):
+                alone += in_turns(cell, 2)[""]
                 other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
                 try:
-                    busy += in_turns({"": beside}, 2)[""]
+                    busy += in_turns(cell, 2)[""]
                 finally:
                     other.kill()
                     other.wait()
