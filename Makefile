@@ -60,9 +60,12 @@ mini-data: setup
 	$(BIN)/python -m training.data --output $(TRAINING)/data --downloads $(TRAINING)/downloads
 
 mini-train: setup
-	$(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN) \
-		$(if $(wildcard $(RUN)/checkpoint.npz),--resume)
-	$(BIN)/python -m training.export $(RUN)/checkpoint.npz $(RUN)/clip_mini.safetensors --data $(TRAINING)/data
+	$(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN)/first \
+		$(if $(wildcard $(RUN)/first/checkpoint.npz),--resume)
+	$(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN)/second \
+		--begin-with $(RUN)/first/checkpoint.npz --steps 1400 --small-share 0 --learning-rate 0.0012 --seed 1 \
+		$(if $(wildcard $(RUN)/second/checkpoint.npz),--resume)
+	$(BIN)/python -m training.export $(RUN)/second/checkpoint.npz $(RUN)/clip_mini.safetensors --data $(TRAINING)/data
 
 mini-evaluate: setup
 	$(BIN)/python -m training.evaluate $(RUN)/clip_mini.safetensors --data $(TRAINING)/data

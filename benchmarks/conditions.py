@@ -29,7 +29,7 @@ from clip_common.formats import write_safetensors
 from clip_common.predictor import Predictor
 from tests.parity import seeded
 
-from .bench import EXAMPLES, in_turns, machine
+from .bench import EXAMPLES, Cell, in_turns, machine
 
 SGEMM = ((2048, 2048, 2048), (400, 768, 3072), (400, 3072, 768), (1600, 768, 3072))
 BIN = Path(sys.executable).parent
@@ -135,7 +135,7 @@ def neighbour(arguments: argparse.Namespace) -> dict[str, object]:
             engine = Predictor(PRETRAINED[name], path).load().engines.get(use_gpu=False)
             pixels = np.zeros([8, 3, 224, 224], np.float32)
 
-            cell = {"": partial(engine.encode_image, pixels)}
+            cell: Cell = {"": partial(engine.encode_image, pixels)}
             alone: list[float] = []
             busy: list[float] = []
             for _turn in range(arguments.rounds):
