@@ -183,7 +183,7 @@ PRETRAINED: dict[str, Pretrained] = {
             MINI,
             WeightsSource(
                 "clip_mini.safetensors",
-                "919e99cfd6c0024cf4477cd06fc9f247db5f79735a5a723e2b1062fd739f0eb2",
+                "465afbad1ca9ff4cfbd1b4ca30e4a5b417c4e7b51887beb2fb7a7a5a175dd3e1",
                 "Apache-2.0",
             ),
             # It was trained on drawings composed over a background: dropped alpha leaves black, and
