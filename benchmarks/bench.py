@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from clip_common import threads
+from clip_common import processor, threads
 from clip_common.config import PRETRAINED, Pretrained
 from clip_common.engine import Engines
 from clip_common.formats import write_safetensors
@@ -170,9 +170,9 @@ def plot(times: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "flags" in line), "")
-    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in flags]
+    lines = processor.description().splitlines()
+    cpu = next((line for line in lines if "model name" in line), "")
+    wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in processor.features()]
     return {
         "cpu": cpu.partition(": ")[2] or platform.processor(),
         "instructions": wide,

@@ -30,10 +30,13 @@ from clip_common.predictor import Predictor
 from tests.parity import seeded
 
 from .bench import EXAMPLES, Cell, in_turns, machine
+from .peers import onnx_tower
 
 SGEMM = ((2048, 2048, 2048), (400, 768, 3072), (400, 3072, 768), (1600, 768, 3072))
 BIN = Path(sys.executable).parent
 IMPORT = [sys.executable, "-c", "import paddlehub"]
+# Ends by itself where its parent is killed.
+BUSY = [sys.executable, "-c", "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"]
 
 
 @contextmanager
@@ -94,7 +97,6 @@ def _multiplications(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], obj
 def _onnxruntime(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
     """A product by a constant, which ONNX Runtime packs once, as it does a model's weights."""
     import onnx
-    import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
     node = helper.make_node("MatMul", ["a", "b"], ["c"])
@@ -103,12 +105,10 @@ def _onnxruntime(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
     graph = helper.make_graph([node], "sgemm", [given], [made], [numpy_helper.from_array(b, "b")])
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads.count()
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda: session.run(None, {"a": a})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sgemm.onnx"
+        onnx.save(model, path)
+        return partial(onnx_tower(path, threads.count()), a)
 
 
 def share(_: argparse.Namespace) -> dict[str, object]:
@@ -140,7 +140,7 @@ def neighbour(arguments: argparse.Namespace) -> dict[str, object]:
             busy: list[float] = []
             for _turn in range(arguments.rounds):
                 alone += in_turns(cell, 2)[""]
-                other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                other = subprocess.Popen(BUSY)
                 try:
                     busy += in_turns(cell, 2)[""]
                 finally:

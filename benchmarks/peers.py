@@ -47,7 +47,7 @@ def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
     free = _Text(model)
     free.eval()
     trimmed = write_onnx(free, InputSpec([None, None], "int64", "text"), folder / "trimmed.onnx")
-    for package, opened in (("onnxruntime", _onnxruntime), ("openvino", _openvino)):
+    for package, opened in (("onnxruntime", onnx_tower), ("openvino", _openvino)):
         if importlib.util.find_spec(package):
             found.append(Peer(package, *(opened(path, threads) for path in (image, text, trimmed))))
     return found
@@ -81,7 +81,8 @@ def _torch(state: dict[str, np.ndarray], threads: int) -> Peer:
     return Peer("torch", tower(model.encode_image), tower(model.encode_text), None)
 
 
-def _onnxruntime(path: Path, threads: int) -> Tower:
+def onnx_tower(path: Path, threads: int) -> Tower:
+    """A graph of one input and one output on ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

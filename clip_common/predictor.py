@@ -67,7 +67,7 @@ class Predictor:
     ) -> None:
         self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
         self.record = record
-        self.engine, self.precision = engine, precision
+        self.engine = engine
         self.preprocess = Preprocess(
             record.config.image_resolution, record.preprocessing, exif_rotation, fast_jpeg
         )
@@ -83,7 +83,7 @@ class Predictor:
             "module_dir": self.module_dir,
             "exif_rotation": self.preprocess.exif_rotation,
             "engine": self.engine,
-            "precision": self.precision,
+            "precision": self._choice.precision,
             "fast_jpeg": self.preprocess.fast_jpeg,
         }
         return Predictor(self.record, **{**own, **changes})
@@ -97,7 +97,7 @@ class Predictor:
                 self._loaded = Loaded(
                     weights.sha256,
                     Engines(self.record, weights, self._choice),
-                    LabelVectors(weights.sha256, embed_dim, self.precision),
+                    LabelVectors(weights.sha256, embed_dim, self._choice.precision),
                     read_classes(weights.path, embed_dim),
                 )
             return self._loaded

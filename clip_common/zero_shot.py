@@ -55,10 +55,11 @@ class LabelVectors:
     Args:
         weights_sha256: the hash of the weights, part of the vectors' key.
         embed_dim: length of a vector.
+        precision: what they are computed in, part of it too.
     """
 
     def __init__(self, weights_sha256: str, embed_dim: int, precision: str = "float32") -> None:
-        self._origin = [weights_sha256] if precision == "float32" else [weights_sha256, precision]
+        self._origin = weights_sha256, precision
         self._embed_dim = embed_dim
         self._lock = Lock()
         self._in_memory: OrderedDict[str, np.ndarray] = OrderedDict()

@@ -127,6 +127,8 @@ def test_a_run_begins_with_anothers_average(
     other = Dataset(data.pictures, [caption(i, name=f"grey {i}") for i in range(40)])
     with pytest.raises(TrainingError, match="other data's tokens"):
         run(other, still, tmp_path / "other data", begin_with=tmp_path / "other.npz")
+    with pytest.raises(TrainingError, match=r"--begin-with .*nowhere\.npz: no such file"):
+        train.check(tmp_path, still, tmp_path / "new", resume=False, begin_with=tmp_path / "nowhere.npz")
 
 
 def test_a_half_written_checkpoint_is_refused(whole_run: checkpoint.Checkpoint, tmp_path: Path) -> None:

@@ -116,12 +116,14 @@ def train(
     run.train(trainer, batches, output, **options)
 
 
-def check(data: Path, settings: Settings, output: Path, resume: bool) -> None:
+def check(data: Path, settings: Settings, output: Path, resume: bool, begin_with: Path | None = None) -> None:
     """Find what would stop a run before its workers start.
 
     Raises:
-        TrainingError: the data or the checkpoint is not as it must be, or one is there that is not wanted.
+        TrainingError: the data or a checkpoint is not as it must be, or one is there that is not wanted.
     """
+    if begin_with and not resume and not begin_with.is_file():
+        raise TrainingError(f"--begin-with {begin_with}: no such file")
     Batches(Dataset.open(data), settings, MINI.image_resolution)
     if begun := run.begun(output, resume):
         begun.require(settings)
@@ -131,8 +133,10 @@ def _work(arguments: argparse.Namespace, settings: Settings) -> None:
     """A worker's life."""
     parallel.settle(settings.workers)
     data = Dataset.open(arguments.data)
+    # What a run began with is in its own checkpoint.
+    begin_with = None if arguments.resume else arguments.begin_with
     options = {"resume": arguments.resume, "save_every": arguments.save_every}
-    train(data, settings, arguments.output, begin_with=arguments.begin_with, **options)
+    train(data, settings, arguments.output, begin_with=begin_with, **options)
 
 
 def main() -> None:
@@ -150,7 +154,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})
     try:
-        check(arguments.data, settings, arguments.output, arguments.resume)
+        check(arguments.data, settings, arguments.output, arguments.resume, arguments.begin_with)
         parallel.start(_work, (arguments, settings), settings.workers)
     except TrainingError as error:
         raise SystemExit(f"training.train: {error}") from None

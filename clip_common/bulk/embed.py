@@ -49,7 +49,12 @@ class Job:
     def predictor(self) -> Predictor:
         """The model that makes them."""
         return Predictor(
-            self.record, self.weights, None, self.exif_rotation, self.engine, self.precision, self.fast_jpeg
+            self.record,
+            self.weights,
+            exif_rotation=self.exif_rotation,
+            engine=self.engine,
+            precision=self.precision,
+            fast_jpeg=self.fast_jpeg,
         )
 
     def origin(self, predictor: Predictor) -> Origin:

@@ -103,8 +103,7 @@ class Trainer:
         shapes = {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()}
         if shapes != {name: list(array.shape) for name, array in run.average.items()}:
             raise TrainingError("the checkpoint to begin with is of another model, or of other data's tokens")
-        for name, tensor in self.model.state_dict().items():
-            tensor.set_value(run.average[name])
+        self._set_weights(run.average)
         self.average = run.average
 
     def restore(self, run: Checkpoint) -> None:
@@ -114,8 +113,11 @@ class Trainer:
             TrainingError: it is of a run with other settings.
         """
         run.require(self.settings)
-        for name, tensor in self.model.state_dict().items():
-            tensor.set_value(run.model[name])
+        self._set_weights(run.model)
         checkpoint.restore_adam(self.others, self.adam, run.optimizer)
         self.muon.restore(run.optimizer)
         self.average, self.done = run.average, run.step
+
+    def _set_weights(self, arrays: Arrays) -> None:
+        for name, tensor in self.model.state_dict().items():
+            tensor.set_value(arrays[name])
