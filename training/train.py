@@ -16,13 +16,14 @@ import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from clip_common.config import MINI, ClipConfig
-from clip_common.errors import TrainingError
+from clip_common.config import MINI, PRETRAINED, ClipConfig
+from clip_common.errors import TrainingError, WeightsError
 from clip_common.model import CLIP
 from clip_common.tokenizer import lengths
 from clip_common.trainer import checkpoint, parallel, run
 from clip_common.trainer.loss import bound_scale, contrastive_loss
 from clip_common.trainer.trainer import Trainer
+from clip_common.weights import Weights, load_model
 
 from .batches import Batch, Batches, Settings
 from .data import DEFAULT_CACHE, Dataset
@@ -45,9 +46,27 @@ class MiniTrainer(Trainer):
         self.clip = CLIP(replace(config, text=replace(config.text, vocab_size=len(vocabulary))))
         initialise(self.clip, settings.seed)
         self.clip.train()
-        self.vocabulary = vocabulary
+        self.config, self.vocabulary = config, vocabulary
         trained = {name: p for name, p in self.clip.named_parameters() if not p.stop_gradient}
         super().__init__(self.clip, settings, [n for n, p in trained.items() if _is_hidden_matrix(n, p)])
+
+    def begin_with_file(self, weights: Path) -> None:
+        """Take a weights file, as `training.export` writes, as the run's beginning.
+
+        Tokens that its training did not see keep their rows drawn at random.
+
+        Raises:
+            TrainingError: it cannot be read, or is of another model.
+        """
+        try:
+            whole = load_model(replace(PRETRAINED["clip_mini"], config=self.config), Weights(weights, ""))
+        except WeightsError as error:
+            raise TrainingError(f"--begin-with: {error}") from error
+        arrays = checkpoint.model_arrays(whole)
+        rows = arrays["token_embedding.weight"][self.vocabulary]
+        own = self.clip.token_embedding.weight.numpy()
+        arrays["token_embedding.weight"] = np.where(rows.any(axis=1, keepdims=True), rows, own)
+        self.begin_with(arrays)
 
     def loss(self, batch: Batch) -> Tensor:
         """The contrastive loss of the whole batch."""
@@ -103,15 +122,15 @@ def train(
     """Train, or go on, as one of the run's workers.
 
     Args:
-        begin_with: another run's checkpoint, whose average is the beginning; None for weights at random.
+        begin_with: a weights file, the run's beginning; None for weights at random.
         options: those of `trainer.run.train`.
 
     Raises:
-        TrainingError: as `trainer.run.train` does, or `begin_with` is of another model or of other data.
+        TrainingError: as `trainer.run.train` does, or `begin_with` is of another model.
     """
     trainer = MiniTrainer(config, settings, training_vocabulary(data))
     if begin_with:
-        trainer.begin_with(checkpoint.load(begin_with))
+        trainer.begin_with_file(begin_with)
     batches = Batches(data, settings, config.image_resolution, dist.get_rank())
     run.train(trainer, batches, output, **options)
 
@@ -145,9 +164,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data", help="a folder of training.data")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    parser.add_argument(
-        "--begin-with", type=Path, help="another run's checkpoint, whose average is the beginning"
-    )
+    parser.add_argument("--begin-with", type=Path, help="a weights file, as training.export writes it")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)

@@ -94,17 +94,10 @@ class Trainer:
             asdict(self.settings),
         )
 
-    def begin_with(self, run: Checkpoint) -> None:
-        """Take another run's weights, its average, as the beginning of this one.
-
-        Raises:
-            TrainingError: they are of another model.
-        """
-        shapes = {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()}
-        if shapes != {name: list(array.shape) for name, array in run.average.items()}:
-            raise TrainingError("the checkpoint to begin with is of another model, or of other data's tokens")
-        self._set_weights(run.average)
-        self.average = run.average
+    def begin_with(self, arrays: Arrays) -> None:
+        """Take these weights as the run's beginning."""
+        self._set_weights(arrays)
+        self.average = checkpoint.model_arrays(self.model)
 
     def restore(self, run: Checkpoint) -> None:
         """Go on from a checkpoint.
