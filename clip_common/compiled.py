@@ -25,7 +25,7 @@ from .config import Pretrained, pretrained
 from .errors import ClipError
 from .weights import Weights, load_model
 
-_VERSION = "2"  # of the towers and of this layout; part of the key
+_VERSION = "3"  # of the towers and of this layout; part of the key
 _KEPT = 8
 _KEPT_BYTES = 8 << 30
 _DAY = 24 * 3600  # seconds
@@ -160,13 +160,13 @@ def main() -> None:
     name, weights, runtime_name, precision, folder = sys.argv[1:]
     compiler = runtime(runtime_name)
     model = load_model(pretrained(name), Weights(Path(weights), ""))
-    for tower, (layer, spec) in towers(model).items():
+    for tower, (layer, specs) in towers(model).items():
         target = Path(folder) / file_of(tower)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            graph = write_onnx(layer, spec, Path(scratch) / f"{tower}.onnx")
+            graph = write_onnx(layer, specs, Path(scratch) / f"{tower}.onnx")
             compiler.compile_tower(graph, target, precision)
         given, expected = probe(model, tower)
-        found = compiler.open_tower(target)(given)
+        found = compiler.open_tower(target, precision)(*given)
         if not np.abs(found - expected).max() <= _TOLERANCE[precision] * np.abs(expected).max():
             raise SystemExit(f"the compiled {tower} tower does not give what the model gives")
     scale = float(np.exp(model.logit_scale.numpy()))

@@ -7,7 +7,6 @@ model compiled for ONNX Runtime or OpenVINO, which on a processor are about twic
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -19,7 +18,6 @@ from .cache import logger
 from .compiled import CompileError, compiled_folder
 from .config import Pretrained
 from .errors import RequestError
-from .tokenizer import lengths
 from .weights import Weights, load_model
 
 if TYPE_CHECKING:
@@ -42,36 +40,6 @@ class Engine(Protocol):
 
     def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
         """Token ids, int64 [N, L], to features, float32 [N, embed_dim], not normalised."""
-
-
-def in_batches_of_like_length(
-    ids: np.ndarray,
-    encode: Callable[[np.ndarray], np.ndarray],
-    batch_size: int,
-    most_tokens: int | None = None,
-) -> np.ndarray:
-    """Run texts [N, L] in batches of like length, each padded to its longest only.
-
-    The feature is read at the end token and attention is causal, so the result is that of all of L.
-
-    Args:
-        ids: token ids, int64 [N, L].
-        encode: one batch [n, l] to features [n, D].
-        batch_size: texts in a batch at most.
-        most_tokens: tokens in a batch at most, padding included, if that is fewer texts.
-    """
-    length = np.asarray(lengths(ids))
-    order = np.argsort(length, kind="stable")
-    parts, start = [], 0
-    while start < len(order):
-        rows = order[start : start + batch_size]
-        if most_tokens is not None:
-            size = np.arange(1, len(rows) + 1) * length[rows]  # tokens of the first 1, 2, ... texts
-            rows = rows[: max(1, int((size <= most_tokens).sum()))]
-        parts.append(encode(ids[rows, : length[rows].max()]))
-        start += len(rows)
-    features = np.concatenate(parts)
-    return features[np.argsort(order)]
 
 
 class Choice(NamedTuple):
@@ -173,7 +141,8 @@ class Engines:
 
         name, precision, _ = self._choice
         try:
-            return CompiledEngine(name, compiled_folder(self._record, self._weights, name, precision))
+            folder = compiled_folder(self._record, self._weights, name, precision)
+            return CompiledEngine(name, precision, folder)
         except CompileError as error:
             logger.warning("%s runs on Paddle in float32, which is slower: %s", self._record.name, error)
             return None

@@ -11,8 +11,9 @@ from typing import Protocol, cast
 import numpy as np
 
 from . import compiled
-from .engine import in_batches_of_like_length
+from .text_batches import in_batches
 
+Tower = Callable[..., np.ndarray]
 _PICTURES_AT_ONCE = 8  # more fall out of the processor's cache
 _TOKENS_AT_ONCE = 512
 
@@ -23,8 +24,8 @@ class Runtime(Protocol):
     def compile_tower(self, source: Path, target: Path, precision: str) -> None:
         """Make of an ONNX graph what `open_tower` reads, at `target` and in files named after it."""
 
-    def open_tower(self, path: Path) -> Callable[[np.ndarray], np.ndarray]:
-        """What runs a compiled tower: a batch in, features float32 [N, D] out."""
+    def open_tower(self, path: Path, precision: str) -> Tower:
+        """What runs a compiled tower: its inputs in order, features float32 [N, D] out; in any thread."""
 
 
 def runtime(name: str) -> Runtime:
@@ -36,8 +37,8 @@ def runtime(name: str) -> Runtime:
 class CompiledEngine:
     """An `Engine` over a folder that `compiled.py` made."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
+    def __init__(self, name: str, precision: str, folder: Path) -> None:
+        self.name, self._precision = name, precision
         self.logit_scale = compiled.logit_scale(folder)
         self._folder = folder
 
@@ -51,12 +52,15 @@ class CompiledEngine:
 
     def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
         """Token ids, int64 [N, L], to features, float32 [N, D], not normalised."""
-        return in_batches_of_like_length(ids, self._text, batch_size, _TOKENS_AT_ONCE)
+        return in_batches(ids, self._text, batch_size, _TOKENS_AT_ONCE)
 
     @cached_property
-    def _image(self) -> Callable[[np.ndarray], np.ndarray]:
-        return runtime(self.name).open_tower(self._folder / compiled.file_of("image"))
+    def _image(self) -> Tower:
+        return self._open("image")
 
     @cached_property
-    def _text(self) -> Callable[[np.ndarray], np.ndarray]:
-        return runtime(self.name).open_tower(self._folder / compiled.file_of("text"))
+    def _text(self) -> Tower:
+        return self._open("text")
+
+    def _open(self, tower: str) -> Tower:
+        return runtime(self.name).open_tower(self._folder / compiled.file_of(tower), self._precision)

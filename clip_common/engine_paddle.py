@@ -10,10 +10,10 @@ import numpy as np
 import paddle
 
 from . import threads
-from .engine import in_batches_of_like_length
 from .errors import RequestError
 from .mode import dynamic_graph
 from .model import CLIP
+from .text_batches import in_batches
 
 
 class PaddleEngine:
@@ -55,9 +55,11 @@ class PaddleEngine:
     def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
         """Token ids, int64 [N, L], to features, float32 [N, D], not normalised."""
         with self._one_at_a_time, inference():
-            return in_batches_of_like_length(
-                ids, lambda batch: self.model.encode_text(self._tensor(batch)).numpy(), batch_size
-            )
+            return in_batches(ids, self._encode_texts, batch_size)
+
+    def _encode_texts(self, beginning: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        shared = np.broadcast_to(beginning, (len(rest), len(beginning)))
+        return self.model.encode_text(self._tensor(np.concatenate([shared, rest], axis=1))).numpy()
 
     def _tensor(self, array: np.ndarray) -> paddle.Tensor:
         return paddle.to_tensor(array, place=self._device)

@@ -58,11 +58,11 @@ def export_onnx(model: CLIP, folder: Path) -> list[Path]:
         return [_to_onnx(tower, folder / f"{tower.name}.onnx") for tower in saved]
 
 
-def write_onnx(layer: nn.Layer, spec: InputSpec, target: Path) -> Path:
+def write_onnx(layer: nn.Layer, specs: list[InputSpec], target: Path) -> Path:
     """Write one layer in eval mode as ONNX."""
     with tempfile.TemporaryDirectory() as temporary:
         saved = Path(temporary) / target.stem
-        paddle.jit.save(paddle.jit.to_static(layer, input_spec=[spec], full_graph=True), str(saved))
+        paddle.jit.save(paddle.jit.to_static(layer, input_spec=specs, full_graph=True), str(saved))
         return _to_onnx(saved, target)
 
 

@@ -28,14 +28,15 @@ def compile_tower(source: Path, target: Path, precision: str) -> None:
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
-def open_tower(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:
     """What runs a tower that `compile_tower` wrote, in any thread."""
+    assert precision == "float32"
     options = _options()
     # It was optimised when it was compiled.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {given: batch})[0]
+    names = [given.name for given in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
 
 
 def _options() -> onnxruntime.SessionOptions:

@@ -19,36 +19,33 @@ _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 def compile_tower(source: Path, target: Path, precision: str) -> None:
     """Compile a graph for this machine and write it, with its weights as the kernels read them."""
     core = openvino.Core()
-    settings = {
-        **_settings(),
-        # Where the processor has bfloat16 that is OpenVINO's own choice, so float32 must be asked for.
-        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-        "CACHE_MODE": "OPTIMIZE_SPEED",
-    }
+    settings = {**_settings(precision), "CACHE_MODE": "OPTIMIZE_SPEED"}
     compiled = core.compile_model(core.read_model(source), "CPU", settings)
     target.write_bytes(compiled.export_model().getvalue())
 
 
-def open_tower(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:
     """What runs a tower that `compile_tower` wrote, in any thread, one call at a time."""
-    return _Tower(path)
+    return _Tower(path, precision)
 
 
 class _Tower:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, precision: str) -> None:
         # OpenVINO takes no read-only array, and writes to none. It reads weights where they are: they stay.
         self._weights = openvino.Tensor(np.memmap(path, np.uint8, mode="c"), shared_memory=True)
-        tower = openvino.Core().import_model(self._weights, "CPU", _settings())
+        tower = openvino.Core().import_model(self._weights, "CPU", _settings(precision))
         self._request, self._one_at_a_time = tower.create_infer_request(), Lock()
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         with self._one_at_a_time:
-            return self._request.infer({0: batch}, share_inputs=True)[0]
+            return self._request.infer(dict(enumerate(inputs)), share_inputs=True)[0]
 
 
-def _settings() -> dict[str, Any]:
+def _settings(precision: str) -> dict[str, Any]:
     """What compiling and running share."""
     return {
+        # Where the processor has bfloat16 that is OpenVINO's own choice, for what it opens as well.
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads.count(),
         "ENABLE_CPU_PINNING": False,  # pinned to a core that another process wants, a thread waits for it

@@ -28,29 +28,31 @@ from .vit import VisionTransformer
 _QUICK_GELU = 1.702
 
 
-def towers(model: CLIP) -> dict[str, tuple[nn.Layer, InputSpec]]:
-    """Both towers by name, in eval mode, each with the shape of what it takes."""
+def towers(model: CLIP) -> dict[str, tuple[nn.Layer, list[InputSpec]]]:
+    """Both towers by name, in eval mode, each with the shapes of what it takes."""
     size = model.config.image_resolution
-    made: dict[str, tuple[nn.Layer, InputSpec]] = {
-        "image": (ImageTower(model), InputSpec([None, 3, size, size], "float32", "image")),
-        "text": (TextTower(model), InputSpec([None, None], "int64", "text")),
+    beginning, rest = InputSpec([None], "int64", "beginning"), InputSpec([None, None], "int64", "rest")
+    made: dict[str, tuple[nn.Layer, list[InputSpec]]] = {
+        "image": (ImageTower(model), [InputSpec([None, 3, size, size], "float32", "image")]),
+        "text": (TextTower(model), [beginning, rest]),
     }
     for tower, _ in made.values():
         tower.eval()
     return made
 
 
-def probe(model: CLIP, tower: str) -> tuple[np.ndarray, np.ndarray]:
+def probe(model: CLIP, tower: str) -> tuple[list[np.ndarray], np.ndarray]:
     """What a tower may be asked, and what the model itself answers."""
     config, rng = model.config, np.random.default_rng(0)
     with paddle.no_grad():
         if tower == "image":
             size = config.image_resolution
             pixels = rng.standard_normal([2, 3, size, size], np.float32)
-            return pixels, model.encode_image(paddle.to_tensor(pixels)).numpy()
+            return [pixels], model.encode_image(paddle.to_tensor(pixels)).numpy()
         ids = rng.integers(1, config.text.vocab_size - 1, [3, 9])
-        ids[range(3), [8, 4, 2]] = config.text.vocab_size - 1  # the end token
-        return ids, model.encode_text(paddle.to_tensor(ids)).numpy()
+        ids[:, :3] = ids[0, :3]
+        ids[range(3), [8, 4, 3]] = config.text.vocab_size - 1  # the end token
+        return [ids[0, :3], ids[:, 3:]], model.encode_text(paddle.to_tensor(ids)).numpy()
 
 
 class ImageTower(nn.Layer):
@@ -67,31 +69,43 @@ class ImageTower(nn.Layer):
 
 
 class TextTower(nn.Layer):
-    """Token ids [N, L], L up to the context length, to features [N, embed_dim], as `CLIP.encode_text`."""
+    """Texts to features [N, embed_dim], as `CLIP.encode_text`.
+
+    They come as the token ids [B] that all of them begin with, and the rest [N, L] of each, B + L up to the
+    context length. Attention is causal, so what the beginning gives is the same for all, and computed once:
+    everything but attention runs on B + N L tokens.
+    """
 
     def __init__(self, model: CLIP) -> None:
         super().__init__()
         *blocks, last = model.transformer.resblocks
         self.token_embedding = model.token_embedding
         self.positional_embedding = model.positional_embedding
-        self.blocks = nn.LayerList([_Block(block) for block in blocks])
+        self.blocks = nn.LayerList([_Block(block, _TextAttention(block.attn)) for block in blocks])
         self.last = _LastBlock(last)
         self.ln_final = model.ln_final
         self.text_projection = model.text_projection
         self.register_buffer("causal_mask", model.causal_mask, persistable=True)
 
-    def forward(self, text: Tensor) -> Tensor:
+    def forward(self, beginning: Tensor, rest: Tensor) -> Tensor:
         """Token ids to features."""
-        length = text.shape[1]
-        x = self.token_embedding(text) + self.positional_embedding[:length]  # N L D
-        mask = self.causal_mask[:length, :length]
+        shared, length = beginning.shape[0], rest.shape[1]
+        whole = shared + length
+        x = self.token_embedding(beginning) + self.positional_embedding[:shared]  # B D
+        y = self.token_embedding(rest) + self.positional_embedding[shared:whole]  # N L D
+        width = y.shape[-1]
+        tokens = paddle.concat([x, y.reshape([-1, width])])  # B D, N L D -> (B + NL) D
+        mask = self.causal_mask[:whole, :whole]
         for block in self.blocks:
-            x = block(x, mask)
-        place = text.argmax(axis=-1, keepdim=True)  # N 1, of the end token
-        position = paddle.arange(length)
-        is_end = (place == position).astype(x.dtype).unsqueeze(1)  # N 1 L
-        beyond = (position > place).astype(x.dtype).unsqueeze(1) * -1e9  # N 1 L
-        return paddle.matmul(self.ln_final(self.last(x, is_end, beyond)), self.text_projection)
+            tokens = block(tokens, shared, length, mask)
+        x, y = tokens[:shared], tokens[shared:].reshape([-1, length, width])  # (B + NL) D -> B D, N L D
+        x = x + paddle.zeros_like(y[:, :1])  # B D -> N B D
+        place = rest.argmax(axis=-1, keepdim=True) + shared  # N 1, of the end token
+        position = paddle.arange(whole)
+        is_end = (place == position).astype(y.dtype).unsqueeze(1)  # N 1 (B + L)
+        beyond = (position > place).astype(y.dtype).unsqueeze(1) * -1e9  # N 1 (B + L)
+        token = self.last(paddle.concat([x, y], axis=1), is_end, beyond)
+        return paddle.matmul(self.ln_final(token), self.text_projection)
 
 
 class _ViT(nn.Layer):
@@ -102,7 +116,7 @@ class _ViT(nn.Layer):
         self.ln_pre = visual.ln_pre
         self.ln_post = visual.ln_post
         self.proj = visual.proj
-        self.blocks = nn.LayerList([_Block(block) for block in blocks])
+        self.blocks = nn.LayerList([_Block(block, _PictureAttention(block.attn)) for block in blocks])
         self.last = _LastBlock(last)
         positions = visual.positional_embedding
         self.register_buffer("class_token", visual.class_embedding + positions[0])
@@ -173,20 +187,22 @@ def _folded(conv: nn.Conv2D, norm: nn.BatchNorm2D) -> nn.Conv2D:
 
 
 class _Block(nn.Layer):
-    """A transformer block over all tokens."""
+    """A transformer block over all tokens; `attn` tells which see which."""
 
-    def __init__(self, block: ResidualAttentionBlock) -> None:
+    def __init__(self, block: ResidualAttentionBlock, attn: nn.Layer) -> None:
         super().__init__()
         self.ln_1, self.ln_2 = block.ln_1, block.ln_2
-        self.attn = _Attention(block.attn)
+        self.attn = attn
         self.mlp = _MLP(block)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), mask)
+    def forward(self, x: Tensor, *sequences: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x), *sequences)
         return x + self.mlp(self.ln_2(x))
 
 
 class _Attention(nn.Layer):
+    """The projections of attention, the scale folded into the queries'."""
+
     def __init__(self, attention: MultiHeadAttention) -> None:
         super().__init__()
         self.heads, self.head_dim = attention.heads, attention.head_dim
@@ -195,13 +211,43 @@ class _Attention(nn.Layer):
         self.in_proj = _linear(attention.in_proj.weight * scale, attention.in_proj.bias * scale)
         self.out_proj = attention.out_proj
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        qkv = self.in_proj(x).reshape([0, 0, 3, self.heads, self.head_dim])  # N L 3D -> N L 3 H d
-        q, k, v = qkv.transpose([2, 0, 3, 1, 4]).unbind(0)  # N L 3 H d -> 3 x (N H L d)
-        scores = paddle.matmul(q, k, transpose_y=True)  # N H L L
-        if mask is not None:
-            scores = scores + mask
-        return self.out_proj(merge_heads(paddle.matmul(F.softmax(scores, axis=-1), v)))
+    def heads_of(self, qkv: Tensor, length: Tensor | int) -> list[Tensor]:
+        """Queries, keys and values of sequences of so many tokens."""
+        qkv = qkv.reshape([-1, length, 3, self.heads, self.head_dim])  # ... 3D -> N L 3 H d
+        return qkv.transpose([2, 0, 3, 1, 4]).unbind(0)  # N L 3 H d -> 3 x (N H L d)
+
+
+class _PictureAttention(_Attention):
+    """Every token of a picture sees every other: [N, L, D] to [N, L, D]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_proj(_attend(*self.heads_of(self.in_proj(x), x.shape[1])))
+
+
+class _TextAttention(_Attention):
+    """The beginning of texts sees itself, and each rest sees the beginning and itself.
+
+    [B + NL, D] to [B + NL, D], given B, L and the mask [B + L, B + L], which is added to the scores.
+    """
+
+    def forward(self, x: Tensor, shared: Tensor, length: Tensor, mask: Tensor) -> Tensor:
+        qkv = self.in_proj(x)  # (B + NL) 3D
+        q, k, v = self.heads_of(qkv[:shared], shared)  # 1 H B d
+        beginning = _attend(q, k, v, mask[:shared, :shared])  # 1 B D
+        q, own_k, own_v = self.heads_of(qkv[shared:], length)  # N H L d
+        nothing = paddle.zeros_like(q[:, :, :1])  # N H 1 d, by which the beginning's go to all texts
+        k = paddle.concat([k + nothing, own_k], axis=2)  # N H (B + L) d
+        v = paddle.concat([v + nothing, own_v], axis=2)
+        rest = _attend(q, k, v, mask[shared:])  # N L D
+        return self.out_proj(paddle.concat([beginning.flatten(0, 1), rest.flatten(0, 1)]))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of queries that are scaled already: N H Lq d over N H Lk d to N Lq D."""
+    scores = paddle.matmul(q, k, transpose_y=True)  # N H Lq Lk
+    if mask is not None:
+        scores = scores + mask
+    return merge_heads(paddle.matmul(F.softmax(scores, axis=-1), v))
 
 
 class _MLP(nn.Layer):

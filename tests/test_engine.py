@@ -17,12 +17,13 @@ import pytest
 
 from clip_common import cli, compiled, engine, processor
 from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pretrained, pretrained
-from clip_common.engine import PRECISIONS, Engines, choose, in_batches_of_like_length
+from clip_common.engine import PRECISIONS, Engines, choose
 from clip_common.engine_compiled import CompiledEngine
 from clip_common.engine_paddle import PaddleEngine
 from clip_common.errors import RequestError
 from clip_common.model import CLIP
 from clip_common.predictor import Predictor
+from clip_common.text_batches import in_batches, text_batches
 from clip_common.tokenizer import tokenize
 from clip_common.towers import ImageTower, TextTower
 from clip_common.weights import Weights, find
@@ -66,24 +67,44 @@ def test_the_towers_are_the_model(config: ClipConfig) -> None:
     with paddle.no_grad():
         for ours, expected in (
             (image(pixels), model.encode_image(pixels)),
-            (text(ids), model.encode_text(ids)),
+            (text(ids[0, :1], ids[:, 1:]), model.encode_text(ids)),
         ):
             assert np.abs(unit(ours.numpy()) - unit(expected.numpy())).max() <= EMBEDDING_BOUND
 
 
-def test_texts_come_back_in_their_order_from_batches_of_like_length() -> None:
-    ids = tokenize(TEXTS)
+PROMPTS = [f"a photo of a {name}." for name in "cat dog house bicycle lighthouse".split()] * 40
+
+
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1], PROMPTS, PROMPTS + TEXTS])
+def test_texts_come_back_in_their_order_from_batches(texts: list[str]) -> None:
+    ids = tokenize(texts)
     seen = []
 
-    def encode(batch: np.ndarray) -> np.ndarray:
-        seen.append(batch.shape)
-        return batch.max(axis=1, keepdims=True) + (batch != 0).sum(axis=1, keepdims=True)
+    def encode(beginning: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        seen.append((len(beginning), *rest.shape))
+        whole = np.concatenate([np.broadcast_to(beginning, (len(rest), len(beginning))), rest], axis=1)
+        return np.pad(whole, [(0, 0), (0, 77 - whole.shape[1])])
 
-    expected = ids.max(axis=1, keepdims=True) + (ids != 0).sum(axis=1, keepdims=True)
-    for batch_size, most in ((1, None), (2, None), (32, None), (32, 10), (32, 1)):
+    for batch_size, most in ((1, None), (2, None), (32, None), (1000, None), (32, 10), (32, 1)):
         seen.clear()
-        np.testing.assert_array_equal(in_batches_of_like_length(ids, encode, batch_size, most), expected)
-        assert all(n <= batch_size and (most is None or n == 1 or n * length <= most) for n, length in seen)
+        np.testing.assert_array_equal(in_batches(ids, encode, batch_size, most), ids)
+        for shared, count, length in seen:
+            assert shared >= 1 and length >= 1 and count <= batch_size
+            assert most is None or count == 1 or shared + count * length <= most
+
+
+def test_what_texts_begin_with_goes_into_a_batch_once() -> None:
+    def shapes(texts: list[str]) -> list[tuple[int, int, int]]:
+        batches = text_batches(tokenize(texts), 1000)
+        return [(len(batch.beginning), *batch.rest.shape) for batch in batches]
+
+    assert shapes(PROMPTS) == [(5, 200, 3)]  # start, a, photo, of, a
+    drawings = [prompt.replace("photo", "drawing") for prompt in PROMPTS]
+    assert sorted(shapes(PROMPTS + drawings)) == [(5, 200, 3), (5, 200, 3)]
+    assert shapes(["cat", "dog"]) == [(1, 2, 2)]
+    assert shapes(["cat"]) == [(1, 1, 2)]
+    # Few texts that begin alike are not worth a batch of their own.
+    assert shapes([*PROMPTS[:3], "cat"]) == [(1, 4, 7)]
 
 
 # --- compiled -----------------------------------------------------------------------------------------
@@ -140,11 +161,12 @@ def test_it_is_compiled_once(cache: Path, mini: Weights, monkeypatch: pytest.Mon
 def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: Weights) -> None:
     pytest.importorskip(name)
     folder = compiled.compiled_folder(MINI, mini, name)
-    before = CompiledEngine(name, folder).encode_text(tokenize(["a dog"]), 1)
+    before = CompiledEngine(name, "float32", folder).encode_text(tokenize(["a dog"]), 1)
     for damage in (b"", b"x" * 100):
         (folder / compiled.file_of("text")).write_bytes(damage)
         again = compiled.compiled_folder(MINI, mini, name)
-        np.testing.assert_array_equal(CompiledEngine(name, again).encode_text(tokenize(["a dog"]), 1), before)
+        after = CompiledEngine(name, "float32", again).encode_text(tokenize(["a dog"]), 1)
+        np.testing.assert_array_equal(after, before)
     assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
 
 
