@@ -46,7 +46,7 @@ def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
     image, text = export_onnx(model, folder)
     free = _Text(model)
     free.eval()
-    trimmed = write_onnx(free, InputSpec([None, None], "int64", "text"), folder / "trimmed.onnx")
+    trimmed = write_onnx(free, [InputSpec([None, None], "int64", "text")], folder / "trimmed.onnx")
     for package, opened in (("onnxruntime", onnx_tower), ("openvino", _openvino)):
         if importlib.util.find_spec(package):
             found.append(Peer(package, *(opened(path, threads) for path in (image, text, trimmed))))
