@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
+import psutil
 import pytest
 from PIL import Image
 
@@ -240,6 +246,39 @@ def test_two_workers_make_the_step_of_one(tmp_path: Path) -> None:
 def test_a_failed_worker_ends_the_run() -> None:
     with pytest.raises(TrainingError, match=r"a worker failed.*no room left"):
         parallel.start(fail_in_a_worker, (), 2)
+
+
+def wait_in_a_worker(folder: str) -> None:
+    parallel.settle(2)
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(120)
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    code = f"parallel.start(wait_in_a_worker, ({str(tmp_path)!r},), 2)"
+    command = [sys.executable, "-c", f"from {__name__} import parallel, wait_in_a_worker; {code}"]
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        assert within(100, lambda: len(list(tmp_path.iterdir())) == 2)
+    finally:
+        run.kill()
+        run.wait()
+    pids = [int(file.name) for file in tmp_path.iterdir()]
+    assert within(20, lambda: not any(is_running(pid) for pid in pids))
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return held
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_workers_share_a_batch(data: Dataset) -> None:

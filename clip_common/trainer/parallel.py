@@ -6,7 +6,10 @@ own, and the sum of the gradients is the whole batch's.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable
+from threading import Thread
 
 import paddle
 import paddle.distributed as dist
@@ -36,8 +39,16 @@ def settle(workers: int) -> None:
     """Make this process one of so many workers, with its share of the processor's threads."""
     threads.settle()
     if workers > 1:
+        Thread(target=_end_with_parent, daemon=True).start()
         dist.init_parallel_env()
         paddle.base.core.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A run that is killed must not go on in its workers, beside the one that resumes it."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def gather(features: Tensor) -> Tensor:
