@@ -4,6 +4,8 @@ share       operations a second of ViT-B/32's image tower, as a share of the mac
 neighbour   the image towers beside one other busy process, over alone
 start       `hub run` from start to answer, over `import paddlehub`; weights and label vectors on disk
 memory      peak of one `classify`, over `import paddlehub`, as a multiple of the float32 weights
+bfloat16    ViT-B/32's image tower, float32's time over it; and clip_mini's drift on the pictures that its
+            training held out (`make mini-data`)
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ import numpy as np
 from clip_common import threads
 from clip_common.config import PRETRAINED, ClipConfig, ViTConfig
 from clip_common.formats import write_safetensors
+from clip_common.labels import prompts_for
 from clip_common.predictor import Predictor
 from tests.parity import seeded
+from training.data import DEFAULT_CACHE, Dataset, to_image
+from training.splits import rows_of
 
 from .bench import EXAMPLES, Cell, in_turns, machine
 from .peers import onnx_tower
@@ -185,7 +190,49 @@ def memory(_: argparse.Namespace) -> dict[str, object]:
     return {**figures, "beyond it, of the weights": (ran - imported) / weights}
 
 
-CONDITIONS = {"share": share, "neighbour": neighbour, "start": start, "memory": memory}
+def bfloat16(arguments: argparse.Namespace) -> dict[str, object]:
+    """What it gains, and how far its answers among clip_mini's labels are from float32's."""
+    figures: dict[str, object] = {}
+    with seeded_weights("clip_vit_b32") as path:
+        predictor = Predictor(PRETRAINED["clip_vit_b32"], path, engine="openvino")
+        engines = [
+            predictor.like(precision=name).load().engines.get(use_gpu=False)
+            for name in ("float32", "bfloat16")
+        ]
+        for batch in (1, 8, 32):
+            pixels = np.zeros([batch, 3, 224, 224], np.float32)
+            cell: Cell = {str(i): partial(engine.encode_image, pixels) for i, engine in enumerate(engines)}
+            seconds = [float(np.median(turns)) for turns in in_turns(cell, arguments.rounds).values()]
+            figures[f"batch {batch}"] = seconds[0] / seconds[1]
+    data = Dataset.open(DEFAULT_CACHE / "data")
+    rows = np.concatenate([rows_of(data.captions, split) for split in ("style", "concept", "clip-art")])
+    names = ("float32", "bfloat16")
+    (exact, best), (rounded, taken) = (_answers(name, data, rows) for name in names)
+    cosines, agrees = (exact * rounded).sum(axis=1), best == taken
+    labels = {label.lower() for label in prompts_for(PRETRAINED["clip_mini"], None, None).labels}
+    shown = np.array([data.captions[row].name.lower() in labels for row in rows])
+    return {
+        **figures,
+        "pictures": len(rows),
+        "cosine, mean": float(cosines.mean()),
+        "cosine, least": float(cosines.min()),
+        "top-1 agreement": float(agrees.mean()),
+        "pictures of a label": int(shown.sum()),
+        "top-1 agreement on them": float(agrees[shown].mean()),
+    }
+
+
+def _answers(precision: str, data: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """clip_mini's unit features of pictures [N, d], and the best of its labels for each [N]."""
+    predictor = Predictor(PRETRAINED["clip_mini"], precision=precision, engine="openvino")
+    pictures = [to_image(data.pictures[row]) for row in rows]
+    features = predictor.embed(images=pictures)["images"]
+    assert features is not None
+    labels = predictor.label_vectors(predictor.prompts(None, None))
+    return features, (features @ labels.T).argmax(axis=1)
+
+
+CONDITIONS = {"share": share, "neighbour": neighbour, "start": start, "memory": memory, "bfloat16": bfloat16}
 
 
 def main() -> None:

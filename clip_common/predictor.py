@@ -25,6 +25,7 @@ from .weights import find
 from .zero_shot import Answer, LabelVectors, Progress, rank, unit_length
 
 NamedPicture = tuple[str, Picture | str | Path]
+_PROMPTS_AT_ONCE = 128  # mostly a few tokens long
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class Predictor:
         """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""
         return self._encode_texts(self._engine_for(batch_size, use_gpu), texts, batch_size)
 
-    def _encode_texts(self, engine: Engine, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    def _encode_texts(self, engine: Engine, texts: Sequence[str], batch_size: int) -> np.ndarray:
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         ids = self.tokenize(list(distinct))
         features = engine.encode_text(ids, batch_size)
@@ -284,7 +285,7 @@ class Predictor:
         def encode(texts: Sequence[str]) -> np.ndarray:
             if known and all(text in known for text in texts):
                 return np.stack([known[text] for text in texts])
-            return self._encode_texts(loaded.engines.get(bool(use_gpu)), texts)
+            return self._encode_texts(loaded.engines.get(bool(use_gpu)), texts, _PROMPTS_AT_ONCE)
 
         return loaded.label_vectors.of(prompts, encode, on_progress)
 

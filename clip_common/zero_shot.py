@@ -21,7 +21,7 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 _SETS_IN_MEMORY = 32
 _SETS_ON_DISK = 256
-_TEXTS_AT_ONCE = 1024  # enough to batch texts of like length
+_TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's, and of like length
 _VERSION = "1"  # of the way vectors are computed; part of their key on disk
 
 
