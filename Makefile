@@ -59,13 +59,19 @@ mini-data: setup
 	$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
 	$(BIN)/python -m training.data --output $(TRAINING)/data --downloads $(TRAINING)/downloads
 
+# A run by its name, resumed if it was begun, and the weights that it ends with.
+run-of = $(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN)/$(1) $(2) \
+	$(if $(wildcard $(RUN)/$(1)/checkpoint.npz),--resume)
+weights-of = $(BIN)/python -m training.export $(RUN)/$(1)/checkpoint.npz $(RUN)/$(2).safetensors \
+	--data $(TRAINING)/data
+
 mini-train: setup
-	$(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN)/first \
-		$(if $(wildcard $(RUN)/first/checkpoint.npz),--resume)
-	$(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN)/second \
-		--begin-with $(RUN)/first/checkpoint.npz --steps 1400 --small-share 0 --learning-rate 0.0012 --seed 1 \
-		$(if $(wildcard $(RUN)/second/checkpoint.npz),--resume)
-	$(BIN)/python -m training.export $(RUN)/second/checkpoint.npz $(RUN)/clip_mini.safetensors --data $(TRAINING)/data
+	$(call run-of,first)
+	$(call weights-of,first,first)
+	$(call run-of,second,--begin-with $(RUN)/first.safetensors --steps 1400 --small-share 0 --learning-rate 0.0012 --seed 1)
+	$(call weights-of,second,second)
+	$(call run-of,third,--begin-with $(RUN)/second.safetensors --steps 1500 --small-share 0 --learning-rate 0.001 --seed 2)
+	$(call weights-of,third,clip_mini)
 
 mini-evaluate: setup
 	$(BIN)/python -m training.evaluate $(RUN)/clip_mini.safetensors --data $(TRAINING)/data

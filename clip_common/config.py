@@ -183,7 +183,7 @@ PRETRAINED: dict[str, Pretrained] = {
             MINI,
             WeightsSource(
                 "clip_mini.safetensors",
-                "465afbad1ca9ff4cfbd1b4ca30e4a5b417c4e7b51887beb2fb7a7a5a175dd3e1",
+                "90da66d7d45c44c40d7cbef724b21695cc192bb979e13b29d4d3724ad15d9409",
                 "Apache-2.0",
             ),
             # It was trained on drawings composed over a background: dropped alpha leaves black, and
