@@ -16,10 +16,9 @@ from .errors import ClipError, ImageError
 from .labels import Prompts
 from .predictor import Predictor, check_texts
 from .request import Work
-from .zero_shot import unit_length
+from .zero_shot import TEXTS_AT_ONCE, unit_length
 
 Features = dict[str, np.ndarray]
-_TEXTS_AT_ONCE = 4096  # label sets that are larger are encoded by themselves, in parts
 
 
 def answer(predictor: Predictor, works: Sequence[Work]) -> list[Any]:
@@ -87,8 +86,8 @@ def _text_features(
 ) -> Features:
     """Features of all texts, and of all prompts whose label vectors are not known, each text once."""
     wanted = dict.fromkeys(chain.from_iterable(texts))
-    for prompt in prompts:
-        small = len(prompt.labels) * len(prompt.templates) <= _TEXTS_AT_ONCE
+    for prompt in prompts:  # larger label sets are encoded by themselves, in parts
+        small = len(prompt.labels) * len(prompt.templates) <= TEXTS_AT_ONCE
         if small and predictor.load().label_vectors.find(prompt) is None:
             wanted |= dict.fromkeys(prompt.texts())
     if not wanted:

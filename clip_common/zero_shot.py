@@ -21,7 +21,7 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 _SETS_IN_MEMORY = 32
 _SETS_ON_DISK = 256
-_TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's, and of like length
+TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's, and of like length
 _VERSION = "1"  # of the way vectors are computed; part of their key on disk
 
 
@@ -111,7 +111,7 @@ def compute_vectors(prompts: Prompts, encode: Encode, on_progress: Progress | No
     """One vector per label, float32 [labels, d], see `LabelVectors.of`; nothing is kept."""
     labels, templates = prompts.labels, len(prompts.templates)
     parts = []
-    step = max(1, _TEXTS_AT_ONCE // templates)
+    step = max(1, TEXTS_AT_ONCE // templates)
     for start in range(0, len(labels), step):
         part = Prompts(labels[start : start + step], prompts.templates)
         try:

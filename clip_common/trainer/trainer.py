@@ -97,7 +97,7 @@ class Trainer:
     def begin_with(self, arrays: Arrays) -> None:
         """Take these weights as the run's beginning."""
         self._set_weights(arrays)
-        self.average = checkpoint.model_arrays(self.model)
+        self.average = arrays
 
     def restore(self, run: Checkpoint) -> None:
         """Go on from a checkpoint.
