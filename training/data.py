@@ -125,12 +125,16 @@ def perceptual_hash(array: np.ndarray) -> np.ndarray:
     return np.packbits(cells[:, 1:] > cells[:, :-1] + 2).view(np.uint64)
 
 
+# How many bits each 16-bit number has set; np.bitwise_count needs numpy 2, which Python 3.12 does not get.
+_BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(1, np.uint8)
+
+
 def near_duplicates(hashes: np.ndarray, distance: int = 12) -> list[int]:
     """For each hash, uint64 [n, 4], the index of the first one that it differs from in few bits only."""
     first = np.full(len(hashes), -1)
     for i in range(len(hashes)):
         if first[i] < 0:
-            close = np.bitwise_count(hashes ^ hashes[i]).sum(axis=1) <= distance
+            close = _BITS[(hashes ^ hashes[i]).view(np.uint16)].sum(axis=1) <= distance
             first[close & (first < 0)] = i
     return first.tolist()
 
