@@ -1,23 +1,44 @@
 # `make demo` and `make test` set everything up first. Nothing is written outside this folder but
 # PaddleHub's home (HUB_HOME) and the cache (CLIP_HUB_CACHE).
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
-BIN := .venv/bin
-SETUP_LOG := .venv/setup.log
+# The first Python that the set installs on, tried by running it: a name that pyenv keeps may not run.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
+	$$python -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$python && exit; done; echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+SETUP_LOG := $(VENV)/setup.log
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_LABELS := a diagram,a dog,a cat
 
-.PHONY: setup demo test serve parity bench mini-data mini-train mini-evaluate lint clean
+# What a command prints goes to the log; if it fails, the end of the log is shown.
+LOGGED = >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); echo "(all of it: $(SETUP_LOG))"; exit 1; }
 
-setup: .venv/.installed
-	@$(BIN)/python scripts/install_modules.py >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); exit 1; }
+.PHONY: setup demo test test-fast serve parity bench mini-data mini-train mini-evaluate lint constraints clean
+.NOTPARALLEL:  # two pips in one environment break it
+.SECONDARY:    # stamps are kept
 
-.venv/.installed: pyproject.toml
+setup: $(VENV)/.installed
+	@$(BIN)/python scripts/install_modules.py $(LOGGED)
+
+# A .venv whose making was cut short, or that lost its pip, is made again.
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 13) or sys.exit( \
 		f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")'
-	@echo "Setting up .venv with PaddlePaddle and PaddleHub (2.3 GB, a few minutes the first time) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' >$(SETUP_LOG) 2>&1 \
-		|| { tail -n 20 $(SETUP_LOG); exit 1; }
+	@echo "Setting up $(VENV) with PaddlePaddle and PaddleHub (2.3 GB, a few minutes the first time) ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) --editable '.[dev]' $(LOGGED)
+	@touch $@
+
+# An extra is installed when a target first needs it; after that the target needs no network.
+$(VENV)/.installed-%: $(VENV)/.installed
+	@echo "Adding what [$*] of pyproject.toml names ..."
+	@$(INSTALL) --editable '.[dev,$*]' $(LOGGED)
+	@touch $@
+
+# OpenAI's own code, to compare with. Its package drags in torchvision unless told not to.
+$(VENV)/.installed-reference: $(VENV)/.installed-parity
+	@$(INSTALL) --no-deps openai-clip==1.0.1 $(LOGGED)
 	@touch $@
 
 demo: setup
@@ -27,36 +48,32 @@ demo: setup
 	@echo "hub run clip_mini --input_path examples/bicycle.png"
 	@$(BIN)/hub run clip_mini --input_path examples/bicycle.png 2>>$(SETUP_LOG)
 
-test: setup .venv/.installed-test
-	@$(BIN)/pytest
-
 # The suite also starts the server, Ray, a vector database and a browser, which `make demo` does without.
-.venv/.installed-test: .venv/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' >>$(SETUP_LOG) 2>&1 \
-		|| { tail -n 20 $(SETUP_LOG); exit 1; }
-	@touch $@
+test: setup $(VENV)/.installed-test
+	@$(BIN)/python -m pytest
+
+# The unit tests alone: no server, no browser.
+test-fast: setup $(VENV)/.installed-test
+	@$(BIN)/python -m pytest tests/unit
 
 # For real traffic: Ray Serve, at http://127.0.0.1:8866 unless SERVE says otherwise.
 SERVE ?= clip_mini
-serve: setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve]'
+serve: setup $(VENV)/.installed-serve
 	@$(BIN)/python -m clip_common serve $(SERVE)
 
+# With torch where the machine has it (make .venv/.installed-reference), else with the kept outputs.
 parity: setup
 	@$(BIN)/python -m tests.parity.report
 
 # Beside torch and OpenVINO too, so it installs them.
-bench: setup
-	$(BIN)/python -m pip install --quiet --editable '.[dev,parity,bench]'
-	$(BIN)/python -m pip install --quiet --no-deps openai-clip==1.0.1
+bench: setup $(VENV)/.installed-reference $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench
 
 # The trainer's pictures and runs stay outside the repository.
 TRAINING := $(HOME)/.cache/clip_hub_training
 RUN ?= $(TRAINING)/run
 
-mini-data: setup
-	$(BIN)/python -m pip install --quiet --editable '.[dev,train]'
+mini-data: setup $(VENV)/.installed-train
 	$(BIN)/python -m training.data --output $(TRAINING)/data --downloads $(TRAINING)/downloads
 
 # A run by its name, resumed if it was begun, and the weights that it ends with.
@@ -81,5 +98,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The tested versions anew, from the bounds in pyproject.toml; then run .ci/run before committing them.
+constraints: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python scripts/constraints.py
+	@git --no-pager diff --stat constraints.txt
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

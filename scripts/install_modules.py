@@ -1,10 +1,17 @@
-"""Install the tree's modules into PaddleHub's home (`HUB_HOME`, by default ~/.paddlehub), if they changed."""
+"""Install the tree's modules into PaddleHub's home (`HUB_HOME`, by default ~/.paddlehub), if they changed.
+
+A module is a folder, so they are copied. PaddleHub's own `hub install` would take seconds to import, ask
+pip about requirements that set-up has just installed, and fail in a home with `-` in its path, which it
+turns into `_` in the whole path of its temporary copy.
+"""
 
 from __future__ import annotations
 
 import filecmp
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent / "modules"
@@ -25,18 +32,30 @@ def is_current(module: Path) -> bool:
     return not different and not missing
 
 
-def main() -> None:
-    """Install what is missing or differs; importing PaddleHub takes seconds, so only then."""
-    stale = [folder.parent for folder in sorted(TREE.glob("*/module.py")) if not is_current(folder.parent)]
-    if not stale:
-        return
-    from paddlehub.module.manager import LocalModuleManager
+def install(module: Path) -> None:
+    """Put a copy in the place of what is installed; it is made aside, so that one cut short is none."""
+    installed = hub_modules() / module.name
+    with tempfile.TemporaryDirectory(prefix=".install_", dir=hub_modules()) as scratch:
+        fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
+        shutil.copytree(module, fresh, ignore=shutil.ignore_patterns("__pycache__"))
+        if installed.is_symlink():
+            installed.unlink()
+        elif installed.exists():
+            installed.rename(old)
+        fresh.rename(installed)
 
-    for module in stale:
-        LocalModuleManager().install(directory=str(module))
-    missing = [module.name for module in stale if not is_current(module)]
-    if missing:
-        sys.exit(f"could not install {', '.join(missing)} into {hub_modules()}")
+
+def main() -> None:
+    """Install what is missing or differs."""
+    stale = [folder.parent for folder in sorted(TREE.glob("*/module.py")) if not is_current(folder.parent)]
+    try:
+        hub_modules().mkdir(parents=True, exist_ok=True)
+        for module in stale:
+            install(module)
+    except OSError as error:
+        sys.exit(
+            f"cannot install the modules into {hub_modules()}: {error}; set HUB_HOME to a folder of yours"
+        )
 
 
 if __name__ == "__main__":
