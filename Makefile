@@ -2,9 +2,9 @@
 # PaddleHub's home (HUB_HOME) and the cache (CLIP_HUB_CACHE).
 
 # The first Python that the set installs on, tried by running it: a name that pyenv keeps may not run.
+FITS := sys.exit(not (3, 10) <= sys.version_info < (3, 13))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
-	$$python -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
-	&& echo $$python && exit; done; echo python3)
+	$$python -c 'import ensurepip, sys; $(FITS)' 2>/dev/null && echo $$python && exit; done; echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 SETUP_LOG := $(VENV)/setup.log
@@ -21,12 +21,12 @@ LOGGED = >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); echo "(all of it: $(S
 setup: $(VENV)/.installed
 	@$(BIN)/python scripts/install_modules.py $(LOGGED)
 
-# A .venv whose making was cut short, or that lost its pip, is made again.
+# A .venv that has no pip, as its making was cut short, or the wrong Python is made again.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 13) or sys.exit( \
 		f"Python 3.10 to 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")'
 	@echo "Setting up $(VENV) with PaddlePaddle and PaddleHub (2.3 GB, a few minutes the first time) ..."
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -c 'import pip, sys; $(FITS)' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(INSTALL) --editable '.[dev]' $(LOGGED)
 	@touch $@
 

@@ -65,11 +65,11 @@ class Setup:
             folder / "base", f'mkdir -p "{self.venv}/bin"; cp "$0" {self.venv}/bin/python'
         )
 
-    def interpreter(self, path: Path, on_venv: str = "exit 1", pip: str = "exit 0") -> Path:
+    def interpreter(self, path: Path, on_venv: str = "exit 1", fits: bool = True) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
             f'#!/bin/sh\necho "$@" >> "{self.calls}"\n'
-            f'case "$*" in "-m venv"*) {on_venv};; "-m pip"*) {pip};; esac\n'
+            f'case "$*" in "-m venv"*) {on_venv};; "-c import pip"*) exit {int(not fits)};; esac\n'
         )
         path.chmod(0o755)
         return path
@@ -94,8 +94,8 @@ def test_setup_installs_once_with_the_tested_versions(setup: Setup) -> None:
     assert setup.make("setup") == ["scripts/install_modules.py"]
 
 
-def test_a_venv_without_pip_is_made_again(setup: Setup) -> None:
-    setup.interpreter(setup.venv / "bin" / "python", pip="exit 1")
+def test_a_venv_without_pip_or_of_another_python_is_made_again(setup: Setup) -> None:
+    setup.interpreter(setup.venv / "bin" / "python", fits=False)
     assert f"-m venv --clear {setup.venv}" in setup.make("setup")
 
 
@@ -127,6 +127,11 @@ def test_kuberay_finds_the_port_that_serve_listens_on() -> None:
         assert ports["serve"] == listens, container["name"]
     # Beside a port of the manifest KubeRay adds only that of the metrics to the head.
     assert {"gcs-server", "dashboard", "client"} <= {port["name"] for port in containers()[0]["ports"]}
+
+
+def test_nothing_is_reported_to_the_makers_of_ray() -> None:
+    for container in containers():
+        assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"], container["name"]
 
 
 def test_the_image_has_what_the_probes_call_and_the_tested_versions() -> None:
