@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from clip_common import processor, threads
 from clip_common.config import PRETRAINED, Pretrained
 from clip_common.engine import Engines
 from clip_common.formats import write_safetensors
-from clip_common.labels import prompts_for
 from clip_common.predictor import Predictor
-from clip_common.tokenizer import lengths, tokenize
+from clip_common.system import cpu, threads
+from clip_common.text.prompts import prompts_for
+from clip_common.text.tokenizer import lengths, tokenize
 from clip_common.zero_shot import unit_length
 from tests.parity import seeded
 from tests.parity.reference import reference_pixels
@@ -170,11 +170,11 @@ def plot(times: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
-    lines = processor.description().splitlines()
-    cpu = next((line for line in lines if "model name" in line), "")
-    wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in processor.features()]
+    lines = cpu.description().splitlines()
+    model = next((line for line in lines if "model name" in line), "")
+    wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in cpu.features()]
     return {
-        "cpu": cpu.partition(": ")[2] or platform.processor(),
+        "cpu": model.partition(": ")[2] or platform.processor(),
         "instructions": wide,
         "threads": threads.count(),
     }

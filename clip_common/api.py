@@ -14,10 +14,10 @@ import paddle
 from paddle import Tensor
 from PIL import Image
 
-from . import tokenizer
 from .config import VIT_B32, Preprocessing, pretrained
 from .model import CLIP, build_rn50_model, build_rn101_model, build_vit_model
-from .preprocess import Preprocess, open_picture
+from .preprocessing.image import Preprocess, open_picture
+from .text import tokenizer
 from .weights import find, load_model
 
 __all__ = ["build_rn50_model", "build_rn101_model", "build_vit_model", "load", "tokenize", "transform"]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from .convert import CLASS_VECTORS
 from .errors import LabelError, WeightsError
-from .labels import check_labels
+from .text.prompts import check_labels
 
 
 @dataclass(frozen=True)

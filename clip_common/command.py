@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from .engine import ENGINES, PRECISIONS
 from .errors import ClipError, ImageError, RequestError
-from .labels import TEMPLATE_SETS
 from .predictor import Predictor, check_texts
-from .preprocess import PICTURE_SUFFIXES, open_picture
+from .preprocessing.image import PICTURE_SUFFIXES, open_picture
+from .text.prompts import TEMPLATE_SETS
 from .zero_shot import Answer, unit_length
 
 PredictorMaker = Callable[..., Predictor]

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from . import processor
-from .cache import cache_dir, digest_of, hash_stream, logger, sha256_of, touch
 from .config import Pretrained, pretrained
 from .errors import ClipError
+from .system import cpu
+from .system.cache import cache_dir, digest_of, hash_stream, logger, sha256_of, touch
 from .weights import Weights, load_model
 
 _VERSION = "3"  # of the towers and of this layout; part of the key
@@ -75,7 +75,7 @@ def kept_folder(record: Pretrained, weights: Weights, runtime: str, precision: s
 
 def _folder(record: Pretrained, weights: Weights, runtime: str, precision: str) -> Path:
     # Packed weights are for one version's kernels, and one processor's.
-    version, machine = importlib.metadata.version(runtime), processor.identity()
+    version, machine = importlib.metadata.version(runtime), cpu.identity()
     key = [_VERSION, record.name, str(record.config), weights.sha256, runtime, version, precision, machine]
     return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from . import processor
-from .cache import logger
 from .compiled import CompileError, compiled_folder
 from .config import Pretrained
 from .errors import RequestError
+from .system import cpu
+from .system.cache import logger
 from .weights import Weights, load_model
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def choose(engine: str = "auto", precision: str = "float32") -> Choice:
         return _choose_bfloat16(engine)
     if engine != "auto":
         return Choice(engine, precision, "asked for by name")
-    if "avx512f" in processor.features() and _is_installed("openvino"):
+    if "avx512f" in cpu.features() and _is_installed("openvino"):
         return Choice("openvino", precision, "the fastest measured on processors with AVX-512")
     if _is_installed("onnxruntime"):
         return Choice("onnxruntime", precision, "the fastest measured on processors (see benchmarks/)")
@@ -79,7 +79,7 @@ def _choose_bfloat16(engine: str) -> Choice:
         raise RequestError(
             f"precision is 'bfloat16', and engine {engine!r} computes in float32: use 'openvino'"
         )
-    if not processor.computes_bfloat16():
+    if not cpu.computes_bfloat16():
         raise RequestError(
             "precision is 'bfloat16', which this processor does not multiply (it takes AMX or AVX512-BF16): "
             "leave it at 'float32'"

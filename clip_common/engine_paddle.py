@@ -9,10 +9,10 @@ from threading import Lock
 import numpy as np
 import paddle
 
-from . import threads
 from .errors import RequestError
 from .mode import dynamic_graph
 from .model import CLIP
+from .system import threads
 from .text_batches import in_batches
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from .errors import ClipError, ImageError
-from .labels import Prompts
 from .predictor import Predictor, check_texts
 from .request import Work
+from .text.prompts import Prompts
 from .zero_shot import TEXTS_AT_ONCE, unit_length
 
 Features = dict[str, np.ndarray]

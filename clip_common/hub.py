@@ -16,7 +16,7 @@ from .config import Pretrained
 from .limits import Limits
 from .model import CLIP
 from .predictor import Predictor
-from .preprocess import Picture
+from .preprocessing.image import Picture
 from .request import Body
 from .zero_shot import Answer
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from PIL import Image
 
 from .errors import LimitError, RequestError
-from .preprocess import readable_formats
+from .preprocessing.image import readable_formats
 
 _PREFIX = "CLIP_HUB_MAX_"
 

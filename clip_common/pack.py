@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .cache import atomic_file
 from .config import Pretrained
 from .errors import RequestError, WeightsError
+from .system.cache import atomic_file
 from .weights import Weights, convert, find_local, load_model
 
 _PACKAGE = Path(__file__).resolve().parent

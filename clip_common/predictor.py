@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .ahead import ahead
 from .classes import Classes, read_classes
 from .config import Pretrained
 from .engine import Engine, Engines, choose
 from .errors import ImageError, RequestError
-from .labels import Prompts, prompts_for, template_texts
-from .preprocess import Picture, Preprocess
-from .tokenizer import tokenize
+from .preprocessing.image import Picture, Preprocess
+from .system.prefetch import ahead
+from .text.prompts import Prompts, prompts_for, template_texts
+from .text.tokenizer import tokenize
 from .weights import find
 from .zero_shot import Answer, LabelVectors, Progress, rank, unit_length
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from .config import Golden, Pretrained
 from .engine_paddle import PaddleEngine
-from .preprocess import Preprocess, open_picture
-from .tokenizer import tokenize
+from .preprocessing.image import Preprocess, open_picture
+from .text.tokenizer import tokenize
 from .weights import Weights, load_model
 from .zero_shot import rank, unit_length
 

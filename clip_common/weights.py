@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from . import download
-from .cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
 from .classes import read_classes
 from .config import PRETRAINED, ClipConfig, Pretrained, WeightsSource
 from .convert import CLASS_VECTORS, State, identify, infer_config, to_openai
 from .errors import WeightsError
 from .formats import read_state, write_safetensors
+from .system.cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
 
 if TYPE_CHECKING:
     from .model import CLIP

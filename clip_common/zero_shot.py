@@ -11,9 +11,9 @@ from threading import Lock
 
 import numpy as np
 
-from .cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune, touch
 from .errors import LabelError
-from .labels import Prompts
+from .system.cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune, touch
+from .text.prompts import Prompts
 
 Answer = list[dict[str, str | float]]
 Progress = Callable[[int, int], None]

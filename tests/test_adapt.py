@@ -27,7 +27,7 @@ from clip_common.errors import RequestError, TrainingError, WeightsError
 from clip_common.formats import read_state, write_safetensors
 from clip_common.pack import pack
 from clip_common.predictor import Predictor
-from clip_common.preprocess import Preprocess
+from clip_common.preprocessing.image import Preprocess
 from clip_common.trainer import checkpoint
 from clip_common.trainer.loss import class_loss
 from tests.conftest import ROOT

@@ -66,7 +66,7 @@ def test_shapes_and_types() -> None:
 
 def test_tokenizer_and_preprocessing_import_no_framework() -> None:
     code = (
-        "import sys, clip_common, clip_common.tokenizer, clip_common.preprocess; "
+        "import sys, clip_common, clip_common.text.tokenizer, clip_common.preprocessing.image; "
         "sys.exit('paddle' in sys.modules or 'torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 import pytest
 
-from clip_common import cli, compiled, engine, processor
+from clip_common import cli, compiled, engine
 from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pretrained, pretrained
 from clip_common.engine import PRECISIONS, Engines, choose
 from clip_common.engine_compiled import CompiledEngine
@@ -23,8 +23,9 @@ from clip_common.engine_paddle import PaddleEngine
 from clip_common.errors import RequestError
 from clip_common.model import CLIP
 from clip_common.predictor import Predictor
+from clip_common.system import cpu
+from clip_common.text.tokenizer import tokenize
 from clip_common.text_batches import in_batches, text_batches
-from clip_common.tokenizer import tokenize
 from clip_common.towers import ImageTower, TextTower
 from clip_common.weights import Weights, find
 from tests.conftest import ROOT
@@ -139,7 +140,7 @@ def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: Weights
         np.testing.assert_allclose(feature, expected[i % 8], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.skipif(not processor.computes_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not cpu.computes_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_is_near_float32(mini: Weights) -> None:
     pytest.importorskip("openvino")
     paths = sorted((ROOT / "examples").glob("*.png"))
@@ -232,7 +233,7 @@ def test_what_is_compiled_depends_on_weights_and_machine(
     first = folder()
     others = {folder(Weights(mini.path, "0" * 64)), folder(precision="bfloat16")}
     others |= {folder(record=record) for record in PRETRAINED.values() if record is not MINI}
-    monkeypatch.setattr(processor, "identity", lambda: "another")
+    monkeypatch.setattr(cpu, "identity", lambda: "another")
     others.add(folder())
     assert first not in others and len(others) == 3 + len(PRETRAINED) - 1
 
@@ -241,7 +242,7 @@ def test_what_is_compiled_depends_on_weights_and_machine(
 
 
 def test_the_choice_is_explained_and_wrong_names_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
     assert choose("auto")[:2] == ("onnxruntime", "float32") and "fastest" in choose("auto").reason
     assert choose("paddle").name == "paddle"
     with pytest.raises(RequestError, match="precision is 'float8', expected one of float32, bfloat16"):
@@ -256,11 +257,11 @@ def test_the_choice_is_explained_and_wrong_names_are_errors(monkeypatch: pytest.
 
 def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: True)
-    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
     assert choose("auto").name == "onnxruntime"
     with pytest.raises(RequestError, match="this processor does not multiply"):
         choose("auto", "bfloat16")
-    monkeypatch.setattr(processor, "features", lambda: frozenset({"avx2", "avx512f", "amx_bf16"}))
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "avx512f", "amx_bf16"}))
     assert choose("auto").name == "openvino"
     assert choose("auto", "bfloat16")[:2] == ("openvino", "bfloat16")
     for name in ("onnxruntime", "paddle"):

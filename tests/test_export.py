@@ -13,7 +13,7 @@ import paddlehub as hub
 import pytest
 
 from clip_common.engine_paddle import PaddleEngine
-from clip_common.tokenizer import tokenize
+from clip_common.text.tokenizer import tokenize
 from tests.conftest import ROOT
 from tests.parity import seeded
 

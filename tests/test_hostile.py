@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from clip_common.errors import ClipError, LimitError
 from clip_common.gather import answer
 from clip_common.limits import Limits
-from clip_common.preprocess import FORMATS
+from clip_common.preprocessing.image import FORMATS
 from clip_common.request import Body
 from clip_common.server.guard import Admission, Guard
 from clip_common.server.http import create_api

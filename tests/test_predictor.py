@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from clip_common import zero_shot
-from clip_common.cache import cache_dir
 from clip_common.config import PRETRAINED, pretrained
 from clip_common.errors import ClipError, ImageError, LabelError, RequestError
-from clip_common.labels import prompts_for, read_lines
 from clip_common.predictor import Predictor
+from clip_common.system.cache import cache_dir
+from clip_common.text.prompts import prompts_for, read_lines
 from tests.conftest import ROOT
 from tests.parity import seeded
 

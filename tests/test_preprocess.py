@@ -17,8 +17,8 @@ from PIL import Image
 
 from clip_common.config import OPENAI_MEAN, OPENAI_STD, Preprocessing, pretrained
 from clip_common.errors import ImageError
-from clip_common.preprocess import Preprocess, open_picture
-from clip_common.resample import resize_and_crop
+from clip_common.preprocessing.image import Preprocess, open_picture
+from clip_common.preprocessing.resize import resize_and_crop
 from tests.conftest import ROOT
 
 SIZE = 224
@@ -191,7 +191,7 @@ _MEMORY_SCRIPT = """
 import sys
 from PIL import Image
 from clip_common.config import Preprocessing
-from clip_common.preprocess import Preprocess
+from clip_common.preprocessing.image import Preprocess
 
 def peak():  # of this process alone; getrusage's would begin at its parent's
     with open("/proc/self/status") as status:

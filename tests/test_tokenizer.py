@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_common.errors import LabelError
-from clip_common.tokenizer import default_tokenizer, lengths, tokenize
+from clip_common.text.tokenizer import default_tokenizer, lengths, tokenize
 from tests.parity import reference
 from tests.parity.make_token_golden import GOLDEN
 from tests.parity.strings import strings

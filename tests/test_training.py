@@ -23,21 +23,14 @@ from clip_common.config import ClipConfig, ResNetConfig, TextConfig
 from clip_common.errors import TrainingError
 from clip_common.formats import read_state, write_safetensors
 from clip_common.model import CLIP
-from clip_common.tokenizer import tokenize
+from clip_common.text.tokenizer import tokenize
 from clip_common.trainer import checkpoint, muon, parallel
 from clip_common.trainer.loss import contrastive_loss
 from training import train
 from training.augment import augment
 from training.batches import Batch, Batches, Settings
 from training.captions import draw_subject, head_noun, is_clean, may_flip, put_in_template
-from training.data import (
-    Caption,
-    Dataset,
-    near_duplicates,
-    package_drawings,
-    perceptual_hash,
-    prepare,
-)
+from training.data import Caption, Dataset, near_duplicates, package_drawings, perceptual_hash, prepare
 from training.diagrams import draw_diagrams
 from training.evaluate import Share
 from training.export import openai_state

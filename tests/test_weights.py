@@ -23,11 +23,12 @@ import requests
 from urllib3 import HTTPResponse
 from urllib3.exceptions import InvalidChunkLength
 
-from clip_common import cache, cli, download, weights
+from clip_common import cli, download, weights
 from clip_common.config import MINI, PRETRAINED, Pretrained, WeightsSource
 from clip_common.convert import to_openai
 from clip_common.errors import WeightsError
 from clip_common.formats import read_state, write_safetensors
+from clip_common.system import cache
 from tests.conftest import ROOT
 from tests.parity import seeded
 from tests.parity.tiny import TINY_RN, TINY_VIT

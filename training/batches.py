@@ -8,8 +8,8 @@ import numpy as np
 
 from clip_common.config import Preprocessing
 from clip_common.errors import TrainingError
-from clip_common.preprocess import normalize
-from clip_common.tokenizer import tokenize
+from clip_common.preprocessing.image import normalize
+from clip_common.text.tokenizer import tokenize
 from clip_common.trainer.settings import RunSettings
 
 from .augment import augment

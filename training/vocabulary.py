@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from clip_common.tokenizer import tokenize
+from clip_common.text.tokenizer import tokenize
 
 from .captions import TEMPLATES, head_noun
 from .data import Caption, Dataset

@@ -11,7 +11,6 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from ..cache import atomic_file
 from ..config import Pretrained, pretrained
 from ..convert import CLASS_VECTORS, from_own
 from ..errors import RequestError
@@ -21,6 +20,7 @@ from ..formats import write_safetensors
 from ..mode import dynamic_graph
 from ..model import CLIP
 from ..predictor import Predictor
+from ..system.cache import atomic_file
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings

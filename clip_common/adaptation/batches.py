@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..ahead import ahead
 from ..errors import TrainingError
 from ..predictor import NamedPicture
-from ..preprocess import Preprocess, open_picture
+from ..preprocessing.image import Preprocess, open_picture
+from ..system.prefetch import ahead
 from ..trainer.settings import RunSettings
 from .material import Material
 

@@ -11,9 +11,9 @@ from ..engine_paddle import PaddleEngine
 from ..errors import ImageError
 from ..evaluation.datasets import Labelled
 from ..evaluation.metrics import retrieval_recall
-from ..labels import Prompts
 from ..model import CLIP
 from ..predictor import NamedPicture, Predictor, encode_pictures
+from ..text.prompts import Prompts
 from ..trainer.checkpoint import Arrays, model_arrays
 from ..zero_shot import compute_vectors, unit_length
 from .material import Material

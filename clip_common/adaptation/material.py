@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache import digest_of
 from ..errors import RequestError
 from ..evaluation.datasets import read_captioned, read_labelled
 from ..predictor import NamedPicture
+from ..system.cache import digest_of
 
 
 @dataclass(frozen=True)

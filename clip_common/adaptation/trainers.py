@@ -13,7 +13,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ..model import CLIP
-from ..tokenizer import lengths
+from ..text.tokenizer import lengths
 from ..trainer import parallel
 from ..trainer.loss import bound_scale, class_loss, contrastive_loss
 from ..trainer.settings import RunSettings

@@ -14,10 +14,10 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from ..ahead import ahead
 from ..config import Pretrained
 from ..errors import ClipError, ImageError, RequestError
 from ..predictor import Predictor
+from ..system.prefetch import ahead
 from ..zero_shot import unit_length
 from .sources import Item
 from .store import Origin, Row, Store

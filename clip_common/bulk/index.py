@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from ..cache import digest_of
 from ..errors import RequestError
+from ..system.cache import digest_of
 from .store import Origin, Store, vectors_of
 
 _ROWS_AT_ONCE = 2000

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import ClipError, RequestError
 from ..predictor import Predictor
-from ..preprocess import open_picture
+from ..preprocessing.image import open_picture
 from ..visualize import save_contact_sheet
 from ..zero_shot import unit_length
 

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ..errors import RequestError
-from ..preprocess import PICTURE_SUFFIXES
+from ..preprocessing.image import PICTURE_SUFFIXES
 
 _PATH_COLUMNS = ("path", "image", "file", "filename", "filepath")
 _CAPTION_COLUMNS = ("caption", "text")

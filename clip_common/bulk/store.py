@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..cache import atomic_file
 from ..errors import RequestError
+from ..system.cache import atomic_file
 from .sources import Item
 
 _PART = re.compile(r"part-(\d{6})\.parquet")

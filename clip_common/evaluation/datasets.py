@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import RequestError
 from ..predictor import NamedPicture
-from ..preprocess import PICTURE_SUFFIXES
+from ..preprocessing.image import PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _food(folder: Path) -> Labelled:
 
 def _imagenet(folder: Path) -> Labelled:
     """ImageNet's validation pictures in a folder per synset; its classes are numbered in their order."""
-    from ..labels import LABEL_SETS, read_lines
+    from ..text.prompts import LABEL_SETS, read_lines
 
     classes = list(read_lines(LABEL_SETS["imagenet"]))
     synsets = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

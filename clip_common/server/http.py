@@ -10,10 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from ..cache import logger
 from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
 from ..limits import Limits
 from ..request import Body, Work
+from ..system.cache import logger
 from ..version import __version__
 from .guard import RETRY_AFTER
 

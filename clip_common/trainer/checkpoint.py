@@ -15,8 +15,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ..cache import atomic_file
 from ..errors import TrainingError
+from ..system.cache import atomic_file
 from .settings import RunSettings
 
 _MOMENTS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")

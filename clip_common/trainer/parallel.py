@@ -15,8 +15,8 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor
 
-from .. import threads
 from ..errors import TrainingError
+from ..system import threads
 
 
 def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
-from clip_common.tokenizer import tokenize
+from clip_common.text.tokenizer import tokenize
 from tests.parity import seeded, stages
 from tests.parity.reference import build_reference, reference_pixels
 

@@ -12,8 +12,8 @@ import paddle
 from clip_common.config import PRETRAINED, ClipConfig, Preprocessing
 from clip_common.model import CLIP
 from clip_common.predictor import Predictor
-from clip_common.preprocess import Preprocess
-from clip_common.tokenizer import tokenize
+from clip_common.preprocessing.image import Preprocess
+from clip_common.text.tokenizer import tokenize
 from tests.parity import seeded, stages
 
 

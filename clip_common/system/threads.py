@@ -11,7 +11,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from . import processor
+from . import cpu
 
 
 @cache
@@ -23,7 +23,7 @@ def settle() -> None:
     import paddle
 
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # idle threads sleep
-    if processor.is_amd() and "avx2" in processor.features():
+    if cpu.is_amd() and "avx2" in cpu.features():
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")  # the AVX2 path, which it keeps for Intel
     paddle.base.core.set_num_threads(count())
 

@@ -17,10 +17,10 @@ import ftfy
 import numpy as np
 import regex
 
-from .errors import LabelError
+from ..errors import LabelError
 
 CONTEXT_LENGTH = 77
-_VOCABULARY = Path(__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
+_VOCABULARY = Path(__file__).parent.parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
 _MERGES = 49152 - 256 - 2  # the file lists more than the model was trained with
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"

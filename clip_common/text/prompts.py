@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .config import Pretrained
-from .errors import LabelError
+from ..config import Pretrained
+from ..errors import LabelError
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parent.parent / "data"
 LABEL_SETS = {"imagenet": "imagenet_classes.txt", "pictograms": "pictogram_names.txt"}
 # OpenAI's prompt engineering notebook: the 80 of the paper, and the 7 that did best together.
 TEMPLATE_SETS = {"openai": "templates_openai.txt", "openai7": "templates_openai7.txt"}

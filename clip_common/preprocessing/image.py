@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .config import Preprocessing
-from .errors import ImageError
-from .resample import resize_and_crop
+from ..config import Preprocessing
+from ..errors import ImageError
+from .resize import resize_and_crop
 
 # Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,0 +1,1 @@
+"""An image file to what the image encoder sees; no framework."""

@@ -1,0 +1,1 @@
+"""What the package needs of the machine: its cache, its CPU and threads, optional packages."""
