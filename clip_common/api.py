@@ -18,7 +18,7 @@ from .config import VIT_B32, Preprocessing, pretrained
 from .model import CLIP, build_rn50_model, build_rn101_model, build_vit_model
 from .preprocessing.image import Preprocess, open_picture
 from .text import tokenizer
-from .weights import find, load_model
+from .weights.locate import find, load_model
 
 __all__ = ["build_rn50_model", "build_rn101_model", "build_vit_model", "load", "tokenize", "transform"]
 

@@ -6,17 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import weights
 from .adaptation import command as adaptation
 from .bulk import command as bulk
 from .compiled import kept_folder
 from .config import PRETRAINED, Pretrained, pretrained
-from .convert import identify
 from .engine import ENGINES, PRECISIONS, choose
 from .errors import ClipError
 from .evaluation import command as evaluation
 from .pack import pack
 from .server import command as server
+from .weights import locate as weights
+from .weights.layouts import identify
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from .config import Pretrained, pretrained
 from .errors import ClipError
 from .system import cpu
 from .system.cache import cache_dir, digest_of, hash_stream, logger, sha256_of, touch
-from .weights import Weights, load_model
+from .weights.locate import Weights, load_model
 
 _VERSION = "3"  # of the towers and of this layout; part of the key
 _KEPT = 8

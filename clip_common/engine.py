@@ -18,7 +18,7 @@ from .config import Pretrained
 from .errors import RequestError
 from .system import cpu
 from .system.cache import logger
-from .weights import Weights, load_model
+from .weights.locate import Weights, load_model
 
 if TYPE_CHECKING:
     from .engine_paddle import PaddleEngine

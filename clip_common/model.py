@@ -12,10 +12,10 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from .config import RN50, RN101, VIT_B32, ClipConfig, ViTConfig
-from .convert import is_linear, openai_name, require_match, to_openai
 from .layers import Transformer
 from .resnet import ModifiedResNet
 from .vit import VisionTransformer
+from .weights.layouts import is_linear, openai_name, require_match, to_openai
 
 
 class CLIP(nn.Layer):

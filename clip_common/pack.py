@@ -17,7 +17,7 @@ from pathlib import Path
 from .config import Pretrained
 from .errors import RequestError, WeightsError
 from .system.cache import atomic_file
-from .weights import Weights, convert, find_local, load_model
+from .weights.locate import Weights, convert, find_local, load_model
 
 _PACKAGE = Path(__file__).resolve().parent
 _ROOT = _PACKAGE.parent

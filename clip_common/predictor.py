@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from .classes import Classes, read_classes
 from .config import Pretrained
 from .engine import Engine, Engines, choose
 from .errors import ImageError, RequestError
@@ -21,7 +20,8 @@ from .preprocessing.image import Picture, Preprocess
 from .system.prefetch import ahead
 from .text.prompts import Prompts, prompts_for, template_texts
 from .text.tokenizer import tokenize
-from .weights import find
+from .weights.class_head import Classes, read_classes
+from .weights.locate import find
 from .zero_shot import Answer, LabelVectors, Progress, rank, unit_length
 
 NamedPicture = tuple[str, Picture | str | Path]

@@ -15,7 +15,7 @@ from .config import Golden, Pretrained
 from .engine_paddle import PaddleEngine
 from .preprocessing.image import Preprocess, open_picture
 from .text.tokenizer import tokenize
-from .weights import Weights, load_model
+from .weights.locate import Weights, load_model
 from .zero_shot import rank, unit_length
 
 TEXTS = ["a diagram", "a dog", "a cat"]

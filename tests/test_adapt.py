@@ -21,15 +21,15 @@ from clip_common.adaptation.adapt import Task, adapt
 from clip_common.adaptation.batches import Batch, Batches, crop_box
 from clip_common.adaptation.material import read_material, split
 from clip_common.adaptation.trainers import ClassTrainer
-from clip_common.classes import read_classes
 from clip_common.config import pretrained
 from clip_common.errors import RequestError, TrainingError, WeightsError
-from clip_common.formats import read_state, write_safetensors
 from clip_common.pack import pack
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
 from clip_common.trainer import checkpoint
 from clip_common.trainer.loss import class_loss
+from clip_common.weights.class_head import read_classes
+from clip_common.weights.readers import read_state, write_safetensors
 from tests.conftest import ROOT
 
 MINI = pretrained("clip_mini")

@@ -27,7 +27,7 @@ from clip_common.system import cpu
 from clip_common.text.tokenizer import tokenize
 from clip_common.text_batches import in_batches, text_batches
 from clip_common.towers import ImageTower, TextTower
-from clip_common.weights import Weights, find
+from clip_common.weights.locate import Weights, find
 from tests.conftest import ROOT
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND

@@ -24,10 +24,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from clip_common.config import RN50, ClipConfig
-from clip_common.convert import identify, infer_config, require_match, to_openai
 from clip_common.errors import WeightsError
-from clip_common.formats import read_state, write_safetensors
 from clip_common.model import CLIP
+from clip_common.weights.layouts import identify, infer_config, require_match, to_openai
+from clip_common.weights.readers import read_state, write_safetensors
 from tests.parity import seeded
 from tests.parity.seed_port import to_seed_port
 from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS
@@ -727,9 +727,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 _READ_IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from clip_common.convert import to_openai
+from clip_common.weights.layouts import to_openai
 from clip_common.errors import WeightsError
-from clip_common.formats import read_state, write_safetensors
+from clip_common.weights.readers import read_state, write_safetensors
 
 def peak():
     with open("/proc/self/status") as status:

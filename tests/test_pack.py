@@ -15,9 +15,9 @@ import pytest
 
 from clip_common.config import RN50, pretrained
 from clip_common.errors import WeightsError
-from clip_common.formats import read_state
 from clip_common.pack import pack
 from clip_common.predictor import Predictor
+from clip_common.weights.readers import read_state
 from tests.conftest import ROOT, Checkpoints
 from tests.parity import seeded
 

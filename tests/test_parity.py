@@ -10,9 +10,9 @@ import pytest
 
 from clip_common import config as architectures
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
-from clip_common.convert import to_openai
-from clip_common.formats import read_state
 from clip_common.model import CLIP
+from clip_common.weights.layouts import to_openai
+from clip_common.weights.readers import read_state
 from tests.conftest import Checkpoints
 from tests.parity import seeded, stages
 from tests.parity.compare import compare

@@ -21,11 +21,11 @@ from PIL import Image
 
 from clip_common.config import ClipConfig, ResNetConfig, TextConfig
 from clip_common.errors import TrainingError
-from clip_common.formats import read_state, write_safetensors
 from clip_common.model import CLIP
 from clip_common.text.tokenizer import tokenize
 from clip_common.trainer import checkpoint, muon, parallel
 from clip_common.trainer.loss import contrastive_loss
+from clip_common.weights.readers import read_state, write_safetensors
 from training import train
 from training.augment import augment
 from training.batches import Batch, Batches, Settings

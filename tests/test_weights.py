@@ -23,12 +23,14 @@ import requests
 from urllib3 import HTTPResponse
 from urllib3.exceptions import InvalidChunkLength
 
-from clip_common import cli, download, weights
+from clip_common import cli
 from clip_common.config import MINI, PRETRAINED, Pretrained, WeightsSource
-from clip_common.convert import to_openai
 from clip_common.errors import WeightsError
-from clip_common.formats import read_state, write_safetensors
 from clip_common.system import cache
+from clip_common.weights import download
+from clip_common.weights import locate as weights
+from clip_common.weights.layouts import to_openai
+from clip_common.weights.readers import read_state, write_safetensors
 from tests.conftest import ROOT
 from tests.parity import seeded
 from tests.parity.tiny import TINY_RN, TINY_VIT
@@ -95,7 +97,7 @@ def server() -> Iterator[Server]:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; also nobody waits between attempts."""
     monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("clip_common.download.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("clip_common.weights.download.time.sleep", lambda _seconds: None)
     return tmp_path / "cache" / "weights"
 
 

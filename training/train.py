@@ -23,7 +23,7 @@ from clip_common.text.tokenizer import lengths
 from clip_common.trainer import checkpoint, parallel, run
 from clip_common.trainer.loss import bound_scale, contrastive_loss
 from clip_common.trainer.trainer import Trainer
-from clip_common.weights import Weights, load_model
+from clip_common.weights.locate import Weights, load_model
 
 from .batches import Batch, Batches, Settings
 from .data import DEFAULT_CACHE, Dataset

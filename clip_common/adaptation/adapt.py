@@ -12,11 +12,9 @@ import paddle
 import paddle.distributed as dist
 
 from ..config import Pretrained, pretrained
-from ..convert import CLASS_VECTORS, from_own
 from ..errors import RequestError
 from ..evaluation import evaluate
 from ..evaluation.datasets import read_labelled
-from ..formats import write_safetensors
 from ..mode import dynamic_graph
 from ..model import CLIP
 from ..predictor import Predictor
@@ -25,7 +23,9 @@ from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
 from ..trainer.trainer import Trainer
-from ..weights import Weights, find, load_model, read_openai
+from ..weights.layouts import CLASS_VECTORS, from_own
+from ..weights.locate import Weights, find, load_model, read_openai
+from ..weights.readers import write_safetensors
 from . import ensemble
 from .batches import Batches
 from .judge import Judge

@@ -7,7 +7,7 @@ import numpy as np
 import paddlehub as hub
 
 from clip_common.config import pretrained
-from clip_common.weights import find_local
+from clip_common.weights.locate import find_local
 
 NAME = "clip_rn101"
 PICTURE = Path(__file__).resolve().parents[2] / "examples" / "cat.png"

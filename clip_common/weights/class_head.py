@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from .convert import CLASS_VECTORS
-from .errors import LabelError, WeightsError
-from .text.prompts import check_labels
+from ..errors import LabelError, WeightsError
+from ..text.prompts import check_labels
+from .layouts import CLASS_VECTORS
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from ..config import PRETRAINED, ClipConfig, Pretrained, WeightsSource
+from ..errors import WeightsError
+from ..system.cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
 from . import download
-from .classes import read_classes
-from .config import PRETRAINED, ClipConfig, Pretrained, WeightsSource
-from .convert import CLASS_VECTORS, State, identify, infer_config, to_openai
-from .errors import WeightsError
-from .formats import read_state, write_safetensors
-from .system.cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
+from .class_head import read_classes
+from .layouts import CLASS_VECTORS, State, identify, infer_config, to_openai
+from .readers import read_state, write_safetensors
 
 if TYPE_CHECKING:
-    from .model import CLIP
+    from ..model import CLIP
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find_local(
 def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
     """Folders that may carry a module's own weights: its own, that of a packed archive around this
     package, the source tree's, the installed module's."""
-    around = Path(__file__).resolve().parent.parent
+    around = Path(__file__).resolve().parent.parent.parent
     hub_home = Path(os.environ.get("HUB_HOME") or Path.home() / ".paddlehub")
     own = [module_dir] if module_dir else []
     return [*own, around, around / "modules" / record.name, hub_home / "modules" / record.name]
@@ -228,7 +228,7 @@ def load_model(record: Pretrained, weights: Weights) -> CLIP:
     Raises:
         WeightsError: naming the file, and the tensors that do not fit.
     """
-    from .mode import dynamic_graph  # Paddle takes seconds to import, and compiled weights do without
+    from ..mode import dynamic_graph  # Paddle takes seconds to import, and compiled weights do without
 
     state = read_openai(weights.path)
     with dynamic_graph():
@@ -245,8 +245,8 @@ def _empty_model(config: ClipConfig) -> CLIP:
     """A model whose weights are not set, which takes no time."""
     import paddle
 
-    from .mode import dynamic_graph
-    from .model import CLIP
+    from ..mode import dynamic_graph
+    from ..model import CLIP
 
     with dynamic_graph(), paddle.LazyGuard():
         return CLIP(config)

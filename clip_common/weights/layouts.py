@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from .config import PRETRAINED, ClipConfig, ResNetConfig, TextConfig, ViTConfig
-from .errors import WeightsError
+from ..config import PRETRAINED, ClipConfig, ResNetConfig, TextConfig, ViTConfig
+from ..errors import WeightsError
 
 State = dict[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .errors import WeightsError
+from ..errors import WeightsError
 
 Readable = io.BytesIO | mmap.mmap
 StorageReader = Callable[[str, np.dtype, int], np.ndarray]

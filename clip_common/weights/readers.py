@@ -20,9 +20,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..errors import WeightsError
 from . import unpickle
-from .convert import State
-from .errors import WeightsError
+from .layouts import State
 
 _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1, and torch's magic number
 _ZIP_MAGIC = b"PK\x03\x04"

@@ -12,9 +12,9 @@ from requests import exceptions
 from tqdm import tqdm
 from urllib3.exceptions import NewConnectionError
 
-from .config import WeightsSource
-from .errors import WeightsError
-from .system.cache import hash_stream, logger
+from ..config import WeightsSource
+from ..errors import WeightsError
+from ..system.cache import hash_stream, logger
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
 _ATTEMPTS = 4  # without progress
