@@ -18,8 +18,8 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from clip_common.config import ClipConfig
-from clip_common.export import export_onnx, write_onnx
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
+from clip_common.models.export import export_onnx, write_onnx
 from tests.parity import reference, seeded
 
 Tower = Callable[[np.ndarray], np.ndarray]

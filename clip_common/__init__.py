@@ -14,7 +14,7 @@ _HOMES = {
     "build_vit_model": "api",
     "tokenize": "api",
     "transform": "api",
-    "CLIP": "model",
+    "CLIP": "models.clip",
     "Predictor": "predictor",
     "ClipError": "errors",
 }

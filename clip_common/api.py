@@ -15,7 +15,7 @@ from paddle import Tensor
 from PIL import Image
 
 from .config import VIT_B32, Preprocessing, pretrained
-from .model import CLIP, build_rn50_model, build_rn101_model, build_vit_model
+from .models.clip import CLIP, build_rn50_model, build_rn101_model, build_vit_model
 from .preprocessing.image import Preprocess, open_picture
 from .text import tokenizer
 from .weights.locate import find, load_model

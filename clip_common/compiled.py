@@ -154,7 +154,7 @@ def _prune(home: Path, used: Path) -> None:
 def main() -> None:
     """Compile one module's towers, and check that they give what the model gives: what `_compile` starts."""
     from .engine_compiled import runtime
-    from .export import write_onnx
+    from .models.export import write_onnx
     from .towers import probe, towers
 
     name, weights, runtime_name, precision, folder = sys.argv[1:]

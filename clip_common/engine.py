@@ -22,7 +22,7 @@ from .weights.locate import Weights, load_model
 
 if TYPE_CHECKING:
     from .engine_paddle import PaddleEngine
-    from .model import CLIP
+    from .models.clip import CLIP
 
 ENGINES = ("auto", "onnxruntime", "openvino", "paddle")
 PRECISIONS = ("float32", "bfloat16")

@@ -10,8 +10,8 @@ import numpy as np
 import paddle
 
 from .errors import RequestError
-from .mode import dynamic_graph
-from .model import CLIP
+from .models.clip import CLIP
+from .models.dynamic_graph import dynamic_graph
 from .system import threads
 from .text_batches import in_batches
 

@@ -11,10 +11,11 @@ import numpy as np
 import paddle
 from paddlehub.module.module import RunModule
 
-from . import command, export, gather
+from . import command, gather
 from .config import Pretrained
 from .limits import Limits
-from .model import CLIP
+from .models import export
+from .models.clip import CLIP
 from .predictor import Predictor
 from .preprocessing.image import Picture
 from .request import Body

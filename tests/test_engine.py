@@ -21,7 +21,7 @@ from clip_common.engine import PRECISIONS, Engines, choose
 from clip_common.engine_compiled import CompiledEngine
 from clip_common.engine_paddle import PaddleEngine
 from clip_common.errors import RequestError
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
 from clip_common.predictor import Predictor
 from clip_common.system import cpu
 from clip_common.text.tokenizer import tokenize

@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 
 from clip_common.config import RN50, ClipConfig
 from clip_common.errors import WeightsError
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
 from clip_common.weights.layouts import identify, infer_config, require_match, to_openai
 from clip_common.weights.readers import read_state, write_safetensors
 from tests.parity import seeded

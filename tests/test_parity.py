@@ -10,7 +10,7 @@ import pytest
 
 from clip_common import config as architectures
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
 from clip_common.weights.layouts import to_openai
 from clip_common.weights.readers import read_state
 from tests.conftest import Checkpoints

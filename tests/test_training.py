@@ -21,7 +21,7 @@ from PIL import Image
 
 from clip_common.config import ClipConfig, ResNetConfig, TextConfig
 from clip_common.errors import TrainingError
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import tokenize
 from clip_common.trainer import checkpoint, muon, parallel
 from clip_common.trainer.loss import contrastive_loss

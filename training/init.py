@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clip_common.config import ClipConfig, ResNetConfig
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
 
 
 def initialise(model: CLIP, seed: int) -> None:

@@ -18,7 +18,7 @@ from paddle import Tensor
 
 from clip_common.config import MINI, PRETRAINED, ClipConfig
 from clip_common.errors import TrainingError, WeightsError
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import lengths
 from clip_common.trainer import checkpoint, parallel, run
 from clip_common.trainer.loss import bound_scale, contrastive_loss

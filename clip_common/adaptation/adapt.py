@@ -15,8 +15,8 @@ from ..config import Pretrained, pretrained
 from ..errors import RequestError
 from ..evaluation import evaluate
 from ..evaluation.datasets import read_labelled
-from ..mode import dynamic_graph
-from ..model import CLIP
+from ..models.clip import CLIP
+from ..models.dynamic_graph import dynamic_graph
 from ..predictor import Predictor
 from ..system.cache import atomic_file
 from ..trainer import checkpoint, parallel, run

@@ -11,7 +11,7 @@ from ..engine_paddle import PaddleEngine
 from ..errors import ImageError
 from ..evaluation.datasets import Labelled
 from ..evaluation.metrics import retrieval_recall
-from ..model import CLIP
+from ..models.clip import CLIP
 from ..predictor import NamedPicture, Predictor, encode_pictures
 from ..text.prompts import Prompts
 from ..trainer.checkpoint import Arrays, model_arrays

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ..model import CLIP
+from ..models.clip import CLIP
 from ..text.tokenizer import lengths
 from ..trainer import parallel
 from ..trainer.loss import bound_scale, class_loss, contrastive_loss

@@ -26,7 +26,7 @@ from .layouts import CLASS_VECTORS, State, identify, infer_config, to_openai
 from .readers import read_state, write_safetensors
 
 if TYPE_CHECKING:
-    from ..model import CLIP
+    from ..models.clip import CLIP
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,9 @@ def load_model(record: Pretrained, weights: Weights) -> CLIP:
     Raises:
         WeightsError: naming the file, and the tensors that do not fit.
     """
-    from ..mode import dynamic_graph  # Paddle takes seconds to import, and compiled weights do without
+    from ..models.dynamic_graph import (
+        dynamic_graph,  # Paddle takes seconds to import, and compiled weights do without
+    )
 
     state = read_openai(weights.path)
     with dynamic_graph():
@@ -245,8 +247,8 @@ def _empty_model(config: ClipConfig) -> CLIP:
     """A model whose weights are not set, which takes no time."""
     import paddle
 
-    from ..mode import dynamic_graph
-    from ..model import CLIP
+    from ..models.clip import CLIP
+    from ..models.dynamic_graph import dynamic_graph
 
     with dynamic_graph(), paddle.LazyGuard():
         return CLIP(config)

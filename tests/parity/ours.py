@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from clip_common.config import PRETRAINED, ClipConfig, Preprocessing
-from clip_common.model import CLIP
+from clip_common.models.clip import CLIP
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
 from clip_common.text.tokenizer import tokenize

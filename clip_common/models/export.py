@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from .model import CLIP
+from .clip import CLIP
 
 _ONNX_OPSET = 17
 

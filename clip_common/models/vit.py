@@ -5,8 +5,8 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor, nn
 
-from .config import ViTConfig
-from .layers import Transformer
+from ..config import ViTConfig
+from .transformer import Transformer
 
 
 class VisionTransformer(nn.Layer):

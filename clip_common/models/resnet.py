@@ -10,8 +10,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from .config import ResNetConfig
-from .layers import attend, merge_heads
+from ..config import ResNetConfig
+from .transformer import attend, merge_heads
 
 
 class Bottleneck(nn.Layer):

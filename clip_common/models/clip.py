@@ -11,11 +11,11 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from .config import RN50, RN101, VIT_B32, ClipConfig, ViTConfig
-from .layers import Transformer
+from ..config import RN50, RN101, VIT_B32, ClipConfig, ViTConfig
+from ..weights.layouts import is_linear, openai_name, require_match, to_openai
 from .resnet import ModifiedResNet
+from .transformer import Transformer
 from .vit import VisionTransformer
-from .weights.layouts import is_linear, openai_name, require_match, to_openai
 
 
 class CLIP(nn.Layer):

@@ -1,0 +1,1 @@
+"""What runs a model: pixels or token ids in, features out; numpy at the seam."""
