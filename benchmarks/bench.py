@@ -22,13 +22,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from clip_common.config import PRETRAINED, Pretrained
-from clip_common.engine import Engines
+from clip_common.engines.select import Engines
 from clip_common.predictor import Predictor
 from clip_common.system import cpu, threads
 from clip_common.text.prompts import prompts_for
 from clip_common.text.tokenizer import lengths, tokenize
 from clip_common.weights.readers import write_safetensors
-from clip_common.zero_shot import unit_length
+from clip_common.zero_shot.scoring import unit_length
 from tests.parity import seeded
 from tests.parity.reference import reference_pixels
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from clip_common.config import PRETRAINED, ClipConfig, ViTConfig
-from clip_common.engine import PRECISIONS
+from clip_common.engines.base import PRECISIONS
 from clip_common.predictor import Predictor
 from clip_common.system import threads
 from clip_common.text.prompts import prompts_for

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from .adaptation import command as adaptation
 from .bulk import command as bulk
-from .compiled import kept_folder
 from .config import PRETRAINED, Pretrained, pretrained
-from .engine import ENGINES, PRECISIONS, choose
+from .engines.base import ENGINES, PRECISIONS
+from .engines.compile_cache import kept_folder
+from .engines.select import choose
 from .errors import ClipError
 from .evaluation import command as evaluation
 from .pack import pack

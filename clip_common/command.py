@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from .engine import ENGINES, PRECISIONS
+from .engines.base import ENGINES, PRECISIONS
 from .errors import ClipError, ImageError, RequestError
 from .predictor import Predictor, check_texts
 from .preprocessing.image import PICTURE_SUFFIXES, open_picture
 from .text.prompts import TEMPLATE_SETS
-from .zero_shot import Answer, unit_length
+from .zero_shot.scoring import Answer, unit_length
 
 PredictorMaker = Callable[..., Predictor]
 _LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")

@@ -16,7 +16,8 @@ from .errors import ClipError, ImageError
 from .predictor import Predictor, check_texts
 from .request import Work
 from .text.prompts import Prompts
-from .zero_shot import TEXTS_AT_ONCE, unit_length
+from .zero_shot.label_embeddings import TEXTS_AT_ONCE
+from .zero_shot.scoring import unit_length
 
 Features = dict[str, np.ndarray]
 

@@ -19,7 +19,7 @@ from .models.clip import CLIP
 from .predictor import Predictor
 from .preprocessing.image import Picture
 from .request import Body
-from .zero_shot import Answer
+from .zero_shot.scoring import Answer
 
 if TYPE_CHECKING:
     import gradio

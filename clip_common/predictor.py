@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from .config import Pretrained
-from .engine import Engine, Engines, choose
+from .engines.base import Engine
+from .engines.select import Engines, choose
 from .errors import ImageError, RequestError
 from .preprocessing.image import Picture, Preprocess
 from .system.prefetch import ahead
@@ -22,7 +23,8 @@ from .text.prompts import Prompts, prompts_for, template_texts
 from .text.tokenizer import tokenize
 from .weights.class_head import Classes, read_classes
 from .weights.locate import find
-from .zero_shot import Answer, LabelVectors, Progress, rank, unit_length
+from .zero_shot.label_embeddings import LabelVectors, Progress
+from .zero_shot.scoring import Answer, rank, unit_length
 
 NamedPicture = tuple[str, Picture | str | Path]
 _PROMPTS_AT_ONCE = 128  # mostly a few tokens long

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from .config import Golden, Pretrained
-from .engine_paddle import PaddleEngine
+from .engines.paddle_engine import PaddleEngine
 from .preprocessing.image import Preprocess, open_picture
 from .text.tokenizer import tokenize
 from .weights.locate import Weights, load_model
-from .zero_shot import rank, unit_length
+from .zero_shot.scoring import rank, unit_length
 
 TEXTS = ["a diagram", "a dog", "a cat"]
 

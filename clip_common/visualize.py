@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .zero_shot import Answer
+from .zero_shot.scoring import Answer
 
 # For labels that are not Latin; matplotlib takes the first of these that is installed.
 _FONTS = [

@@ -15,18 +15,20 @@ import numpy as np
 import paddle
 import pytest
 
-from clip_common import cli, compiled, engine
+from clip_common import cli
 from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pretrained, pretrained
-from clip_common.engine import PRECISIONS, Engines, choose
-from clip_common.engine_compiled import CompiledEngine
-from clip_common.engine_paddle import PaddleEngine
+from clip_common.engines import artifacts, compile_cache, compile_worker, select
+from clip_common.engines.base import PRECISIONS
+from clip_common.engines.compiled_engine import CompiledEngine
+from clip_common.engines.fused_towers import ImageTower, TextTower
+from clip_common.engines.paddle_engine import PaddleEngine
+from clip_common.engines.select import Engines, choose
+from clip_common.engines.text_batching import in_batches, text_batches
 from clip_common.errors import RequestError
 from clip_common.models.clip import CLIP
 from clip_common.predictor import Predictor
 from clip_common.system import cpu
 from clip_common.text.tokenizer import tokenize
-from clip_common.text_batches import in_batches, text_batches
-from clip_common.towers import ImageTower, TextTower
 from clip_common.weights.locate import Weights, find
 from tests.conftest import ROOT
 from tests.parity import seeded
@@ -150,22 +152,22 @@ def test_bfloat16_is_near_float32(mini: Weights) -> None:
 
 
 def test_it_is_compiled_once(cache: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = compiled.compiled_folder(MINI, mini, "onnxruntime")
+    folder = compile_cache.compiled_folder(MINI, mini, "onnxruntime")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert compiled.compiled_folder(MINI, mini, "onnxruntime") == folder
-    monkeypatch.setattr(compiled, "_VERSION", "another")
+    assert compile_cache.compiled_folder(MINI, mini, "onnxruntime") == folder
+    monkeypatch.setattr(compile_cache, "_VERSION", "another")
     with pytest.raises(pytest.fail.Exception):
-        compiled.compiled_folder(MINI, mini, "onnxruntime")
+        compile_cache.compiled_folder(MINI, mini, "onnxruntime")
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: Weights) -> None:
     pytest.importorskip(name)
-    folder = compiled.compiled_folder(MINI, mini, name)
+    folder = compile_cache.compiled_folder(MINI, mini, name)
     before = CompiledEngine(name, "float32", folder).encode_text(tokenize(["a dog"]), 1)
     for damage in (b"", b"x" * 100):
-        (folder / compiled.file_of("text")).write_bytes(damage)
-        again = compiled.compiled_folder(MINI, mini, name)
+        (folder / artifacts.file_of("text")).write_bytes(damage)
+        again = compile_cache.compiled_folder(MINI, mini, name)
         after = CompiledEngine(name, "float32", again).encode_text(tokenize(["a dog"]), 1)
         np.testing.assert_array_equal(after, before)
     assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
@@ -195,15 +197,13 @@ def test_a_compiler_that_fails_costs_only_speed(
 def test_towers_that_give_something_else_are_refused(
     mini: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clip_common import towers
-
-    right = towers.probe
-    monkeypatch.setattr(towers, "probe", lambda *given: (right(*given)[0], right(*given)[1] * 1.001))
+    right = compile_worker.probe
+    monkeypatch.setattr(compile_worker, "probe", lambda *given: (right(*given)[0], right(*given)[1] * 1.001))
     monkeypatch.setattr(
-        sys, "argv", ["compiled", "clip_mini", str(mini.path), "onnxruntime", "float32", str(tmp_path)]
+        sys, "argv", ["compile_worker", "clip_mini", str(mini.path), "onnxruntime", "float32", str(tmp_path)]
     )
     with pytest.raises(SystemExit, match="does not give what the model gives"):
-        compiled.main()
+        compile_worker.main()
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -213,14 +213,14 @@ def test_the_cache_of_engines_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
         folder.mkdir()
         (folder / "data").write_bytes(bytes(100))
         os.utime(folder, (number, number))
-    monkeypatch.setattr(compiled, "_KEPT", 4)
-    compiled._prune(tmp_path, tmp_path / "0")  # the oldest, and in use
+    monkeypatch.setattr(compile_cache, "_KEPT", 4)
+    compile_cache._prune(tmp_path, tmp_path / "0")  # the oldest, and in use
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "2", "3", "4"]
-    monkeypatch.setattr(compiled, "_KEPT_BYTES", 250)
+    monkeypatch.setattr(compile_cache, "_KEPT_BYTES", 250)
     (tmp_path / ".left.behind").mkdir()
     os.utime(tmp_path / ".left.behind", (5, 5))
     (tmp_path / ".under.way").mkdir()
-    compiled._prune(tmp_path, tmp_path / "0")
+    compile_cache._prune(tmp_path, tmp_path / "0")
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [".under.way", "0", "4"]
 
 
@@ -228,7 +228,7 @@ def test_what_is_compiled_depends_on_weights_and_machine(
     mini: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def folder(weights: Weights = mini, record: Pretrained = MINI, precision: str = "float32") -> Path:
-        return compiled._folder(record, weights, "onnxruntime", precision)
+        return compile_cache._folder(record, weights, "onnxruntime", precision)
 
     first = folder()
     others = {folder(Weights(mini.path, "0" * 64)), folder(precision="bfloat16")}
@@ -249,14 +249,14 @@ def test_the_choice_is_explained_and_wrong_names_are_errors(monkeypatch: pytest.
         Predictor(MINI, precision="float8")
     with pytest.raises(RequestError, match="engine is 'tensorrt', expected one of auto"):
         Predictor(MINI, engine="tensorrt")
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda _: None)
     assert choose("auto").name == "paddle" and "not installed" in choose("auto").reason
     with pytest.raises(RequestError, match="pip install onnxruntime"):
         choose("onnxruntime")
 
 
 def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
     assert choose("auto").name == "onnxruntime"
     with pytest.raises(RequestError, match="this processor does not multiply"):
@@ -267,7 +267,7 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime", "paddle"):
         with pytest.raises(RequestError, match=f"engine '{name}' computes in float32"):
             choose(name, "bfloat16")
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: name != "openvino" or None)
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda name: name != "openvino" or None)
     assert choose("auto").name == "onnxruntime"
     with pytest.raises(RequestError, match="pip install openvino"):
         choose("auto", "bfloat16")
@@ -290,9 +290,9 @@ def test_a_second_process_finds_everything_and_reads_no_weights(cache: Path, tmp
     shutil.copy(find(MINI).path, folder / "clip_mini.safetensors")
     script = (
         "import sys, json; from pathlib import Path; from clip_common.config import pretrained\n"
-        "from clip_common import engine, predictor\n"
+        "from clip_common.engines import select\nfrom clip_common import predictor\n"
         "if sys.argv[2] == 'again':\n"
-        "    engine.load_model = None\n"
+        "    select.load_model = None\n"
         "    predictor.tokenize = None\n"
         "p = predictor.Predictor(pretrained('clip_mini'), module_dir=Path(sys.argv[1]))\n"
         f"print(json.dumps(p.classify(paths=[{str(EXAMPLE)!r}], labels=['a diagram', 'a dog'])))\n"

@@ -12,7 +12,7 @@ import paddle.inference
 import paddlehub as hub
 import pytest
 
-from clip_common.engine_paddle import PaddleEngine
+from clip_common.engines.paddle_engine import PaddleEngine
 from clip_common.text.tokenizer import tokenize
 from tests.conftest import ROOT
 from tests.parity import seeded

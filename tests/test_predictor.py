@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_common import zero_shot
 from clip_common.config import PRETRAINED, pretrained
 from clip_common.errors import ClipError, ImageError, LabelError, RequestError
 from clip_common.predictor import Predictor
 from clip_common.system.cache import cache_dir
 from clip_common.text.prompts import prompts_for, read_lines
+from clip_common.zero_shot import label_embeddings
 from tests.conftest import ROOT
 from tests.parity import seeded
 
@@ -165,7 +165,7 @@ def test_damaged_label_vectors_are_computed_again(mini: Predictor, fresh_cache: 
 
 
 def test_the_cache_of_label_vectors_is_bounded(mini: Predictor, fresh_cache: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(zero_shot, "_SETS_ON_DISK", 3)
+    monkeypatch.setattr(label_embeddings, "_SETS_ON_DISK", 3)
     for number in range(5):
         mini.classify(images=pictures(1), labels=[f"number {number}", "other"])
     assert len(list((cache_dir() / "labels").iterdir())) == 3

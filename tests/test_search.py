@@ -21,7 +21,7 @@ from clip_common.cli import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor
-from clip_common.zero_shot import unit_length
+from clip_common.zero_shot.scoring import unit_length
 from tests.conftest import ROOT
 
 ORIGIN = Origin("clip_mini", "0" * 64, 64)

@@ -21,7 +21,7 @@ from clip_common.config import pretrained
 from clip_common.errors import ClipError, TrainingError
 from clip_common.predictor import Predictor
 from clip_common.text.prompts import read_lines
-from clip_common.zero_shot import unit_length
+from clip_common.zero_shot.scoring import unit_length
 
 from .captions import head_noun
 from .data import DEFAULT_CACHE, Dataset, to_image

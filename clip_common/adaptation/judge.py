@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from ..engine_paddle import PaddleEngine
+from ..engines.paddle_engine import PaddleEngine
 from ..errors import ImageError
 from ..evaluation.datasets import Labelled
 from ..evaluation.metrics import retrieval_recall
@@ -15,7 +15,8 @@ from ..models.clip import CLIP
 from ..predictor import NamedPicture, Predictor, encode_pictures
 from ..text.prompts import Prompts
 from ..trainer.checkpoint import Arrays, model_arrays
-from ..zero_shot import compute_vectors, unit_length
+from ..zero_shot.label_embeddings import compute_vectors
+from ..zero_shot.scoring import unit_length
 from .material import Material
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
-from ..engine import ENGINES, PRECISIONS
+from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError, need
 
 

@@ -18,7 +18,7 @@ from ..config import Pretrained
 from ..errors import ClipError, ImageError, RequestError
 from ..predictor import Predictor
 from ..system.prefetch import ahead
-from ..zero_shot import unit_length
+from ..zero_shot.scoring import unit_length
 from .sources import Item
 from .store import Origin, Row, Store
 

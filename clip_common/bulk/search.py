@@ -16,7 +16,7 @@ from ..errors import ClipError, RequestError
 from ..predictor import Predictor
 from ..preprocessing.image import open_picture
 from ..visualize import save_contact_sheet
-from ..zero_shot import unit_length
+from ..zero_shot.scoring import unit_length
 
 if TYPE_CHECKING:
     from .index import Hit

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..errors import ImageError, RequestError
 from ..predictor import NamedPicture, Predictor
-from ..zero_shot import unit_length
+from ..zero_shot.scoring import unit_length
 from . import metrics
 from .datasets import Labelled
 

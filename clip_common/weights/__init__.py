@@ -1,4 +1,4 @@
-"""A module's weights: found, downloaded, read without running anything in them, renamed, checked. No framework."""
+"""A module's weights: found, downloaded, read without running what is in them, renamed, checked."""
 
 from .locate import find, find_local
 

@@ -228,9 +228,7 @@ def load_model(record: Pretrained, weights: Weights) -> CLIP:
     Raises:
         WeightsError: naming the file, and the tensors that do not fit.
     """
-    from ..models.dynamic_graph import (
-        dynamic_graph,  # Paddle takes seconds to import, and compiled weights do without
-    )
+    from ..models.dynamic_graph import dynamic_graph
 
     state = read_openai(weights.path)
     with dynamic_graph():

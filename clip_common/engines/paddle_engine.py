@@ -9,11 +9,11 @@ from threading import Lock
 import numpy as np
 import paddle
 
-from .errors import RequestError
-from .models.clip import CLIP
-from .models.dynamic_graph import dynamic_graph
-from .system import threads
-from .text_batches import in_batches
+from ..errors import RequestError
+from ..models.clip import CLIP
+from ..models.dynamic_graph import dynamic_graph
+from ..system import threads
+from .text_batching import in_batches
 
 
 class PaddleEngine:

@@ -1,4 +1,4 @@
-"""Zero-shot classification (paper section 3.1): label vectors, kept so that no label is encoded twice."""
+"""One embedding per label (paper section 3.1), kept so that no label is encoded twice."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from threading import Lock
 
 import numpy as np
 
-from .errors import LabelError
-from .system.cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune, touch
-from .text.prompts import Prompts
+from ..errors import LabelError
+from ..system.cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune, touch
+from ..text.prompts import Prompts
+from .scoring import unit_length
 
-Answer = list[dict[str, str | float]]
 Progress = Callable[[int, int], None]
 Encode = Callable[[Sequence[str]], np.ndarray]
 
@@ -23,30 +23,6 @@ _SETS_IN_MEMORY = 32
 _SETS_ON_DISK = 256
 TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's, and of like length
 _VERSION = "1"  # of the way vectors are computed; part of their key on disk
-
-
-def unit_length(features: np.ndarray) -> np.ndarray:
-    """Vectors [..., d] scaled to length 1."""
-    return features / np.linalg.norm(features, axis=-1, keepdims=True)
-
-
-def rank(
-    feature: np.ndarray, label_vectors: np.ndarray, logit_scale: float, labels: Sequence[str], top_k: int
-) -> Answer:
-    """The best labels of a picture: the softmax of its scaled cosines with all of them.
-
-    Args:
-        feature: the picture's, [d].
-        label_vectors: of unit length, [labels, d].
-        logit_scale: the factor itself, not its logarithm.
-        labels: their names.
-        top_k: how many to return.
-    """
-    logits = logit_scale * (label_vectors @ unit_length(feature)).astype(np.float64)  # [labels]
-    scores = np.exp(logits - logits.max())
-    scores /= scores.sum()
-    best = np.argsort(-scores, kind="stable")[:top_k]
-    return [{"label": labels[i], "score": float(scores[i])} for i in best]
 
 
 class LabelVectors:

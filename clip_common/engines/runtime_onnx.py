@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from .system import threads
+from ..system import threads
 
 
 def compile_tower(source: Path, target: Path, precision: str) -> None:

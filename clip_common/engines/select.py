@@ -1,45 +1,23 @@
-"""The seam between numpy and what multiplies matrices: batches of pixels or token ids in, features out.
-
-Everything above this file is numpy. Below are the model on Paddle, which also runs on a GPU, and the same
-model compiled for ONNX Runtime or OpenVINO, which on a processor are about twice as fast.
-"""
+"""Which engine runs a model here, and the engines of one set of weights, opened when they are needed."""
 
 from __future__ import annotations
 
 import importlib.util
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from .compiled import CompileError, compiled_folder
-from .config import Pretrained
-from .errors import RequestError
-from .system import cpu
-from .system.cache import logger
-from .weights.locate import Weights, load_model
+from ..config import Pretrained
+from ..errors import RequestError
+from ..system import cpu
+from ..system.cache import logger
+from ..weights.locate import Weights, load_model
+from .base import ENGINES, PRECISIONS, Engine
+from .compile_cache import CompileError, compiled_folder
 
 if TYPE_CHECKING:
-    from .engine_paddle import PaddleEngine
-    from .models.clip import CLIP
-
-ENGINES = ("auto", "onnxruntime", "openvino", "paddle")
-PRECISIONS = ("float32", "bfloat16")
-
-
-class Engine(Protocol):
-    """Runs a CLIP's two towers, without gradients. Safe to call from several threads."""
-
-    name: str
-    logit_scale: float
-    """What cosines are multiplied by: the factor itself, not its logarithm."""
-
-    def encode_image(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels, float32 [N, 3, R, R], to features, float32 [N, embed_dim], not normalised."""
-
-    def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
-        """Token ids, int64 [N, L], to features, float32 [N, embed_dim], not normalised."""
+    from ..models.clip import CLIP
+    from .paddle_engine import PaddleEngine
 
 
 class Choice(NamedTuple):
@@ -137,7 +115,7 @@ class Engines:
     @cached_property
     def _compiled(self) -> Engine | None:
         """The compiled towers; None, with a warning, where they cannot be compiled or kept."""
-        from .engine_compiled import CompiledEngine
+        from .compiled_engine import CompiledEngine
 
         name, precision, _ = self._choice
         try:
@@ -149,6 +127,6 @@ class Engines:
 
     @cached_property
     def _paddle(self) -> PaddleEngine:
-        from .engine_paddle import PaddleEngine
+        from .paddle_engine import PaddleEngine
 
         return PaddleEngine(self.model)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .text.tokenizer import lengths
+from ..text.tokenizer import lengths
 
 _WORTH_A_BATCH = 128  # tokens saved that pay for running some texts apart from the others
 

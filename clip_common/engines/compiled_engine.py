@@ -10,8 +10,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from . import compiled
-from .text_batches import in_batches
+from . import artifacts
+from .text_batching import in_batches
 
 Tower = Callable[..., np.ndarray]
 _PICTURES_AT_ONCE = 8  # more fall out of the processor's cache
@@ -35,11 +35,11 @@ def runtime(name: str) -> Runtime:
 
 
 class CompiledEngine:
-    """An `Engine` over a folder that `compiled.py` made."""
+    """An `Engine` over a folder that `compile_cache.py` keeps."""
 
     def __init__(self, name: str, precision: str, folder: Path) -> None:
         self.name, self._precision = name, precision
-        self.logit_scale = compiled.logit_scale(folder)
+        self.logit_scale = artifacts.logit_scale(folder)
         self._folder = folder
 
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
@@ -63,4 +63,4 @@ class CompiledEngine:
         return self._open("text")
 
     def _open(self, tower: str) -> Tower:
-        return runtime(self.name).open_tower(self._folder / compiled.file_of(tower), self._precision)
+        return runtime(self.name).open_tower(self._folder / artifacts.file_of(tower), self._precision)

@@ -20,10 +20,10 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
-from .models.clip import CLIP
-from .models.resnet import AttentionPool2D, Bottleneck, ModifiedResNet
-from .models.transformer import MultiHeadAttention, ResidualAttentionBlock, merge_heads
-from .models.vit import VisionTransformer
+from ..models.clip import CLIP
+from ..models.resnet import AttentionPool2D, Bottleneck, ModifiedResNet
+from ..models.transformer import MultiHeadAttention, ResidualAttentionBlock, merge_heads
+from ..models.vit import VisionTransformer
 
 _QUICK_GELU = 1.702
 

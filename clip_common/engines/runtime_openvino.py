@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import openvino
 
-from .system import threads
+from ..system import threads
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 

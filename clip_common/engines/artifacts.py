@@ -1,0 +1,29 @@
+"""A folder of compiled towers: a file a tower, and a manifest with the files' hashes and the logit scale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..system.cache import sha256_of
+
+MANIFEST = "manifest.json"
+
+
+def file_of(tower: str) -> str:
+    """The file of a tower, "image" or "text", in such a folder; another may be beside it."""
+    return f"{tower}.compiled"
+
+
+def logit_scale(folder: Path) -> float:
+    """What cosines are multiplied by, of the weights that a folder was compiled from."""
+    return json.loads((folder / MANIFEST).read_text("utf-8"))["logit_scale"]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file is there with the content that it was written with."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        return all(sha256_of(folder / name) == sha256 for name, sha256 in files.items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False

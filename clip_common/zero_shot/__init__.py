@@ -1,0 +1,1 @@
+"""Zero-shot classification: embeddings of labels, and scores from cosines; no framework."""
