@@ -30,7 +30,7 @@ from clip_common.engines.base import PRECISIONS
 from clip_common.predictor import Predictor
 from clip_common.system import threads
 from clip_common.text.prompts import prompts_for
-from clip_common.weights.readers import write_safetensors
+from clip_common.weights.file import write_safetensors
 from tests.parity import seeded
 from training.data import DEFAULT_CACHE, Dataset, to_image
 from training.splits import rows_of

@@ -15,10 +15,11 @@ from paddle import Tensor
 from PIL import Image
 
 from .config import VIT_B32, Preprocessing, pretrained
-from .models.clip import CLIP, build_rn50_model, build_rn101_model, build_vit_model
+from .models.clip import CLIP
+from .models.factory import build_rn50_model, build_rn101_model, build_vit_model, load_model
 from .preprocessing.image import Preprocess, open_picture
 from .text import tokenizer
-from .weights.locate import find, load_model
+from .weights.locate import find
 
 __all__ = ["build_rn50_model", "build_rn101_model", "build_vit_model", "load", "tokenize", "transform"]
 

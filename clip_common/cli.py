@@ -12,12 +12,14 @@ from .config import PRETRAINED, Pretrained, pretrained
 from .engines.base import ENGINES, PRECISIONS
 from .engines.compile_cache import kept_folder
 from .engines.select import choose
-from .errors import ClipError
+from .errors import ClipError, WeightsError
 from .evaluation import command as evaluation
 from .pack import pack
 from .server import command as server
-from .weights import locate as weights
-from .weights.layouts import identify
+from .weights import locate
+from .weights.convert import convert
+from .weights.file import WeightsFile
+from .weights.schema import identify
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,27 +113,27 @@ def _list(_args: argparse.Namespace) -> int:
 
 def _place(record: Pretrained) -> str:
     try:
-        found = weights.find_local(record)
+        found = locate.find_local(record)
     except ClipError as error:
         return str(error)
     return str(found.path) if found else "not on this machine"
 
 
-def _on_this_machine(record: Pretrained, file: str | None = None) -> weights.Weights:
-    found = weights.find_local(record, file)
+def _on_this_machine(record: Pretrained, file: str | None = None) -> WeightsFile:
+    found = locate.find_local(record, file)
     if found is None:
-        raise weights.WeightsError(weights.by_hand(record))
+        raise WeightsError(locate.by_hand(record))
     return found
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    found = None if args.mirror else weights.find_local(args.module)
-    print((found or weights.fetch(args.module, args.mirror)).path)
+    found = None if args.mirror else locate.find_local(args.module)
+    print((found or locate.fetch(args.module, args.mirror)).path)
     return 0
 
 
 def _convert(args: argparse.Namespace) -> int:
-    state = weights.convert(args.source, args.target)
+    state = convert(args.source, args.target)
     architecture = identify(state) or "an architecture that no module has"
     print(f"{args.target}: {len(state)} tensors of {architecture}, {args.target.stat().st_size:,} bytes")
     return 0

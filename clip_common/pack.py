@@ -17,7 +17,9 @@ from pathlib import Path
 from .config import Pretrained
 from .errors import RequestError, WeightsError
 from .system.cache import atomic_file
-from .weights.locate import Weights, convert, find_local, load_model
+from .weights.convert import convert
+from .weights.file import WeightsFile
+from .weights.locate import find_local
 
 _PACKAGE = Path(__file__).resolve().parent
 _ROOT = _PACKAGE.parent
@@ -104,9 +106,11 @@ def _weights(record: Pretrained, chosen: str | Path | None, temporary: Path) -> 
             f"the weights of {record.name} are not on this machine: name a file with --weights, "
             "or leave them out with --no_weights"
         )
+    from .models.factory import load_model  # Paddle takes seconds to import
+
     path = temporary / f"{record.name}.safetensors"
     convert(found.path, path)
-    load_model(record, Weights(path, found.sha256))
+    load_model(record, WeightsFile(path, found.sha256))
     return path
 
 
@@ -114,7 +118,7 @@ def _write(members: dict[str, Path | bytes], target: Path) -> None:
     """A tar.gz whose bytes depend on nothing but names and contents."""
     with (
         target.open("wb") as file,
-        # Weights hardly compress; level 1 is what is worth waiting for.
+        # WeightsFile hardly compress; level 1 is what is worth waiting for.
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):

@@ -13,9 +13,10 @@ import numpy as np
 
 from .config import Golden, Pretrained
 from .engines.paddle_engine import PaddleEngine
+from .models.factory import load_model
 from .preprocessing.image import Preprocess, open_picture
 from .text.tokenizer import tokenize
-from .weights.locate import Weights, load_model
+from .weights.file import WeightsFile
 from .zero_shot.scoring import rank, unit_length
 
 TEXTS = ["a diagram", "a dog", "a cat"]
@@ -31,7 +32,7 @@ class Check:
     passed: bool | None
 
 
-def verify(record: Pretrained, weights: Weights, image: Path | None = None) -> list[Check]:
+def verify(record: Pretrained, weights: WeightsFile, image: Path | None = None) -> list[Check]:
     """Load a module's weights strictly and compare what they give with what OpenAI's give.
 
     Args:
@@ -60,7 +61,7 @@ def verify(record: Pretrained, weights: Weights, image: Path | None = None) -> l
     return checks
 
 
-def _hash_check(record: Pretrained, weights: Weights) -> Check:
+def _hash_check(record: Pretrained, weights: WeightsFile) -> Check:
     """Only the published file itself has the published hash; a converted one is told by its features."""
     published = record.weights
     claims_to_be_it = weights.path.name == published.file

@@ -18,7 +18,7 @@ os.environ.pop("CLIP_HUB_MIRROR", None)
 import pytest
 
 from clip_common.config import ClipConfig
-from clip_common.weights.readers import write_safetensors
+from clip_common.weights.file import write_safetensors
 from tests.parity import seeded
 
 ROOT = Path(__file__).parent.parent

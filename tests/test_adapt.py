@@ -29,7 +29,8 @@ from clip_common.preprocessing.image import Preprocess
 from clip_common.trainer import checkpoint
 from clip_common.trainer.loss import class_loss
 from clip_common.weights.class_head import read_classes
-from clip_common.weights.readers import read_state, write_safetensors
+from clip_common.weights.file import write_safetensors
+from clip_common.weights.readers import read_state
 from tests.conftest import ROOT
 
 MINI = pretrained("clip_mini")

@@ -29,7 +29,8 @@ from clip_common.models.clip import CLIP
 from clip_common.predictor import Predictor
 from clip_common.system import cpu
 from clip_common.text.tokenizer import tokenize
-from clip_common.weights.locate import Weights, find
+from clip_common.weights.file import WeightsFile
+from clip_common.weights.locate import find
 from tests.conftest import ROOT
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
@@ -52,7 +53,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def mini() -> Weights:
+def mini() -> WeightsFile:
     return find(MINI)
 
 
@@ -114,7 +115,7 @@ def test_what_texts_begin_with_goes_into_a_batch_once() -> None:
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_compiled_engine_gives_the_models_features(name: str, mini: Weights) -> None:
+def test_a_compiled_engine_gives_the_models_features(name: str, mini: WeightsFile) -> None:
     pytest.importorskip(name)
     engines = Engines(MINI, mini, choose(name))
     compiled_engine, model = engines.get(use_gpu=False), PaddleEngine(engines.model)
@@ -131,7 +132,7 @@ def test_a_compiled_engine_gives_the_models_features(name: str, mini: Weights) -
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: Weights) -> None:
+def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: WeightsFile) -> None:
     pytest.importorskip(name)
     compiled_engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
     pixels = np.repeat(seeded.pixels(MINI.config), 2, axis=0)
@@ -143,7 +144,7 @@ def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: Weights
 
 
 @pytest.mark.skipif(not cpu.computes_bfloat16(), reason="this processor has no bfloat16")
-def test_bfloat16_is_near_float32(mini: Weights) -> None:
+def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
     pytest.importorskip("openvino")
     paths = sorted((ROOT / "examples").glob("*.png"))
     exact, near = (Predictor(MINI, precision=name).embed(paths=paths)["images"] for name in PRECISIONS)
@@ -151,7 +152,7 @@ def test_bfloat16_is_near_float32(mini: Weights) -> None:
     assert (exact * near).sum(axis=1).min() > 0.99
 
 
-def test_it_is_compiled_once(cache: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_compiled_once(cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = compile_cache.compiled_folder(MINI, mini, "onnxruntime")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     assert compile_cache.compiled_folder(MINI, mini, "onnxruntime") == folder
@@ -161,7 +162,7 @@ def test_it_is_compiled_once(cache: Path, mini: Weights, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: Weights) -> None:
+def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: WeightsFile) -> None:
     pytest.importorskip(name)
     folder = compile_cache.compiled_folder(MINI, mini, name)
     before = CompiledEngine(name, "float32", folder).encode_text(tokenize(["a dog"]), 1)
@@ -174,7 +175,7 @@ def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: Weights) 
 
 
 def test_a_cache_that_cannot_be_written_costs_only_speed(
-    tmp_path: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -185,7 +186,7 @@ def test_a_cache_that_cannot_be_written_costs_only_speed(
 
 
 def test_a_compiler_that_fails_costs_only_speed(
-    cache: Path, mini: Weights, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     answer = Predictor(MINI).classify(paths=[EXAMPLE], labels=["a diagram", "a dog"])
@@ -195,7 +196,7 @@ def test_a_compiler_that_fails_costs_only_speed(
 
 
 def test_towers_that_give_something_else_are_refused(
-    mini: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mini: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = compile_worker.probe
     monkeypatch.setattr(compile_worker, "probe", lambda *given: (right(*given)[0], right(*given)[1] * 1.001))
@@ -225,13 +226,13 @@ def test_the_cache_of_engines_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_is_compiled_depends_on_weights_and_machine(
-    mini: Weights, monkeypatch: pytest.MonkeyPatch
+    mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def folder(weights: Weights = mini, record: Pretrained = MINI, precision: str = "float32") -> Path:
+    def folder(weights: WeightsFile = mini, record: Pretrained = MINI, precision: str = "float32") -> Path:
         return compile_cache._folder(record, weights, "onnxruntime", precision)
 
     first = folder()
-    others = {folder(Weights(mini.path, "0" * 64)), folder(precision="bfloat16")}
+    others = {folder(WeightsFile(mini.path, "0" * 64)), folder(precision="bfloat16")}
     others |= {folder(record=record) for record in PRETRAINED.values() if record is not MINI}
     monkeypatch.setattr(cpu, "identity", lambda: "another")
     others.add(folder())
@@ -273,7 +274,7 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         choose("auto", "bfloat16")
 
 
-def test_both_engines_give_one_answer(mini: Weights) -> None:
+def test_both_engines_give_one_answer(mini: WeightsFile) -> None:
     answers = [
         Predictor(MINI, engine=name).classify(paths=[EXAMPLE], top_k=300)
         for name in ("onnxruntime", "paddle")
@@ -290,9 +291,9 @@ def test_a_second_process_finds_everything_and_reads_no_weights(cache: Path, tmp
     shutil.copy(find(MINI).path, folder / "clip_mini.safetensors")
     script = (
         "import sys, json; from pathlib import Path; from clip_common.config import pretrained\n"
-        "from clip_common.engines import select\nfrom clip_common import predictor\n"
+        "from clip_common import predictor\n"
         "if sys.argv[2] == 'again':\n"
-        "    select.load_model = None\n"
+        "    sys.modules['clip_common.models.factory'] = None\n"
         "    predictor.tokenize = None\n"
         "p = predictor.Predictor(pretrained('clip_mini'), module_dir=Path(sys.argv[1]))\n"
         f"print(json.dumps(p.classify(paths=[{str(EXAMPLE)!r}], labels=['a diagram', 'a dog'])))\n"

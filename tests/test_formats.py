@@ -26,8 +26,10 @@ from safetensors.numpy import save_file
 from clip_common.config import RN50, ClipConfig
 from clip_common.errors import WeightsError
 from clip_common.models.clip import CLIP
-from clip_common.weights.layouts import identify, infer_config, require_match, to_openai
-from clip_common.weights.readers import read_state, write_safetensors
+from clip_common.weights.file import write_safetensors
+from clip_common.weights.layouts import to_openai
+from clip_common.weights.readers import read_state
+from clip_common.weights.schema import identify, infer_config, require_match
 from tests.parity import seeded
 from tests.parity.seed_port import to_seed_port
 from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS

@@ -25,7 +25,8 @@ from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import tokenize
 from clip_common.trainer import checkpoint, muon, parallel
 from clip_common.trainer.loss import contrastive_loss
-from clip_common.weights.readers import read_state, write_safetensors
+from clip_common.weights.file import write_safetensors
+from clip_common.weights.readers import read_state
 from training import train
 from training.augment import augment
 from training.batches import Batch, Batches, Settings

@@ -26,11 +26,13 @@ from urllib3.exceptions import InvalidChunkLength
 from clip_common import cli
 from clip_common.config import MINI, PRETRAINED, Pretrained, WeightsSource
 from clip_common.errors import WeightsError
+from clip_common.models.factory import load_model
 from clip_common.system import cache
-from clip_common.weights import download
-from clip_common.weights import locate as weights
+from clip_common.weights import download, locate
+from clip_common.weights.convert import convert
+from clip_common.weights.file import WeightsFile, write_safetensors
 from clip_common.weights.layouts import to_openai
-from clip_common.weights.readers import read_state, write_safetensors
+from clip_common.weights.readers import read_state
 from tests.conftest import ROOT
 from tests.parity import seeded
 from tests.parity.tiny import TINY_RN, TINY_VIT
@@ -97,7 +99,7 @@ def server() -> Iterator[Server]:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; also nobody waits between attempts."""
     monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("clip_common.weights.download.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("clip_common.locate.download.time.sleep", lambda _seconds: None)
     return tmp_path / "cache" / "weights"
 
 
@@ -110,7 +112,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Pretrained:
     return made
 
 
-def assert_stored(found: weights.Weights, store: Path) -> None:
+def assert_stored(found: WeightsFile, store: Path) -> None:
     assert found.path == store / "clip_tiny.safetensors"
     assert {file.name for file in store.iterdir()} >= {
         "clip_tiny.safetensors",
@@ -131,17 +133,17 @@ def test_fetch_from_a_mirror(
 ) -> None:
     server.flat = flat
     monkeypatch.setenv("CLIP_HUB_MIRROR", server.url + "/")
-    assert_stored(weights.find(record), store)
-    assert_stored(weights.find(record), store)
+    assert_stored(locate.find(record), store)
+    assert_stored(locate.find(record), store)
     assert len(server.requests) == 1
 
 
 def test_a_mirror_that_forbids_what_it_does_not_have(record: Pretrained, server: Server, store: Path) -> None:
     server.flat, server.absent = True, 403
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
     server.flat = False
     with pytest.raises(WeightsError, match=r"no such file at .*answered 403\) or "):
-        weights.fetch(dataclasses.replace(record, name="clip_other", weights=dataclasses.replace(
+        locate.fetch(dataclasses.replace(record, name="clip_other", weights=dataclasses.replace(
             record.weights, file="Other.pt")), server.url)  # fmt: skip
 
 
@@ -162,7 +164,7 @@ def test_an_incomplete_model_is_not_converted(tmp_path: Path) -> None:
         source = tmp_path / "incomplete.safetensors"
         write_safetensors({name: value for name, value in state.items() if name != missing}, source, {})
         with pytest.raises(WeightsError, match=missing):
-            weights.convert(source, tmp_path / "out.safetensors")
+            convert(source, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -173,12 +175,12 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
     path = tmp_path / "infinite.safetensors"
     write_safetensors(state, path, {})
     with pytest.raises(WeightsError, match="not finite: text_projection"):
-        weights.load_model(PRETRAINED["clip_mini"], weights.Weights(path, ""))
+        load_model(PRETRAINED["clip_mini"], WeightsFile(path, ""))
 
 
 def test_a_cut_download_is_resumed(record: Pretrained, server: Server, store: Path) -> None:
     server.cut = 30_000
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
     starts = [int(asked[6:-1]) for asked in server.requests[1:]]
     assert server.requests[0] is None
     assert starts == sorted(set(starts))
@@ -189,33 +191,33 @@ def test_a_server_that_cannot_resume_starts_again(record: Pretrained, server: Se
     store.mkdir(parents=True)
     (store / "Tiny.pt.part").write_bytes(CONTENT[:1000])
     server.ranges = False
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
     assert server.requests == ["bytes=1000-"]
 
 
 def test_a_part_that_is_whole_already(record: Pretrained, server: Server, store: Path) -> None:
     store.mkdir(parents=True)
     (store / "Tiny.pt.part").write_bytes(CONTENT)
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
 
 
 def test_wrong_bytes_are_never_used(record: Pretrained, server: Server, store: Path) -> None:
     server.content = CONTENT[:-1] + b"!"
     with pytest.raises(WeightsError, match=f"expected {SHA256}: it was removed"):
-        weights.fetch(record, server.url)
+        locate.fetch(record, server.url)
     assert not list(store.glob("*.pt*"))
     assert not list(store.glob("*.safetensors"))
     server.content = CONTENT
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
 
 
 def test_a_server_that_gives_up(record: Pretrained, server: Server, store: Path) -> None:
     server.cut = 0
     with pytest.raises(WeightsError, match=r"cannot download .*put that file into"):
-        weights.fetch(record, server.url)
+        locate.fetch(record, server.url)
     assert len(server.requests) == 4
     with pytest.raises(WeightsError, match="no such file at"):
-        weights.fetch(record, server.url + "/elsewhere")
+        locate.fetch(record, server.url + "/elsewhere")
 
 
 def test_a_part_that_is_longer_than_the_file(record: Pretrained, server: Server, store: Path) -> None:
@@ -223,23 +225,23 @@ def test_a_part_that_is_longer_than_the_file(record: Pretrained, server: Server,
     store.mkdir(parents=True)
     (store / "Tiny.pt.part").write_bytes(CONTENT + b"more")
     with pytest.raises(WeightsError, match="it was removed; try again"):
-        weights.fetch(record, server.url)
-    assert_stored(weights.fetch(record, server.url), store)
+        locate.fetch(record, server.url)
+    assert_stored(locate.fetch(record, server.url), store)
 
 
 def test_a_part_of_another_file_never_gets_through(record: Pretrained, server: Server, store: Path) -> None:
     store.mkdir(parents=True)
     (store / "Tiny.pt.part").write_bytes(b"x" * 5000)
     with pytest.raises(WeightsError, match=f"expected {SHA256}"):
-        weights.fetch(record, server.url)
+        locate.fetch(record, server.url)
     assert not list(store.glob("Tiny*"))
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
 
 
 def test_a_line_that_breaks_without_resuming_ends(record: Pretrained, server: Server, store: Path) -> None:
     server.cut, server.ranges = 30_000, False
     with pytest.raises(WeightsError, match=f"cannot download {server.url}"):
-        weights.fetch(record, server.url)
+        locate.fetch(record, server.url)
     assert 2 <= len(server.requests) <= 8
 
 
@@ -250,16 +252,16 @@ def test_a_server_that_refuses_is_quoted(
     """Tried again only where that can help."""
     server.status = status
     with pytest.raises(WeightsError, match=f"the server answered {status}"):
-        weights.fetch(record, server.url)
+        locate.fetch(record, server.url)
     assert len(server.requests) == attempts
     server.status = None
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
 
 
 def test_progress_is_shown_on_standard_error(
     record: Pretrained, server: Server, store: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert_stored(weights.fetch(record, server.url), store)
+    assert_stored(locate.fetch(record, server.url), store)
     output, error = capsys.readouterr()
     assert output == ""
     assert "Tiny.pt" in error
@@ -270,7 +272,7 @@ def test_progress_is_shown_on_standard_error(
 def test_a_mirror_that_is_none_says_so_at_once(record: Pretrained, store: Path, mirror: str) -> None:
     started = time.monotonic()
     with pytest.raises(WeightsError, match=r"(?s)cannot download .*put that file into"):
-        weights.fetch(record, mirror)
+        locate.fetch(record, mirror)
     assert time.monotonic() - started < 5
 
 
@@ -281,7 +283,7 @@ def test_a_file_put_there_by_hand_is_not_stored_unverified(
     other = {name: value * 0 for name, value in seeded.state(TINY_VIT).items()}
     store.mkdir(parents=True)
     write_safetensors(other, store / "Tiny.pt", {})
-    found = weights.fetch(record, server.url)
+    found = locate.fetch(record, server.url)
     (store / "Tiny.pt").unlink(missing_ok=True)
     assert_stored(found, store)
 
@@ -289,7 +291,7 @@ def test_a_file_put_there_by_hand_is_not_stored_unverified(
 def test_offline_says_which_file_to_put_where(record: Pretrained, store: Path) -> None:
     started = time.monotonic()
     with pytest.raises(WeightsError) as error:
-        weights.find(record)
+        locate.find(record)
     assert time.monotonic() - started < 5
     for words in (
         "the address cannot be reached",
@@ -303,7 +305,7 @@ def test_offline_says_which_file_to_put_where(record: Pretrained, store: Path) -
 
 
 def fetch_in_a_process(record: Pretrained, url: str) -> None:
-    weights.fetch(record, url)
+    locate.fetch(record, url)
 
 
 def test_two_processes_at_once(record: Pretrained, server: Server, store: Path) -> None:
@@ -316,13 +318,13 @@ def test_two_processes_at_once(record: Pretrained, server: Server, store: Path) 
         process.join(60)
     assert [process.exitcode for process in both] == [0, 0]
     assert len(server.requests) == 1
-    assert_stored(weights.find(record), store)
+    assert_stored(locate.find(record), store)
 
 
 def test_two_threads_at_once(record: Pretrained, server: Server, store: Path) -> None:
     server.delay = 0.5
-    found: list[weights.Weights] = []
-    both = [threading.Thread(target=lambda: found.append(weights.find(record))) for _ in range(2)]
+    found: list[WeightsFile] = []
+    both = [threading.Thread(target=lambda: found.append(locate.find(record))) for _ in range(2)]
     mirrored = dataclasses.replace(record.weights, base_url=server.url)
     record = dataclasses.replace(record, weights=mirrored)
     for thread in both:
@@ -339,15 +341,14 @@ def test_nobody_takes_a_download_that_is_about_to_be_removed(
     record: Pretrained, server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between download and conversion, seconds for a real file, a second process looks for weights."""
-    found_meanwhile: list[weights.Weights | None] = []
-    original = weights.convert
+    found_meanwhile: list[WeightsFile | None] = []
 
-    def convert(*args: Any) -> Any:
-        found_meanwhile.append(weights.find_local(record))
-        return original(*args)
+    def convert_late(*args: Any) -> Any:
+        found_meanwhile.append(locate.find_local(record))
+        return convert(*args)
 
-    monkeypatch.setattr(weights, "convert", convert)
-    assert_stored(weights.fetch(record, server.url), store)
+    monkeypatch.setattr(locate, "convert", convert_late)
+    assert_stored(locate.fetch(record, server.url), store)
     assert [found for found in found_meanwhile if found and not found.path.exists()] == []
 
 
@@ -367,10 +368,10 @@ def frozen_cache(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_cache_that_can_be_read_still_serves(
     record: Pretrained, server: Server, store: Path, request: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stored = weights.fetch(record, server.url)
+    stored = locate.fetch(record, server.url)
     shutil.rmtree(store.parent / "hashes")
     request.getfixturevalue("frozen_cache")
-    assert weights.find(record) == stored
+    assert locate.find(record) == stored
     assert "Read-only file system" in caplog.text
     assert "CLIP_HUB_CACHE" in caplog.text
 
@@ -378,9 +379,9 @@ def test_a_full_cache_that_can_be_read_still_serves(
 def test_a_full_disk_costs_no_answer(
     record: Pretrained, server: Server, store: Path, frozen_cache: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = weights.fetch(record, server.url)
+    found = locate.fetch(record, server.url)
     assert store not in found.path.parents
-    assert len(weights.load_model(record, found).state_dict()) > 10
+    assert len(load_model(record, found).state_dict()) > 10
     assert "CLIP_HUB_CACHE" in caplog.text
 
 
@@ -390,8 +391,8 @@ def test_a_cache_that_cannot_be_written(
     """It costs speed and a warning, never the answer."""
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "file" / "cache"))
-    found = weights.fetch(record, server.url)
-    assert len(weights.load_model(record, found).state_dict()) > 10
+    found = locate.fetch(record, server.url)
+    assert len(load_model(record, found).state_dict()) > 10
     assert "CLIP_HUB_CACHE" in caplog.text
 
 
@@ -401,38 +402,38 @@ def test_a_cache_that_cannot_be_written(
 def test_order_of_the_search(record: Pretrained, store: Path, tmp_path: Path, monkeypatch: Any) -> None:
     chosen, module = tmp_path / "mine.pt", tmp_path / "module"
     module.mkdir()
-    assert weights.find_local(record) is None
+    assert locate.find_local(record) is None
     store.mkdir(parents=True)
     shutil.copy(OFFICIAL, store / "Tiny.pt")
-    assert weights.find_local(record).path == store / "Tiny.pt"
-    weights.convert(OFFICIAL, store / "clip_tiny.safetensors")
-    assert weights.find_local(record).path == store / "clip_tiny.safetensors"
+    assert locate.find_local(record).path == store / "Tiny.pt"
+    convert(OFFICIAL, store / "clip_tiny.safetensors")
+    assert locate.find_local(record).path == store / "clip_tiny.safetensors"
     shutil.copy(store / "clip_tiny.safetensors", module)
-    assert weights.find_local(record, None, module).path == module / "clip_tiny.safetensors"
+    assert locate.find_local(record, None, module).path == module / "clip_tiny.safetensors"
     shutil.copy(OFFICIAL, chosen)
-    assert weights.find_local(record, str(chosen), module).path == chosen
+    assert locate.find_local(record, str(chosen), module).path == chosen
     with pytest.raises(WeightsError, match=f"no weights file at {tmp_path}/none"):
-        weights.find_local(record, tmp_path / "none", module)
+        locate.find_local(record, tmp_path / "none", module)
     hub = tmp_path / "hub"
     monkeypatch.setenv("HUB_HOME", str(hub))
     shutil.copytree(module, hub / "modules" / "clip_tiny")
-    assert weights.find_local(record).path == hub / "modules" / "clip_tiny" / "clip_tiny.safetensors"
+    assert locate.find_local(record).path == hub / "modules" / "clip_tiny" / "clip_tiny.safetensors"
 
 
 def test_a_file_put_there_by_hand_is_verified(record: Pretrained, store: Path) -> None:
     store.mkdir(parents=True)
     (store / "Tiny.pt").write_bytes(CONTENT[:-1])
     with pytest.raises(WeightsError, match=r"Tiny\.pt has sha256 .* replace it"):
-        weights.find(record)
+        locate.find(record)
 
 
 def test_a_damaged_store_is_fetched_again(record: Pretrained, server: Server, store: Path) -> None:
-    path = weights.fetch(record, server.url).path
+    path = locate.fetch(record, server.url).path
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    assert weights.find_local(record) is None
-    assert_stored(weights.fetch(record, server.url), store)
+    assert locate.find_local(record) is None
+    assert_stored(locate.fetch(record, server.url), store)
     assert len(server.requests) == 2
 
 
@@ -468,11 +469,11 @@ def test_a_damaged_note_of_a_hash_is_computed_again(store: Path, tmp_path: Path,
 
 
 def test_a_damaged_note_of_the_store_is_not_trusted(record: Pretrained, server: Server, store: Path) -> None:
-    path = weights.fetch(record, server.url).path
+    path = locate.fetch(record, server.url).path
     for junk in (b"", b"\xff\xfe\0", b"0" * 64):
-        weights._note(path).write_bytes(junk)
-        assert weights.find_local(record) is None
-        assert_stored(weights.fetch(record, server.url), store)
+        locate._note(path).write_bytes(junk)
+        assert locate.find_local(record) is None
+        assert_stored(locate.fetch(record, server.url), store)
 
 
 # --- stored and loaded -------------------------------------------------------------------------------
@@ -480,7 +481,7 @@ def test_a_damaged_note_of_the_store_is_not_trusted(record: Pretrained, server: 
 
 def test_converted_files_say_where_they_come_from(record: Pretrained, store: Path, tmp_path: Path) -> None:
     target = tmp_path / "folder" / "out.safetensors"
-    weights.convert(OFFICIAL, target)
+    convert(OFFICIAL, target)
     content = target.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     note = json.loads(header["__metadata__"]["record"])
@@ -495,12 +496,12 @@ def test_converted_files_say_where_they_come_from(record: Pretrained, store: Pat
 def test_a_failed_conversion_leaves_no_file(store: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.pt").write_bytes(CONTENT[:-3000])
     with pytest.raises(WeightsError, match=r"bad\.pt"):
-        weights.convert(tmp_path / "bad.pt", tmp_path / "folder" / "out.safetensors")
+        convert(tmp_path / "bad.pt", tmp_path / "folder" / "out.safetensors")
     assert not list(tmp_path.glob("folder/*"))
 
 
 def test_a_loaded_model_is_float32_and_in_eval_mode(record: Pretrained, store: Path) -> None:
-    model = weights.load_model(record, weights.find_local(record, OFFICIAL))
+    model = load_model(record, locate.find_local(record, OFFICIAL))
     assert not model.training
     assert {str(value.dtype) for value in model.state_dict().values()} == {"paddle.float32"}
     state = seeded.state(TINY_VIT)
@@ -529,7 +530,7 @@ def test_weights_that_do_not_fit_name_the_file_and_the_tensor(
     path = tmp_path / "mine.safetensors"
     write_safetensors(state, path, {})
     with pytest.raises(WeightsError, match=rf"mine\.safetensors: .*{said}"):
-        weights.load_model(record, weights.find_local(record, path))
+        load_model(record, locate.find_local(record, path))
 
 
 # --- the commands ------------------------------------------------------------------------------------

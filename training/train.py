@@ -19,11 +19,12 @@ from paddle import Tensor
 from clip_common.config import MINI, PRETRAINED, ClipConfig
 from clip_common.errors import TrainingError, WeightsError
 from clip_common.models.clip import CLIP
+from clip_common.models.factory import load_model
 from clip_common.text.tokenizer import lengths
 from clip_common.trainer import checkpoint, parallel, run
 from clip_common.trainer.loss import bound_scale, contrastive_loss
 from clip_common.trainer.trainer import Trainer
-from clip_common.weights.locate import Weights, load_model
+from clip_common.weights.file import WeightsFile
 
 from .batches import Batch, Batches, Settings
 from .data import DEFAULT_CACHE, Dataset
@@ -59,7 +60,7 @@ class MiniTrainer(Trainer):
             TrainingError: it cannot be read, or is of another model.
         """
         try:
-            whole = load_model(replace(PRETRAINED["clip_mini"], config=self.config), Weights(weights, ""))
+            whole = load_model(replace(PRETRAINED["clip_mini"], config=self.config), WeightsFile(weights, ""))
         except WeightsError as error:
             raise TrainingError(f"--begin-with: {error}") from error
         arrays = checkpoint.model_arrays(whole)

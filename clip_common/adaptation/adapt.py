@@ -17,15 +17,16 @@ from ..evaluation import evaluate
 from ..evaluation.datasets import read_labelled
 from ..models.clip import CLIP
 from ..models.dynamic_graph import dynamic_graph
+from ..models.factory import load_model
 from ..predictor import Predictor
 from ..system.cache import atomic_file
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
 from ..trainer.trainer import Trainer
+from ..weights.file import WeightsFile, read_openai, write_safetensors
 from ..weights.layouts import CLASS_VECTORS, from_own
-from ..weights.locate import Weights, find, load_model, read_openai
-from ..weights.readers import write_safetensors
+from ..weights.locate import find
 from . import ensemble
 from .batches import Batches
 from .judge import Judge
@@ -256,7 +257,7 @@ def _model(task: Task) -> CLIP:
     return model
 
 
-def _weights(task: Task) -> Weights:
+def _weights(task: Task) -> WeightsFile:
     return find(task.record, task.weights)
 
 

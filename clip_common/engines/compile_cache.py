@@ -22,7 +22,7 @@ from ..config import Pretrained
 from ..errors import ClipError
 from ..system import cpu
 from ..system.cache import cache_dir, digest_of, hash_stream, logger, touch
-from ..weights.locate import Weights
+from ..weights.file import WeightsFile
 from .artifacts import MANIFEST, is_whole
 
 _VERSION = "3"  # of the towers and of this layout; part of the key
@@ -35,7 +35,9 @@ class CompileError(ClipError):
     """The towers cannot be compiled here, or not be kept."""
 
 
-def compiled_folder(record: Pretrained, weights: Weights, runtime: str, precision: str = "float32") -> Path:
+def compiled_folder(
+    record: Pretrained, weights: WeightsFile, runtime: str, precision: str = "float32"
+) -> Path:
     """The folder of a module's compiled towers, compiled now if they are not there or not whole.
 
     Args:
@@ -60,20 +62,20 @@ def compiled_folder(record: Pretrained, weights: Weights, runtime: str, precisio
     return folder
 
 
-def kept_folder(record: Pretrained, weights: Weights, runtime: str, precision: str) -> Path | None:
+def kept_folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: str) -> Path | None:
     """The folder of a module's compiled towers; None where there is none yet."""
     folder = _folder(record, weights, runtime, precision)
     return folder if folder.is_dir() else None
 
 
-def _folder(record: Pretrained, weights: Weights, runtime: str, precision: str) -> Path:
+def _folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: str) -> Path:
     # Packed weights are for one version's kernels, and one processor's.
     version, machine = importlib.metadata.version(runtime), cpu.identity()
     key = [_VERSION, record.name, str(record.config), weights.sha256, runtime, version, precision, machine]
     return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]
 
 
-def _compile(record: Pretrained, weights: Weights, runtime: str, precision: str, folder: Path) -> None:
+def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: str, folder: Path) -> None:
     """Compile into a folder that appears only when it is whole."""
     logger.info("compiling %s for this machine, once", record.name)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..config import pretrained
 from ..models.export import write_onnx
-from ..weights.locate import Weights, load_model
+from ..models.factory import load_model
+from ..weights.file import WeightsFile
 from .artifacts import MANIFEST, file_of
 from .compiled_engine import runtime
 from .fused_towers import probe, towers
@@ -27,7 +28,7 @@ def main() -> None:
     """Compile what the command line names."""
     name, weights, runtime_name, precision, folder = sys.argv[1:]
     compiler = runtime(runtime_name)
-    model = load_model(pretrained(name), Weights(Path(weights), ""))
+    model = load_model(pretrained(name), WeightsFile(Path(weights), ""))
     for tower, (layer, specs) in towers(model).items():
         target = Path(folder) / file_of(tower)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

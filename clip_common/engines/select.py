@@ -11,7 +11,7 @@ from ..config import Pretrained
 from ..errors import RequestError
 from ..system import cpu
 from ..system.cache import logger
-from ..weights.locate import Weights, load_model
+from ..weights.file import WeightsFile
 from .base import ENGINES, PRECISIONS, Engine
 from .compile_cache import CompileError, compiled_folder
 
@@ -84,7 +84,7 @@ class Engines:
         choice: the engine for the processor; the GPU is Paddle's, in float32.
     """
 
-    def __init__(self, record: Pretrained, weights: Weights, choice: Choice) -> None:
+    def __init__(self, record: Pretrained, weights: WeightsFile, choice: Choice) -> None:
         self._record, self._weights = record, weights
         self._choice = choice
         self._lock = Lock()
@@ -92,6 +92,8 @@ class Engines:
     @cached_property
     def model(self) -> CLIP:
         """The model itself, a `paddle.nn.Layer`."""
+        from ..models.factory import load_model  # Paddle takes seconds to import; compiled towers do without
+
         return load_model(self._record, self._weights)
 
     @cached_property

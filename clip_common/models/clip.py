@@ -11,8 +11,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ..config import RN50, RN101, VIT_B32, ClipConfig, ViTConfig
-from ..weights.layouts import is_linear, openai_name, require_match, to_openai
+from ..config import ClipConfig, ViTConfig
+from ..weights.layouts import is_linear, openai_name, to_openai
+from ..weights.schema import expected_shapes, require_match
 from .resnet import ModifiedResNet
 from .transformer import Transformer
 from .vit import VisionTransformer
@@ -87,22 +88,10 @@ class CLIP(nn.Layer):
         Raises:
             WeightsError: a tensor is missing, extra or of another shape; the message names it.
         """
-        self.require(state)
+        require_match(state, expected_shapes(self.config), self.config.name)
         for name, tensor in self._by_openai_name().items():
             value = state[name].T if is_linear(name) else state[name]
             _fill(tensor, np.asarray(value, dtype="float32", order="C"))
-
-    def require(self, state: Mapping[str, np.ndarray]) -> None:
-        """Check that numpy arrays in OpenAI's layout are this model's, without filling it.
-
-        Raises:
-            WeightsError: a tensor is missing, extra or of another shape; the message names it.
-        """
-        shapes = {
-            name: tuple(tensor.shape[::-1] if is_linear(name) else tensor.shape)
-            for name, tensor in self._by_openai_name().items()
-        }
-        require_match(state, shapes, self.config.name)
 
     def _by_openai_name(self) -> dict[str, Tensor]:
         return {openai_name(name): tensor for name, tensor in self.state_dict().items()}
@@ -116,18 +105,3 @@ def _fill(tensor: Tensor, value: np.ndarray) -> None:
         tensor.set_value(value)
     else:  # built under LazyGuard: this is its first memory
         tensor.get_tensor().set(value, paddle.CPUPlace())
-
-
-def build_rn50_model() -> CLIP:
-    """An uninitialised RN50, for `load_dict`."""
-    return CLIP(RN50)
-
-
-def build_rn101_model() -> CLIP:
-    """An uninitialised RN101, for `load_dict`."""
-    return CLIP(RN101)
-
-
-def build_vit_model() -> CLIP:
-    """An uninitialised ViT-B/32, for `load_dict`."""
-    return CLIP(VIT_B32)

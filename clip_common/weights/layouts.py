@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from ..config import PRETRAINED, ClipConfig, ResNetConfig, TextConfig, ViTConfig
 from ..errors import WeightsError
 
 State = dict[str, np.ndarray]
@@ -162,87 +161,3 @@ def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], Sta
     raise WeightsError(
         f"these are not the weights of a CLIP: no attention of a known layout among {listed}, ..."
     )
-
-
-def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
-    """Check that a state in OpenAI's layout holds exactly the tensors of a model, each in its shape.
-
-    Raises:
-        WeightsError: naming the tensors that are missing, extra or misshapen, and the model that these
-            weights are of, where that is another known one.
-    """
-    missing = [name for name in shapes if name not in state]
-    extra = [name for name in state if name not in shapes]
-    misshapen = [
-        f"{name} is {list(state[name].shape)} and should be {list(shape)}"
-        for name, shape in shapes.items()
-        if name in state and tuple(state[name].shape) != tuple(shape)
-    ]
-    unreal = [
-        f"{name} is of type {state[name].dtype}"
-        for name in shapes
-        if name in state and state[name].dtype.kind != "f"
-    ]
-    infinite = [
-        name
-        for name in shapes
-        if name in state and state[name].dtype.kind == "f" and not np.isfinite(state[name]).all()
-    ]
-    if not (missing or extra or misshapen or unreal or infinite):
-        return
-    faults = [
-        f"{what}: {_first_few(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("not expected", extra),
-            ("of the wrong shape", misshapen),
-            ("not real numbers", unreal),
-            ("with values that are not finite", infinite),
-        )
-        if names
-    ]
-    other = identify(state)
-    hint = f" (these are the weights of {other})" if other and other != model else ""
-    raise WeightsError(f"the weights do not fit {model}{hint}; tensors {'; '.join(faults)}")
-
-
-def _first_few(names: list[str], count: int = 5) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
-
-
-def identify(state: Mapping[str, np.ndarray]) -> str | None:
-    """The known architecture whose dimensions a state in OpenAI's layout has, or None."""
-    try:
-        found = infer_config(state)
-    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
-        return None
-    known = (record.config for record in PRETRAINED.values())
-    return next((config.name for config in known if _dimensions(config) == _dimensions(found)), None)
-
-
-def _dimensions(config: ClipConfig) -> tuple:
-    return (config.embed_dim, config.image_resolution, config.vision, config.text)
-
-
-def infer_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
-    """Read an architecture's dimensions from a state in OpenAI's layout (cf. its `build_model`)."""
-    text_width = state["ln_final.weight"].shape[0]
-    context_length = state["positional_embedding"].shape[0]
-    vocab_size = state["token_embedding.weight"].shape[0]
-    text = TextConfig(text_width, _blocks(state, "transformer.resblocks."), context_length, vocab_size)
-    embed_dim = state["text_projection"].shape[1]
-    if "visual.proj" in state:
-        width, _, _, patch_size = state["visual.conv1.weight"].shape
-        grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
-        blocks = _blocks(state, "visual.transformer.resblocks.")
-        vision: ViTConfig | ResNetConfig = ViTConfig(patch_size, blocks, width)
-        return ClipConfig("inferred", embed_dim, grid * patch_size, vision, text)
-    grid = round((state["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
-    one, two, three, four = (_blocks(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
-    vision = ResNetConfig((one, two, three, four), state["visual.layer1.0.conv1.weight"].shape[0])
-    return ClipConfig("inferred", embed_dim, grid * 32, vision, text)
-
-
-def _blocks(names: Iterable[str], prefix: str) -> int:
-    return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})

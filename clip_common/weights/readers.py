@@ -1,4 +1,4 @@
-"""Weights files of every supported format to a state dict of numpy arrays. Reads; never runs.
+"""Weights files of every supported format to a state dict of numpy arrays. Nothing in them is ever run.
 
 Formats are told by content, not by extension: OpenAI's TorchScript archives, torch state dicts (zip, and
 the older stream of pickles), Paddle's pickled state dicts, safetensors. Large tensors stay views of the
@@ -12,13 +12,11 @@ import mmap
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..errors import WeightsError
 from . import unpickle
@@ -95,15 +93,6 @@ def _read_safetensors(path: Path, mapped: mmap.mmap) -> State:
             bits = np.frombuffer(mapped, unpickle.BFLOAT16, (stop - start) // 2, start)
             state[name] = bits.reshape(header[name]["shape"])
     return state
-
-
-def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> None:
-    """Write tensors, each in its type, with a record of what they are; same input, same bytes.
-
-    The record is one entry of the file's metadata: the library writes several in random order.
-    """
-    tensors = {name: np.asarray(value, order="C") for name, value in state.items()}
-    save_file(tensors, path, {"record": json.dumps(record, sort_keys=True)})
 
 
 # --- torch -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
-from clip_common.weights.readers import write_safetensors
+from clip_common.weights.file import write_safetensors
 from tests.parity import seeded, stages
 from tests.parity.compare import Figure, compare
 from tests.parity.make_golden import golden_file, run_reference

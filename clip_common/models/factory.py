@@ -1,0 +1,49 @@
+"""Models by name or by architecture, with their weights or without."""
+
+from __future__ import annotations
+
+import paddle
+
+from ..config import RN50, RN101, VIT_B32, ClipConfig, Pretrained
+from ..errors import WeightsError
+from ..weights.file import WeightsFile, read_openai
+from .clip import CLIP
+from .dynamic_graph import dynamic_graph
+
+
+def load_model(record: Pretrained, weights: WeightsFile) -> CLIP:
+    """Build a module's model and fill it, strictly. Eval mode, float32.
+
+    Raises:
+        WeightsError: naming the file, and the tensors that do not fit.
+    """
+    state = read_openai(weights.path)
+    with dynamic_graph():
+        model = empty_model(record.config)
+        try:
+            model.load_openai(state)
+        except WeightsError as error:
+            raise WeightsError(f"{weights.path}: {error}") from error
+        model.eval()
+    return model
+
+
+def empty_model(config: ClipConfig) -> CLIP:
+    """A model whose weights are not set, which takes no time."""
+    with dynamic_graph(), paddle.LazyGuard():
+        return CLIP(config)
+
+
+def build_rn50_model() -> CLIP:
+    """An uninitialised RN50, for `load_dict`."""
+    return CLIP(RN50)
+
+
+def build_rn101_model() -> CLIP:
+    """An uninitialised RN101, for `load_dict`."""
+    return CLIP(RN101)
+
+
+def build_vit_model() -> CLIP:
+    """An uninitialised ViT-B/32, for `load_dict`."""
+    return CLIP(VIT_B32)

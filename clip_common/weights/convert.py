@@ -1,0 +1,69 @@
+"""Any supported weights file to safetensors in OpenAI's names, with a record of what it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..config import PRETRAINED
+from ..errors import WeightsError
+from ..system.cache import atomic_file, sha256_of
+from .class_head import read_classes
+from .file import read_openai, write_safetensors
+from .layouts import CLASS_VECTORS, State
+from .schema import expected_shapes, identify, infer_config, require_match
+
+
+def convert(source: Path, target: Path) -> State:
+    """Write any supported weights file as safetensors in OpenAI's names, with its record.
+
+    Returns:
+        The tensors written.
+
+    Raises:
+        WeightsError: the source cannot be read or is not of a known layout.
+    """
+    if target.suffix != ".safetensors":
+        raise WeightsError(f"{target}: weights are written as .safetensors")
+    state = read_openai(source)
+    _require_whole(state, source)
+    sha256 = sha256_of(source)
+    note: dict[str, Any] = {
+        "layout": "openai",
+        "source": source.name.removesuffix(".part"),
+        "source_sha256": sha256,
+    }
+    for record in PRETRAINED.values():
+        if record.weights.sha256 == sha256:
+            note |= {"module": record.name, "licence": record.weights.licence}
+            note["preprocessing"] = json.dumps(asdict(record.preprocessing))
+    classes = read_classes(source, state["text_projection"].shape[1])
+    if classes:
+        note["classes"] = classes.names
+    with atomic_file(target) as temporary:
+        own = {CLASS_VECTORS: classes.vectors} if classes else {}
+        write_safetensors(state | own, temporary, note)
+    return state
+
+
+def _require_whole(state: State, path: Path) -> None:
+    """Check that a state that is, by its shapes, of a known architecture holds all of its tensors.
+
+    Raises:
+        WeightsError: naming the tensors that are missing, extra or misshapen.
+    """
+    try:
+        name = identify(state) or infer_config(state).name
+    except KeyError as error:
+        raise WeightsError(f"{path}: not a whole CLIP, tensor {error} is missing") from error
+    except (IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{path}: not a CLIP, a tensor has the wrong shape ({error})") from error
+    known = next((record.config for record in PRETRAINED.values() if record.config.name == name), None)
+    if known is None:
+        return
+    try:
+        require_match(state, expected_shapes(known), known.name)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error

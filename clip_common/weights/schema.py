@@ -1,0 +1,192 @@
+"""Which tensors a model has, and their shapes, from its config alone; and a config from its tensors.
+
+Names and shapes are those of OpenAI's state dicts (`clip/model.py` of openai/CLIP): torch's orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ..config import PRETRAINED, ClipConfig, ResNetConfig, TextConfig, ViTConfig
+from ..errors import WeightsError
+
+Shape = tuple[int, ...]
+
+
+def expected_shapes(config: ClipConfig) -> dict[str, Shape]:
+    """Every tensor of a model by OpenAI's name, with its shape."""
+    text = config.text
+    shapes: dict[str, Shape] = {
+        "logit_scale": (),
+        "positional_embedding": (text.context_length, text.width),
+        "text_projection": (text.width, config.embed_dim),
+        "token_embedding.weight": (text.vocab_size, text.width),
+        **_norm("ln_final", text.width),
+    }
+    shapes |= _transformer("transformer", text.layers, text.width)
+    if isinstance(config.vision, ViTConfig):
+        shapes |= _vit(config.vision, config.image_resolution, config.embed_dim)
+    else:
+        shapes |= _resnet(config.vision, config.image_resolution, config.embed_dim)
+    return shapes
+
+
+def _transformer(prefix: str, layers: int, width: int) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    for layer in range(layers):
+        block = f"{prefix}.resblocks.{layer}"
+        shapes |= {
+            f"{block}.attn.in_proj_weight": (3 * width, width),
+            f"{block}.attn.in_proj_bias": (3 * width,),
+            **_linear(f"{block}.attn.out_proj", width, width),
+            **_norm(f"{block}.ln_1", width),
+            **_linear(f"{block}.mlp.c_fc", width, 4 * width),
+            **_linear(f"{block}.mlp.c_proj", 4 * width, width),
+            **_norm(f"{block}.ln_2", width),
+        }
+    return shapes
+
+
+def _vit(config: ViTConfig, resolution: int, embed_dim: int) -> dict[str, Shape]:
+    width, patches = config.width, (resolution // config.patch_size) ** 2
+    return {
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": (patches + 1, width),
+        "visual.proj": (width, embed_dim),
+        "visual.conv1.weight": (width, 3, config.patch_size, config.patch_size),
+        **_norm("visual.ln_pre", width),
+        **_transformer("visual.transformer", config.layers, width),
+        **_norm("visual.ln_post", width),
+    }
+
+
+def _resnet(config: ResNetConfig, resolution: int, embed_dim: int) -> dict[str, Shape]:
+    width, out = config.width, config.output_width
+    shapes: dict[str, Shape] = {}
+    for number, (before, after) in enumerate(
+        ((3, width // 2), (width // 2, width // 2), (width // 2, width))
+    ):
+        shapes[f"visual.conv{number + 1}.weight"] = (after, before, 3, 3)
+        shapes |= _batch_norm(f"visual.bn{number + 1}", after)
+    before = width
+    for stage, blocks in enumerate(config.layers):
+        planes = width << stage
+        for block in range(blocks):
+            shapes |= _bottleneck(f"visual.layer{stage + 1}.{block}", before, planes, first=block == 0)
+            before = 4 * planes
+    shapes["visual.attnpool.positional_embedding"] = ((resolution // 32) ** 2 + 1, out)
+    for name in "kqv":
+        shapes |= _linear(f"visual.attnpool.{name}_proj", out, out)
+    return shapes | _linear("visual.attnpool.c_proj", out, embed_dim)
+
+
+def _bottleneck(name: str, before: int, planes: int, first: bool) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {
+        f"{name}.conv1.weight": (planes, before, 1, 1),
+        f"{name}.conv2.weight": (planes, planes, 3, 3),
+        f"{name}.conv3.weight": (4 * planes, planes, 1, 1),
+    }
+    for number, channels in ((1, planes), (2, planes), (3, 4 * planes)):
+        shapes |= _batch_norm(f"{name}.bn{number}", channels)
+    if first:
+        shapes[f"{name}.downsample.0.weight"] = (4 * planes, before, 1, 1)
+        shapes |= _batch_norm(f"{name}.downsample.1", 4 * planes)
+    return shapes
+
+
+def _linear(name: str, before: int, after: int) -> dict[str, Shape]:
+    return {f"{name}.weight": (after, before), f"{name}.bias": (after,)}
+
+
+def _norm(name: str, width: int) -> dict[str, Shape]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _batch_norm(name: str, channels: int) -> dict[str, Shape]:
+    return {f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+
+
+def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
+    """Check that a state in OpenAI's layout holds exactly the tensors of a model, each in its shape.
+
+    Raises:
+        WeightsError: naming the tensors that are missing, extra or misshapen, and the model that these
+            weights are of, where that is another known one.
+    """
+    missing = [name for name in shapes if name not in state]
+    extra = [name for name in state if name not in shapes]
+    misshapen = [
+        f"{name} is {list(state[name].shape)} and should be {list(shape)}"
+        for name, shape in shapes.items()
+        if name in state and tuple(state[name].shape) != tuple(shape)
+    ]
+    unreal = [
+        f"{name} is of type {state[name].dtype}"
+        for name in shapes
+        if name in state and state[name].dtype.kind != "f"
+    ]
+    infinite = [
+        name
+        for name in shapes
+        if name in state and state[name].dtype.kind == "f" and not np.isfinite(state[name]).all()
+    ]
+    if not (missing or extra or misshapen or unreal or infinite):
+        return
+    faults = [
+        f"{what}: {_first_few(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("not expected", extra),
+            ("of the wrong shape", misshapen),
+            ("not real numbers", unreal),
+            ("with values that are not finite", infinite),
+        )
+        if names
+    ]
+    other = identify(state)
+    hint = f" (these are the weights of {other})" if other and other != model else ""
+    raise WeightsError(f"the weights do not fit {model}{hint}; tensors {'; '.join(faults)}")
+
+
+def _first_few(names: list[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def identify(state: Mapping[str, np.ndarray]) -> str | None:
+    """The known architecture whose dimensions a state in OpenAI's layout has, or None."""
+    try:
+        found = infer_config(state)
+    except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
+        return None
+    known = (record.config for record in PRETRAINED.values())
+    return next((config.name for config in known if _dimensions(config) == _dimensions(found)), None)
+
+
+def _dimensions(config: ClipConfig) -> tuple:
+    return (config.embed_dim, config.image_resolution, config.vision, config.text)
+
+
+def infer_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
+    """Read an architecture's dimensions from a state in OpenAI's layout (cf. its `build_model`)."""
+    text_width = state["ln_final.weight"].shape[0]
+    context_length = state["positional_embedding"].shape[0]
+    vocab_size = state["token_embedding.weight"].shape[0]
+    text = TextConfig(text_width, _blocks(state, "transformer.resblocks."), context_length, vocab_size)
+    embed_dim = state["text_projection"].shape[1]
+    if "visual.proj" in state:
+        width, _, _, patch_size = state["visual.conv1.weight"].shape
+        grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+        blocks = _blocks(state, "visual.transformer.resblocks.")
+        vision: ViTConfig | ResNetConfig = ViTConfig(patch_size, blocks, width)
+        return ClipConfig("inferred", embed_dim, grid * patch_size, vision, text)
+    grid = round((state["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+    one, two, three, four = (_blocks(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
+    vision = ResNetConfig((one, two, three, four), state["visual.layer1.0.conv1.weight"].shape[0])
+    return ClipConfig("inferred", embed_dim, grid * 32, vision, text)
+
+
+def _blocks(names: Iterable[str], prefix: str) -> int:
+    return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})
