@@ -11,14 +11,15 @@ import numpy as np
 import paddle
 from paddlehub.module.module import RunModule
 
-from . import command, gather
+from . import command
 from .config import Pretrained
-from .limits import Limits
 from .models import export
 from .models.clip import CLIP
 from .predictor import Predictor
 from .preprocessing.image import Picture
-from .request import Body
+from .server import batching as gather
+from .server.limits import Limits
+from .server.request import Body
 from .zero_shot.scoring import Answer
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
     def create_gradio_app(self) -> gradio.Blocks:
         """The page that PaddleHub's server shows at `/gradio/<module>`, in a process of its own."""
         from .bulk.finder import finder_of
-        from .page import create_page
+        from .server.web_page import create_page
 
         # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.
         predictor = self.predictor.like()

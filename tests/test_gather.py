@@ -10,10 +10,10 @@ import pytest
 
 from clip_common.config import pretrained
 from clip_common.errors import ClipError, ImageError, LabelError
-from clip_common.gather import answer
-from clip_common.limits import Limits
 from clip_common.predictor import Predictor
-from clip_common.request import Body, Work
+from clip_common.server.batching import answer
+from clip_common.server.limits import Limits
+from clip_common.server.request import Body, Work
 from tests.conftest import ROOT
 
 

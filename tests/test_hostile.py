@@ -21,12 +21,12 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
 from clip_common.errors import ClipError, LimitError
-from clip_common.gather import answer
-from clip_common.limits import Limits
 from clip_common.preprocessing.image import FORMATS
-from clip_common.request import Body
-from clip_common.server.guard import Admission, Guard
+from clip_common.server.admission import Admission, Guard
+from clip_common.server.batching import answer
 from clip_common.server.http import create_api
+from clip_common.server.limits import Limits
+from clip_common.server.request import Body
 from tests.test_http import URL, Direct
 
 SERVICE = Direct()

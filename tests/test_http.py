@@ -14,11 +14,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from clip_common.config import pretrained
 from clip_common.errors import BusyError
-from clip_common.gather import answer_one
 from clip_common.predictor import Predictor
-from clip_common.request import Work
-from clip_common.server.guard import Admission, Guard
+from clip_common.server.admission import Admission, Guard
+from clip_common.server.batching import answer_one
 from clip_common.server.http import create_api
+from clip_common.server.request import Work
 from tests.conftest import ROOT
 
 DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()

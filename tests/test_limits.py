@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from clip_common.errors import LimitError, RequestError
-from clip_common.limits import Limits
-from clip_common.request import Body
+from clip_common.server.limits import Limits
+from clip_common.server.request import Body
 
 SMALL = Limits(pictures=2, picture_bytes=2000, pixels=10_000, labels=3, prompts=5, texts=2, characters=20)
 

@@ -22,11 +22,11 @@ from clip_common import cli
 from clip_common.bulk.finder import finder_of
 from clip_common.config import pretrained
 from clip_common.errors import ClipError
-from clip_common.gather import answer
-from clip_common.limits import Limits
-from clip_common.page import create_page
 from clip_common.predictor import Predictor
-from clip_common.request import Body
+from clip_common.server.batching import answer
+from clip_common.server.limits import Limits
+from clip_common.server.request import Body
+from clip_common.server.web_page import create_page
 from tests.conftest import ROOT
 from tests.test_doors import free_port
 

@@ -24,13 +24,13 @@ from ray.serve.schema import ServeDeploySchema
 
 from clip_common import cli
 from clip_common.config import pretrained
-from clip_common.gather import answer
-from clip_common.limits import Limits
 from clip_common.predictor import Predictor
-from clip_common.request import Body
 from clip_common.server import app
 from clip_common.server.app import Pace
-from clip_common.server.door import HEADER_SECONDS
+from clip_common.server.batching import answer
+from clip_common.server.header_timeout import HEADER_SECONDS
+from clip_common.server.limits import Limits
+from clip_common.server.request import Body
 from tests.conftest import ROOT
 from tests.test_doors import free_port
 from tests.test_gather import assert_same

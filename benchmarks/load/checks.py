@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from clip_common.config import pretrained
-from clip_common.gather import answer
-from clip_common.limits import Limits
 from clip_common.predictor import Predictor
-from clip_common.request import Body
+from clip_common.server.batching import answer
+from clip_common.server.limits import Limits
+from clip_common.server.request import Body
 
 from .client import Client, body, encoded, picture, run_clients
 

@@ -29,14 +29,14 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from ..bulk.finder import finder_of
 from ..config import pretrained
 from ..errors import BusyError, ClipError
-from ..gather import answer
-from ..limits import Limits
-from ..page import create_page
 from ..predictor import Predictor
-from ..request import Body, Work
-from .guard import Admission, Guard
+from .admission import Admission, Guard
+from .batching import answer
 from .http import create_api
+from .limits import Limits
+from .request import Body, Work
 from .settings import Settings
+from .web_page import create_page
 
 _SECONDS: list[float] = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 _COUNTS: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]

@@ -11,11 +11,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
-from ..limits import Limits
-from ..request import Body, Work
 from ..system.cache import logger
 from ..version import __version__
-from .guard import RETRY_AFTER
+from .admission import RETRY_AFTER
+from .limits import Limits
+from .request import Body, Work
 
 _STATUSES = (
     (MalformedError, 400),

@@ -19,7 +19,7 @@ import uvicorn
 from ray import serve
 
 from .app import Gateway, gateway_api, replica
-from .door import PunctualProtocol
+from .header_timeout import PunctualProtocol
 from .settings import Settings
 
 _NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least

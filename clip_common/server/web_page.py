@@ -17,10 +17,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .bulk.search import combined
-from .config import Pretrained
-from .errors import ClipError
-from .visualize import draw_similarities
+from ..bulk.search import combined
+from ..config import Pretrained
+from ..errors import ClipError
+from ..visualize import draw_similarities
 
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 """The body of a request to its `results`; raises `ClipError`."""

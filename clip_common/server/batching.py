@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ClipError, ImageError
-from .predictor import Predictor, check_texts
+from ..errors import ClipError, ImageError
+from ..predictor import Predictor, check_texts
+from ..text.prompts import Prompts
+from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
+from ..zero_shot.scoring import unit_length
 from .request import Work
-from .text.prompts import Prompts
-from .zero_shot.label_embeddings import TEXTS_AT_ONCE
-from .zero_shot.scoring import unit_length
 
 Features = dict[str, np.ndarray]
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from .errors import MalformedError, RequestError
+from ..errors import MalformedError, RequestError
+from ..predictor import NamedPicture, named_pictures
+from ..text.prompts import template_texts
 from .limits import Limits
-from .predictor import NamedPicture, named_pictures
-from .text.prompts import template_texts
 
 _FAULTS_SHOWN = 5
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 
 from PIL import Image
 
-from .errors import LimitError, RequestError
-from .preprocessing.image import readable_formats
+from ..errors import LimitError, RequestError
+from ..preprocessing.image import readable_formats
 
 _PREFIX = "CLIP_HUB_MAX_"
 

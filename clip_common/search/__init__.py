@@ -1,0 +1,1 @@
+"""Finding images by words or by an image: an index over stored embeddings, and queries."""
