@@ -114,9 +114,9 @@ def _embed(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]
 
 def search(arguments: argparse.Namespace) -> dict[str, Any]:
     """The index against brute force, for texts and pictures in turn."""
-    from clip_common.bulk.embed import Job
-    from clip_common.bulk.index import Index
-    from clip_common.bulk.store import Store, vectors_of
+    from clip_common.embedding.embed import Job
+    from clip_common.embedding.store import Store, vectors_of
+    from clip_common.search.index import Index
 
     store = Store(arguments.folder / "vectors")
     start = time.perf_counter()

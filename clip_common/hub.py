@@ -99,7 +99,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def create_gradio_app(self) -> gradio.Blocks:
         """The page that PaddleHub's server shows at `/gradio/<module>`, in a process of its own."""
-        from .bulk.finder import finder_of
+        from .search.searcher import finder_of
         from .server.web_page import create_page
 
         # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.

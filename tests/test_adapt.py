@@ -14,13 +14,13 @@ import paddle
 import pytest
 from PIL import Image, ImageDraw
 
-from clip_common import cli
 from clip_common.adaptation import adapt as adapting
-from clip_common.adaptation import ensemble
+from clip_common.adaptation import interpolation as ensemble
 from clip_common.adaptation.adapt import Task, adapt
 from clip_common.adaptation.batches import Batch, Batches, crop_box
-from clip_common.adaptation.material import read_material, split
+from clip_common.adaptation.dataset import read_material, split
 from clip_common.adaptation.trainers import ClassTrainer
+from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError, TrainingError, WeightsError
 from clip_common.pack import pack
@@ -280,7 +280,7 @@ def test_a_broken_picture_costs_itself(
             drawing(kind, number).save(data / kind / f"{number}.png")
     (data / "bim" / "broken.png").write_bytes(b"no picture")
     arguments = ["adapt", str(data), "--output", str(tmp_path / "run"), "--epochs", "1", "--batch_size", "4"]
-    assert cli.main([*arguments, "--held_out", "0.25"]) == 1
+    assert main([*arguments, "--held_out", "0.25"]) == 1
     printed = capsys.readouterr()
     assert "broken.png" in printed.err and "1 pictures could not be read" in printed.err
     assert "alpha" in printed.out and (tmp_path / "run" / "adapted.safetensors").is_file()

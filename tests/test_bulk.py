@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clip_common.bulk.embed import Job, Report, embed
-from clip_common.bulk.sources import items_of
-from clip_common.bulk.store import Store, vectors_of
 from clip_common.config import pretrained
+from clip_common.embedding.embed import Job, Report, embed
+from clip_common.embedding.sources import items_of
+from clip_common.embedding.store import Store, vectors_of
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor
 from tests.conftest import ROOT

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 import pytest
 
-from clip_common import cli
+from clip_common.cli.main import main
 from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pretrained, pretrained
 from clip_common.engines import artifacts, compile_cache, compile_worker, select
 from clip_common.engines.base import PRECISIONS
@@ -315,11 +315,11 @@ def test_the_choice_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path))
-    assert cli.main(["engine", "clip_mini"]) == 0
+    assert main(["engine", "clip_mini"]) == 0
     said = capsys.readouterr().out
     assert "float32: the fastest measured on processors" in said
     assert "not compiled yet" in said
-    assert cli.main(["engine", "clip_mini", "--engine", "paddle"]) == 0
+    assert main(["engine", "clip_mini", "--engine", "paddle"]) == 0
     assert capsys.readouterr().out == "paddle, float32: asked for by name\n"
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn import metrics as judge
 from sklearn.linear_model import LogisticRegression
 
-from clip_common.cli import main
+from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError
 from clip_common.evaluation import metrics

@@ -18,11 +18,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from clip_common import cli
-from clip_common.bulk.finder import finder_of
+from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import ClipError
 from clip_common.predictor import Predictor
+from clip_common.search.searcher import finder_of
 from clip_common.server.batching import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import Body
@@ -40,8 +40,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of the example pictures, as the commands make it."""
     pytest.importorskip("pymilvus", reason="of the extra [search]")
     folder = tmp_path_factory.mktemp("index")
-    assert cli.main(["embed", str(ROOT / "examples"), "--output", str(folder / "vectors")]) == 0
-    assert cli.main(["index", str(folder / "vectors"), "--index", str(folder / "pictures.db")]) == 0
+    assert main(["embed", str(ROOT / "examples"), "--output", str(folder / "vectors")]) == 0
+    assert main(["index", str(folder / "vectors"), "--index", str(folder / "pictures.db")]) == 0
     return folder / "pictures.db"
 
 

@@ -12,15 +12,15 @@ import pytest
 pytest.importorskip("pymilvus", reason="of the extra [test]")
 from PIL import Image
 
-from clip_common.bulk.embed import Job, embed
-from clip_common.bulk.index import Filter, Index
-from clip_common.bulk.search import query_vector
-from clip_common.bulk.sources import Item, items_of
-from clip_common.bulk.store import Origin, Row, Store
-from clip_common.cli import main
+from clip_common.cli.main import main
 from clip_common.config import pretrained
+from clip_common.embedding.embed import Job, embed
+from clip_common.embedding.sources import Item, items_of
+from clip_common.embedding.store import Origin, Row, Store
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor
+from clip_common.search.index import Filter, Index
+from clip_common.search.query import query_vector
 from clip_common.zero_shot.scoring import unit_length
 from tests.conftest import ROOT
 

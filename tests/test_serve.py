@@ -22,7 +22,7 @@ import requests
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from clip_common import cli
+from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
 from clip_common.server import app
@@ -240,7 +240,7 @@ def test_the_kubernetes_example_is_a_configuration_of_this_app() -> None:
 def test_a_taken_port_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert cli.main(["serve", "clip_mini", "--port", str(port)]) == 1
+        assert main(["serve", "clip_mini", "--port", str(port)]) == 1
     assert f"--port {port}: cannot listen there" in capsys.readouterr().err
 
 

@@ -23,7 +23,7 @@ import requests
 from urllib3 import HTTPResponse
 from urllib3.exceptions import InvalidChunkLength
 
-from clip_common import cli
+from clip_common.cli.main import main
 from clip_common.config import MINI, PRETRAINED, Pretrained, WeightsSource
 from clip_common.errors import WeightsError
 from clip_common.models.factory import load_model
@@ -540,7 +540,7 @@ def test_commands(
     record: Pretrained, server: Server, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     def run(*argv: str) -> tuple[int, str, str]:
-        status = cli.main(["weights", *argv])
+        status = main(["weights", *argv])
         return status, *capsys.readouterr()
 
     status, _, error = run("where", "clip_tiny")
@@ -560,7 +560,7 @@ def test_commands(
 
 def test_verify_accepts_the_shipped_weights(capsys: pytest.CaptureFixture) -> None:
     picture = str(ROOT / "examples" / "diagram.png")
-    assert cli.main(["weights", "verify", "clip_mini", "--image", picture]) == 0
+    assert main(["weights", "verify", "clip_mini", "--image", picture]) == 0
     assert "ok      sha256" in capsys.readouterr().out
 
 
@@ -568,5 +568,5 @@ def test_verify_tells_other_weights(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     """Weights of the right shape that are not the published ones are told by what they compute."""
     golden = PRETRAINED["clip_vit_b32"].golden
     monkeypatch.setitem(PRETRAINED, "clip_mini", dataclasses.replace(PRETRAINED["clip_mini"], golden=golden))
-    assert cli.main(["weights", "verify", "clip_mini"]) == 1
+    assert main(["weights", "verify", "clip_mini"]) == 1
     assert "DIFFERS mean squared text feature" in capsys.readouterr().out

@@ -27,10 +27,10 @@ from ..trainer.trainer import Trainer
 from ..weights.file import WeightsFile, read_openai, write_safetensors
 from ..weights.layouts import CLASS_VECTORS, from_own
 from ..weights.locate import find
-from . import ensemble
+from . import interpolation as ensemble
 from .batches import Batches
-from .judge import Judge
-from .material import Material, read_material, split
+from .dataset import Material, read_material, split
+from .evaluator import Judge
 from .trainers import CaptionTrainer, ClassTrainer
 
 WEIGHTS = "adapted.safetensors"

@@ -13,7 +13,7 @@ from ..predictor import NamedPicture
 from ..preprocessing.image import Preprocess, open_picture
 from ..system.prefetch import ahead
 from ..trainer.settings import RunSettings
-from .material import Material
+from .dataset import Material
 
 CROP_AREA = (0.7, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)

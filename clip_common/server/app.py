@@ -26,10 +26,10 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from ..bulk.finder import finder_of
 from ..config import pretrained
 from ..errors import BusyError, ClipError
 from ..predictor import Predictor
+from ..search.searcher import finder_of
 from .admission import Admission, Guard
 from .batching import answer
 from .http import create_api

@@ -17,9 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..bulk.search import combined
 from ..config import Pretrained
 from ..errors import ClipError
+from ..search.query import combined
 from ..visualize import draw_similarities
 
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]

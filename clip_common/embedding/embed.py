@@ -123,7 +123,7 @@ def _embed(items: list[Item], store: Store, job: Job, prune: bool, address: str 
     parts = _parts(pending, store.next_number(), job.part_size)
     with tqdm(total=len(pending), desc="embed", unit="", mininterval=1) as bar:
         if ray:
-            from .ray_engine import make_parts_on_ray
+            from .ray_executor import make_parts_on_ray
 
             results = make_parts_on_ray(parts, store.folder.resolve(), job, origin, address)
         else:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
+from ..embedding.store import Origin, Store, vectors_of
 from ..errors import RequestError
 from ..system.cache import digest_of
-from .store import Origin, Store, vectors_of
 
 _ROWS_AT_ONCE = 2000
 _MAX_PATH = 4096  # bytes

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ..config import PRETRAINED
 from ..errors import RequestError, need
-from .settings import Settings
+from ..server.settings import Settings
 
 _OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways")
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     need("ray", "serve")
     door = _open_door(args.host, args.port)
-    from .run import serve_until_stopped
+    from ..server.run import serve_until_stopped
 
     return serve_until_stopped(settings, door, args.address)
 

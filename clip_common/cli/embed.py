@@ -83,8 +83,8 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 def run_index(args: argparse.Namespace) -> int:
     """Make an index hold what a folder of vectors holds."""
     need("pymilvus", "search")
-    from .index import Index
-    from .store import Store
+    from ..embedding.store import Store
+    from ..search.index import Index
 
     index = Index(args.index)
     changes = index.sync(Store(args.vectors))
@@ -96,9 +96,9 @@ def run_index(args: argparse.Namespace) -> int:
 def run_search(args: argparse.Namespace) -> int:
     """Search; nothing found is not an error."""
     need("pymilvus", "search")
-    from .embed import Job
-    from .index import Filter, Index
-    from .search import as_json, as_table, query_vector, write_contact_sheet
+    from ..embedding.embed import Job
+    from ..search.index import Filter, Index
+    from ..search.query import as_json, as_table, query_vector, write_contact_sheet
 
     if args.top_k < 1:
         raise RequestError(f"--top_k is {args.top_k}, expected a whole number from 1")
@@ -120,8 +120,8 @@ def run(args: argparse.Namespace) -> int:
     """Embed; the exit status is 1 if something has no vector."""
     if args.engine == "ray":
         need("ray", "ray")
-    from .embed import Job, embed
-    from .sources import items_of
+    from ..embedding.embed import Job, embed
+    from ..embedding.sources import items_of
 
     job = Job(
         record=pretrained(args.module),

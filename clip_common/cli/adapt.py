@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config import PRETRAINED
 from ..errors import RequestError, need
-from ..evaluation.command import report_unread
+from .evaluate import report_unread
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             raise RequestError(f"--{name} is {share}, expected 0 to 1")
     if args.head == "probe":
         need("sklearn", "evaluate")
-    from .adapt import Task, adapt
+    from ..adaptation.adapt import Task, adapt
 
     task = Task(**{field.name: getattr(args, field.name) for field in fields(Task)})
     adapted = adapt(task)

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from ..config import Pretrained
+from ..embedding.embed import Job
 from ..errors import need
-from .embed import Job
-from .search import cell
+from .query import cell
 
 if TYPE_CHECKING:
+    from ..embedding.store import Origin
     from .index import Index
-    from .store import Origin
 
 INDEX = "CLIP_HUB_INDEX"
 _SIDE = 256  # of a thumbnail, pixels

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; the exit status is 1 if a picture could not be read."""
-    from . import evaluate, report
-    from .datasets import read_captioned, read_labelled
+    from ..evaluation import evaluate, report
+    from ..evaluation.datasets import read_captioned, read_labelled
 
     if args.train:
         need("sklearn", "evaluate")

@@ -6,20 +6,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from .adaptation import command as adaptation
-from .bulk import command as bulk
-from .config import PRETRAINED, Pretrained, pretrained
-from .engines.base import ENGINES, PRECISIONS
-from .engines.compile_cache import kept_folder
-from .engines.select import choose
-from .errors import ClipError, WeightsError
-from .evaluation import command as evaluation
-from .pack import pack
-from .server import command as server
-from .weights import locate
-from .weights.convert import convert
-from .weights.file import WeightsFile
-from .weights.schema import identify
+from ..config import PRETRAINED, Pretrained, pretrained
+from ..engines.base import ENGINES, PRECISIONS
+from ..engines.compile_cache import kept_folder
+from ..engines.select import choose
+from ..errors import ClipError, WeightsError
+from ..pack import pack
+from ..weights import locate
+from ..weights.convert import convert
+from ..weights.file import WeightsFile
+from ..weights.schema import identify
+from . import adapt as adaptation
+from . import embed as bulk
+from . import evaluate as evaluation
+from . import serve as server
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -140,7 +140,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from .verify import verify  # Paddle takes seconds to import
+    from ..evaluation.reference_values import verify  # Paddle takes seconds to import
 
     found = _on_this_machine(args.module, args.file)
     checks = verify(args.module, found, args.image)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import Golden, Pretrained
-from .engines.paddle_engine import PaddleEngine
-from .models.factory import load_model
-from .preprocessing.image import Preprocess, open_picture
-from .text.tokenizer import tokenize
-from .weights.file import WeightsFile
-from .zero_shot.scoring import rank, unit_length
+from ..config import Golden, Pretrained
+from ..engines.paddle_engine import PaddleEngine
+from ..models.factory import load_model
+from ..preprocessing.image import Preprocess, open_picture
+from ..text.tokenizer import tokenize
+from ..weights.file import WeightsFile
+from ..zero_shot.scoring import rank, unit_length
 
 TEXTS = ["a diagram", "a dog", "a cat"]
 

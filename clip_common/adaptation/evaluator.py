@@ -17,7 +17,7 @@ from ..text.prompts import Prompts
 from ..trainer.checkpoint import Arrays, model_arrays
 from ..zero_shot.label_embeddings import compute_vectors
 from ..zero_shot.scoring import unit_length
-from .material import Material
+from .dataset import Material
 
 
 class Judge:
