@@ -23,7 +23,7 @@ from clip_common.adaptation.trainers import ClassTrainer
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError, TrainingError, WeightsError
-from clip_common.pack import pack
+from clip_common.hub.pack import pack
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
 from clip_common.trainer import checkpoint

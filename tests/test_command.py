@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clip_common import command
 from clip_common.config import pretrained
+from clip_common.hub import run_command
 from clip_common.predictor import Predictor
 from tests.conftest import ROOT
 from tests.parity import seeded
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(mini: Predictor, *argv: str) -> str:
-    return command.run("clip_mini", lambda **_: mini, list(argv))
+    return run_command.run("clip_mini", lambda **_: mini, list(argv))
 
 
 def fails(mini: Predictor, *argv: str) -> str:
@@ -170,9 +170,9 @@ def test_the_engine_is_chosen_by_name() -> None:
         return Predictor(pretrained("clip_mini"))
 
     for argv in ([], ["--engine", "paddle", "--precision", "float32"]):
-        command.run(
+        run_command.run(
             "clip_mini", maker, ["--input_path", str(ROOT / "examples/cat.png"), "--labels", "a", *argv]
         )
     assert asked == [{}, {"engine": "paddle", "precision": "float32"}]
     with pytest.raises(SystemExit, match="invalid choice: 'tpu'"):
-        command.run("clip_mini", maker, ["--engine", "tpu"])
+        run_command.run("clip_mini", maker, ["--engine", "tpu"])

@@ -15,7 +15,7 @@ import pytest
 
 from clip_common.config import RN50, pretrained
 from clip_common.errors import WeightsError
-from clip_common.pack import pack
+from clip_common.hub.pack import pack
 from clip_common.predictor import Predictor
 from clip_common.weights.readers import read_state
 from tests.conftest import ROOT, Checkpoints

@@ -11,7 +11,7 @@ from ..engines.base import ENGINES, PRECISIONS
 from ..engines.compile_cache import kept_folder
 from ..engines.select import choose
 from ..errors import ClipError, WeightsError
-from ..pack import pack
+from ..hub.pack import pack
 from ..weights import locate
 from ..weights.convert import convert
 from ..weights.file import WeightsFile

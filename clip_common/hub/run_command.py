@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from .engines.base import ENGINES, PRECISIONS
-from .errors import ClipError, ImageError, RequestError
-from .predictor import Predictor, check_texts
-from .preprocessing.image import PICTURE_SUFFIXES, open_picture
-from .text.prompts import TEMPLATE_SETS
-from .zero_shot.scoring import Answer, unit_length
+from ..engines.base import ENGINES, PRECISIONS
+from ..errors import ClipError, ImageError, RequestError
+from ..predictor import Predictor, check_texts
+from ..preprocessing.image import PICTURE_SUFFIXES, open_picture
+from ..text.prompts import TEMPLATE_SETS
+from ..zero_shot.scoring import Answer, unit_length
 
 PredictorMaker = Callable[..., Predictor]
 _LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")
@@ -248,7 +248,7 @@ def _make_folder(folder: str) -> None:
 
 def _visualize(path: Path, answer: Answer, folder: Path, number: int) -> str | None:
     """Save a picture with its answer; returns what went wrong, since the other answers still count."""
-    from .visualize import save_answer  # matplotlib takes a second to import
+    from ..visualize import save_answer  # matplotlib takes a second to import
 
     target = folder / f"{number:04d}_{path.stem}.png"
     try:

@@ -11,16 +11,16 @@ import numpy as np
 import paddle
 from paddlehub.module.module import RunModule
 
-from . import command
-from .config import Pretrained
-from .models import export
-from .models.clip import CLIP
-from .predictor import Predictor
-from .preprocessing.image import Picture
-from .server import batching as gather
-from .server.limits import Limits
-from .server.request import Body
-from .zero_shot.scoring import Answer
+from ..config import Pretrained
+from ..models import export
+from ..models.clip import CLIP
+from ..predictor import Predictor
+from ..preprocessing.image import Picture
+from ..server import batching as gather
+from ..server.limits import Limits
+from ..server.request import Body
+from ..zero_shot.scoring import Answer
+from . import run_command
 
 if TYPE_CHECKING:
     import gradio
@@ -99,8 +99,8 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def create_gradio_app(self) -> gradio.Blocks:
         """The page that PaddleHub's server shows at `/gradio/<module>`, in a process of its own."""
-        from .search.searcher import finder_of
-        from .server.web_page import create_page
+        from ..search.searcher import finder_of
+        from ..server.web_page import create_page
 
         # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.
         predictor = self.predictor.like()
@@ -115,7 +115,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def run_cmd(self, argvs: list[str]) -> str:
         """Run as `hub run` does, with its arguments; returns what it prints."""
-        return command.run(self.name, self._predictor_with, argvs)
+        return run_command.run(self.name, self._predictor_with, argvs)
 
     def _predictor_with(self, **options: Any) -> Predictor:
         """PaddleHub makes the module before it reads the arguments, so what concerns loading comes late."""

@@ -14,14 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .config import Pretrained
-from .errors import RequestError, WeightsError
-from .system.cache import atomic_file
-from .weights.convert import convert
-from .weights.file import WeightsFile
-from .weights.locate import find_local
+from ..config import Pretrained
+from ..errors import RequestError, WeightsError
+from ..system.cache import atomic_file
+from ..weights.convert import convert
+from ..weights.file import WeightsFile
+from ..weights.locate import find_local
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 _ROOT = _PACKAGE.parent
 _ABSOLUTE_IMPORT = re.compile(r"^(from|import) clip_common\b", re.MULTILINE)
 
@@ -106,7 +106,7 @@ def _weights(record: Pretrained, chosen: str | Path | None, temporary: Path) -> 
             f"the weights of {record.name} are not on this machine: name a file with --weights, "
             "or leave them out with --no_weights"
         )
-    from .models.factory import load_model  # Paddle takes seconds to import
+    from ..models.factory import load_model  # Paddle takes seconds to import
 
     path = temporary / f"{record.name}.safetensors"
     convert(found.path, path)
