@@ -22,13 +22,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from clip_common.config import PRETRAINED, Pretrained
-from clip_common.engines.select import Engines
+from clip_common.engines.base import Engine
 from clip_common.predictor import Predictor
 from clip_common.system import cpu, threads
 from clip_common.text.prompts import prompts_for
 from clip_common.text.tokenizer import lengths, tokenize
 from clip_common.weights.file import write_safetensors
-from clip_common.zero_shot.scoring import unit_length
+from clip_common.zero_shot.scoring import l2_normalize
 from tests.parity import seeded
 from tests.parity.reference import reference_pixels
 
@@ -50,9 +50,9 @@ def in_turns(cell: Cell, rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def image_cells(engines: Engines, others: list[Peer], size: int, batches: list[int]) -> dict[str, Cell]:
+def image_cells(engine: Engine, others: list[Peer], size: int, batches: list[int]) -> dict[str, Cell]:
     """The image tower at several batch sizes."""
-    ours, cells = engines.get(use_gpu=False), {}
+    ours, cells = engine, {}
     for batch in batches:
         pixels = np.random.default_rng(0).standard_normal([batch, 3, size, size], np.float32)
         cell: Cell = {"ours": partial(ours.encode_image, pixels)}
@@ -61,10 +61,10 @@ def image_cells(engines: Engines, others: list[Peer], size: int, batches: list[i
     return cells
 
 
-def label_cells(record: Pretrained, engines: Engines, others: list[Peer], count: int) -> dict[str, Cell]:
+def label_cells(record: Pretrained, engine: Engine, others: list[Peer], count: int) -> dict[str, Cell]:
     """Encoding labels with one template: peers as they are used, padded to 77, and given trimmed texts."""
     texts = prompts_for(record, None, None).texts()[:count]
-    ids, ours = tokenize(texts), engines.get(use_gpu=False)
+    ids, ours = tokenize(texts), engine
     length = np.asarray(lengths(ids))
     order = np.argsort(length, kind="stable")
     trimmed = [ids[rows, : length[rows].max()] for rows in np.array_split(order, max(1, count // 32))]
@@ -86,13 +86,13 @@ def _each(tower: Tower, batches: list[np.ndarray]) -> None:
 def photo_cell(predictor: Predictor, others: list[Peer], labels: list[str], photos: list[bytes]) -> Cell:
     """From JPEG files to answers, labels already encoded on both sides."""
     rng = np.random.default_rng(0)
-    vectors = unit_length(rng.standard_normal([len(labels), predictor.record.config.embed_dim])).T
+    vectors = l2_normalize(rng.standard_normal([len(labels), predictor.record.config.embed_dim])).T
 
     def theirs(peer: Peer) -> None:
         for start in range(0, len(photos), 32):
             opened = [Image.open(io.BytesIO(photo)) for photo in photos[start : start + 32]]
             pixels = np.stack([reference_pixels(image, 224) for image in opened])
-            (unit_length(peer.image(pixels)) @ vectors).argsort(axis=1)
+            (l2_normalize(peer.image(pixels)) @ vectors).argsort(axis=1)
 
     cell: Cell = {"ours": partial(predictor.classify, images=photos, labels=labels)}
     return cell | {peer.name: partial(theirs, peer) for peer in others}
@@ -117,11 +117,11 @@ def bench(
     path = folder / f"{record.name}.safetensors"
     write_safetensors(seeded.state(record.config), path, {})
     predictor = Predictor(record, path)
-    engines = predictor.load().engines
+    engine = predictor.engine()
     others = peers(record.config, folder / record.name, threads.count())
-    cells = image_cells(engines, others, record.config.image_resolution, arguments.batches)
+    cells = image_cells(engine, others, record.config.image_resolution, arguments.batches)
     if arguments.labels:
-        cells |= label_cells(record, engines, others, arguments.labels)
+        cells |= label_cells(record, engine, others, arguments.labels)
     if arguments.photos:
         names = prompts_for(record, None, None).labels[:1000]
         cells[f"{arguments.photos} JPEG photographs"] = photo_cell(

@@ -121,8 +121,8 @@ def share(_: argparse.Namespace) -> dict[str, object]:
     """The tower's operations a second over the best sgemm's."""
     record = PRETRAINED["clip_vit_b32"]
     with seeded_weights(record.name) as path:
-        engine = Predictor(record, path).load().engines.get(use_gpu=False)
-        threads.settle()
+        engine = Predictor(record, path).engine()
+        threads.configure()
         peak, whose = sgemm_peak()
         figures: dict[str, object] = {"sgemm, GFLOP/s": peak / 1e9, "by": whose}
         figures["operations of a picture, GFLOP"] = operations(record.config) / 1e9
@@ -138,7 +138,7 @@ def neighbour(arguments: argparse.Namespace) -> dict[str, object]:
     figures: dict[str, object] = {}
     for name in ("clip_vit_b32", "clip_rn50"):
         with seeded_weights(name) as path:
-            engine = Predictor(PRETRAINED[name], path).load().engines.get(use_gpu=False)
+            engine = Predictor(PRETRAINED[name], path).engine()
             pixels = np.zeros([8, 3, 224, 224], np.float32)
 
             cell: Cell = {"": partial(engine.encode_image, pixels)}
@@ -196,9 +196,7 @@ def bfloat16(arguments: argparse.Namespace) -> dict[str, object]:
     figures: dict[str, object] = {}
     with seeded_weights("clip_vit_b32") as path:
         predictor = Predictor(PRETRAINED["clip_vit_b32"], path, engine="openvino")
-        engines = {
-            name: predictor.like(precision=name).load().engines.get(use_gpu=False) for name in PRECISIONS
-        }
+        engines = {name: predictor.with_options(precision=name).engine() for name in PRECISIONS}
         for batch in (1, 8, 32):
             pixels = np.zeros([batch, 3, 224, 224], np.float32)
             cell: Cell = {name: partial(engine.encode_image, pixels) for name, engine in engines.items()}
@@ -231,7 +229,7 @@ def _answers(precision: str, data: Dataset, rows: np.ndarray) -> tuple[np.ndarra
     pictures = [to_image(data.pictures[row]) for row in rows]
     features = predictor.embed(images=pictures)["images"]
     assert features is not None
-    labels = predictor.label_vectors(predictor.prompts(None, None))
+    labels = predictor.label_embeddings(predictor.prompts(None, None))
     return features, (features @ labels.T).argmax(axis=1)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from .version import __version__
 
 _HOMES = {
-    "load": "api",
-    "build_rn50_model": "api",
-    "build_rn101_model": "api",
-    "build_vit_model": "api",
-    "tokenize": "api",
-    "transform": "api",
+    "load": "paddle_api",
+    "build_rn50_model": "paddle_api",
+    "build_rn101_model": "paddle_api",
+    "build_vit_model": "paddle_api",
+    "tokenize": "paddle_api",
+    "transform": "paddle_api",
     "CLIP": "models.clip",
     "Predictor": "predictor",
     "ClipError": "errors",

@@ -101,7 +101,7 @@ class WeightsSource:
 
 
 @dataclass(frozen=True)
-class Golden:
+class ReferenceValues:
     """What OpenAI's weights give for known inputs, by which a copy of them can be told.
 
     Attributes:
@@ -131,7 +131,7 @@ class Pretrained:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     default_labels: str = "imagenet"
     default_templates: tuple[str, ...] = ("a photo of a {}.",)
-    golden: Golden | None = None
+    reference_values: ReferenceValues | None = None
     adaptation_rate: float = 3e-5
 
 
@@ -152,7 +152,7 @@ PRETRAINED: dict[str, Pretrained] = {
                 "MIT",
                 OPENAI_BASE_URL,
             ),
-            golden=Golden(text=(0.204745, 0.204893), image=0.0033531),
+            reference_values=ReferenceValues(text=(0.204745, 0.204893), image=0.0033531),
         ),
         Pretrained(
             "clip_rn101",
@@ -163,7 +163,7 @@ PRETRAINED: dict[str, Pretrained] = {
                 "MIT",
                 OPENAI_BASE_URL,
             ),
-            golden=Golden(text=(0.177382, 0.177382), image=0.0116348),
+            reference_values=ReferenceValues(text=(0.177382, 0.177382), image=0.0116348),
         ),
         Pretrained(
             "clip_vit_b32",
@@ -174,7 +174,7 @@ PRETRAINED: dict[str, Pretrained] = {
                 "MIT",
                 OPENAI_BASE_URL,
             ),
-            golden=Golden(
+            reference_values=ReferenceValues(
                 text=(0.255476, 0.255476), image=0.211792, scores=(0.9927937, 0.00421068, 0.00299572)
             ),
         ),

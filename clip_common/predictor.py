@@ -6,10 +6,10 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,26 +17,45 @@ from .config import Pretrained
 from .engines.base import Engine
 from .engines.select import Engines, choose
 from .errors import ImageError, RequestError
+from .inputs import NamedPicture, check_count, check_texts, named_pictures
 from .preprocessing.image import Picture, Preprocess
 from .system.prefetch import ahead
 from .text.prompts import Prompts, prompts_for, template_texts
 from .text.tokenizer import tokenize
 from .weights.class_head import Classes, read_classes
 from .weights.locate import find
-from .zero_shot.label_embeddings import LabelVectors, Progress
-from .zero_shot.scoring import Answer, rank, unit_length
+from .zero_shot.label_embeddings import LabelEmbeddings, Progress
+from .zero_shot.scoring import Answer, l2_normalize, top_k_labels
 
-NamedPicture = tuple[str, Picture | str | Path]
+if TYPE_CHECKING:
+    from .models.clip import CLIP
+
 _PROMPTS_AT_ONCE = 128  # mostly a few tokens long
 
 
 @dataclass(frozen=True)
-class Loaded:
+class PredictorOptions:
+    """How a module is loaded, see `Predictor`; it travels whole to wherever a predictor is made."""
+
+    weights: str | Path | None = None
+    exif_rotation: bool = False
+    fast_jpeg: bool = False
+    engine: str = "auto"
+    precision: str = "float32"
+
+    def predictor(self, record: Pretrained, module_dir: Path | None = None) -> Predictor:
+        """A module's predictor with these options."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Predictor(record, module_dir=module_dir, **chosen)
+
+
+@dataclass(frozen=True)
+class _Loaded:
     """What a predictor holds once its weights are there."""
 
     weights_sha256: str
     engines: Engines
-    label_vectors: LabelVectors
+    label_embeddings: LabelEmbeddings
     classes: Classes | None
 
 
@@ -69,41 +88,54 @@ class Predictor:
         fast_jpeg: bool = False,
     ) -> None:
         self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
-        self.record = record
-        self.engine = engine
+        self.record, self.module_dir = record, module_dir
+        self.options = PredictorOptions(weights, exif_rotation, fast_jpeg, engine, precision)
         self.preprocess = Preprocess(
             record.config.image_resolution, record.preprocessing, exif_rotation, fast_jpeg
         )
-        self.module_dir = module_dir
-        self.weights = weights
         self._lock = Lock()
-        self._loaded: Loaded | None = None
+        self._loaded: _Loaded | None = None
 
-    def like(self, **changes: Any) -> Predictor:
-        """Another predictor of the same module, with some of the arguments changed."""
-        own = {
-            "weights": self.weights,
-            "module_dir": self.module_dir,
-            "exif_rotation": self.preprocess.exif_rotation,
-            "engine": self.engine,
-            "precision": self._choice.precision,
-            "fast_jpeg": self.preprocess.fast_jpeg,
-        }
-        return Predictor(self.record, **{**own, **changes})
+    def with_options(self, **changes: Any) -> Predictor:
+        """Another predictor of the same module, with some of its `PredictorOptions` changed."""
+        return replace(self.options, **changes).predictor(self.record, self.module_dir)
 
-    def load(self) -> Loaded:
+    def _load(self) -> _Loaded:
         """Find and load the weights, once."""
         with self._lock:
             if self._loaded is None:
-                weights = find(self.record, self.weights, self.module_dir)
+                weights = find(self.record, self.options.weights, self.module_dir)
                 embed_dim = self.record.config.embed_dim
-                self._loaded = Loaded(
+                self._loaded = _Loaded(
                     weights.sha256,
                     Engines(self.record, weights, self._choice),
-                    LabelVectors(weights.sha256, embed_dim, self._choice.precision),
+                    LabelEmbeddings(weights.sha256, embed_dim, self._choice.precision),
                     read_classes(weights.path, embed_dim),
                 )
             return self._loaded
+
+    @property
+    def weights_sha256(self) -> str:
+        """The hash of the weights, by which what is computed from them is known."""
+        return self._load().weights_sha256
+
+    @property
+    def model(self) -> CLIP:
+        """The model itself, a `paddle.nn.Layer`."""
+        return self._load().engines.model
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by: the factor itself, not its logarithm."""
+        return self._load().engines.logit_scale
+
+    def engine(self, use_gpu: bool = False) -> Engine:
+        """What runs the model on the CPU, or on the GPU.
+
+        Raises:
+            RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
+        """
+        return self._load().engines.get(bool(use_gpu))
 
     # --- the two public calls -------------------------------------------------------------------------
 
@@ -143,12 +175,11 @@ class Predictor:
         pictures = named_pictures(images, paths)
         if not pictures:
             raise RequestError("nothing to classify: give images or paths")
-        if not _is_count(top_k):
-            raise RequestError(f"top_k is {top_k!r}, expected a whole number from 1")
+        check_count("top_k", top_k)
         prompts = self.prompts(labels, templates)
-        vectors = self.label_vectors(prompts, use_gpu)
+        vectors = self.label_embeddings(prompts, use_gpu)
         features = self._all_features(pictures, batch_size, use_gpu)
-        return [self.rank(feature, vectors, prompts.labels, top_k) for feature in features]
+        return [self.top_k_labels(feature, vectors, prompts.labels, top_k) for feature in features]
 
     def embed(
         self,
@@ -182,7 +213,7 @@ class Predictor:
         texts = None if texts is None else check_texts(texts)
         if not pictures and texts is None:
             raise RequestError("nothing to embed: give images, paths or texts")
-        finish = unit_length if normalize else np.asarray
+        finish = l2_normalize if normalize else np.asarray
         image_features = self._all_features(pictures, batch_size, use_gpu) if pictures else None
         text_features = None if texts is None else self.text_features(texts, batch_size, use_gpu)
         return {
@@ -210,7 +241,7 @@ class Predictor:
 
     def encode_image(self, pixels: np.ndarray, use_gpu: bool = False) -> np.ndarray:
         """Prepared pictures, float32 [N, 3, R, R], to features, float32 [N, d], not normalised."""
-        return self.load().engines.get(bool(use_gpu)).encode_image(pixels)
+        return self.engine(use_gpu).encode_image(pixels)
 
     def tokenize(self, texts: Sequence[str]) -> np.ndarray:
         """Token ids, int64 [n, context_length]; raises `LabelError` for a text that is too long."""
@@ -236,9 +267,8 @@ class Predictor:
         return np.stack(features)
 
     def _engine_for(self, batch_size: int, use_gpu: bool) -> Engine:
-        if not _is_count(batch_size):
-            raise RequestError(f"batch_size is {batch_size!r}, expected a whole number from 1")
-        return self.load().engines.get(bool(use_gpu))
+        check_count("batch_size", batch_size)
+        return self.engine(use_gpu)
 
     # --- labels ---------------------------------------------------------------------------------------
 
@@ -249,7 +279,7 @@ class Predictor:
             LabelError: labels or templates cannot be used.
         """
         asked = prompts_for(self.record, labels, templates)  # before weights are looked for
-        classes = self.load().classes
+        classes = self._load().classes
         if classes is None:
             return asked
         chosen = classes.names if labels is None else asked.labels
@@ -260,89 +290,46 @@ class Predictor:
 
         Templates left out are the module's; or none, for classes that travel with the weights.
         """
-        own = self.load().classes
+        own = self._load().classes
         if templates is None and not (own and own.have(classes)):
             templates = self.record.default_templates
         return Prompts(tuple(classes), tuple(template_texts(templates)))
 
-    def label_vectors(
+    def knows(self, prompts: Prompts) -> bool:
+        """Whether the labels' embeddings are there, so that no text needs to be encoded."""
+        return self._load().label_embeddings.find(prompts) is not None
+
+    def label_embeddings(
         self,
         prompts: Prompts,
         use_gpu: bool = False,
         on_progress: Progress | None = None,
         known: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """One vector per label, float32 [labels, d]; see `LabelVectors.of` and `Classes`.
+        """One vector per label, float32 [labels, d]; see `LabelEmbeddings.of` and `Classes`.
 
         Args:
             prompts: labels and templates.
             use_gpu: run on the GPU.
-            on_progress: see `LabelVectors.of`.
+            on_progress: see `LabelEmbeddings.of`.
             known: features [d] of texts that need not be encoded.
         """
-        loaded = self.load()
+        loaded = self._load()
         if not prompts.templates and loaded.classes:
             return loaded.classes.of(prompts.labels)
 
         def encode(texts: Sequence[str]) -> np.ndarray:
             if known and all(text in known for text in texts):
                 return np.stack([known[text] for text in texts])
-            return self._encode_texts(loaded.engines.get(bool(use_gpu)), texts, _PROMPTS_AT_ONCE)
+            return self._encode_texts(self.engine(use_gpu), texts, _PROMPTS_AT_ONCE)
 
-        return loaded.label_vectors.of(prompts, encode, on_progress)
+        return loaded.label_embeddings.of(prompts, encode, on_progress)
 
-    @property
-    def logit_scale(self) -> float:
-        """What cosines are multiplied by: the factor itself, not its logarithm."""
-        return self.load().engines.logit_scale
-
-    def rank(
-        self, feature: np.ndarray, label_vectors: np.ndarray, labels: Sequence[str], top_k: int
+    def top_k_labels(
+        self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], top_k: int
     ) -> Answer:
         """A picture's best labels, from its feature [d] and the labels' vectors."""
-        return rank(feature, label_vectors, self.logit_scale, labels, top_k)
-
-
-def named_pictures(
-    images: Sequence[Picture] | None, paths: Sequence[str | Path] | None
-) -> list[NamedPicture]:
-    """Pictures, each with the name that an error calls it by.
-
-    Raises:
-        RequestError: an argument is empty, or is one picture where a list is expected.
-    """
-    for name, given in (("images", images), ("paths", paths)):
-        if given is None:
-            continue
-        if isinstance(given, (str, bytes, Path, np.ndarray)) or not hasattr(given, "__len__"):
-            raise RequestError(f"{name} is a single {type(given).__name__}, expected a list")
-        if len(given) == 0:
-            raise RequestError(f"{name} is empty: leave it out, or give at least one picture")
-    for i, image in enumerate(images or []):
-        if isinstance(image, (str, Path)):
-            raise RequestError(f"images[{i}] is a path ({str(image)[:60]!r}): files go into paths")
-    pictures: list[NamedPicture] = [(f"images[{i}]", image) for i, image in enumerate(images or [])]
-    for i, path in enumerate(paths or []):
-        if not isinstance(path, (str, Path)):
-            raise RequestError(f"paths[{i}] is a {type(path).__name__}, expected a file's path")
-        pictures.append((str(path), path))
-    return pictures
-
-
-def check_texts(texts: Sequence[str]) -> list[str]:
-    """Texts as given, if they are a list of strings with something in it."""
-    if isinstance(texts, str):
-        raise RequestError(f"texts is a single string ({texts[:60]!r}), expected a list of strings")
-    if len(texts) == 0:
-        raise RequestError("texts is empty: leave it out, or give at least one text")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise RequestError(f"texts[{i}] is a {type(text).__name__}, expected a string")
-    return list(texts)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
+        return top_k_labels(feature, label_embeddings, self.logit_scale, labels, top_k)
 
 
 def encode_pictures(

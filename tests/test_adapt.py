@@ -107,10 +107,10 @@ def test_some_of_the_classes_keep_their_vectors_and_other_labels_are_read(adapte
     predictor = Predictor(MINI, adapted.path)
     prompts = predictor.prompts(["fosk", "drel"], None)
     vectors = read_classes(adapted.path, MINI.config.embed_dim).vectors
-    np.testing.assert_array_equal(predictor.label_vectors(prompts), vectors[[2, 1]])
+    np.testing.assert_array_equal(predictor.label_embeddings(prompts), vectors[[2, 1]])
     words = ["drel", "a dog"]
     np.testing.assert_allclose(
-        predictor.label_vectors(predictor.prompts(words, None)),
+        predictor.label_embeddings(predictor.prompts(words, None)),
         predictor.embed(texts=words)["texts"],
         atol=1e-6,
     )
@@ -135,7 +135,7 @@ def test_alpha_0_is_the_module_as_it_was(folder: Path, adapted: adapting.Adapted
         np.testing.assert_array_equal(state["visual.conv1.weight"], before["visual.conv1.weight"])
         plain = Predictor(MINI)
         np.testing.assert_array_equal(
-            state["class_vectors"], plain.label_vectors(plain.class_prompts(list(KINDS)))
+            state["class_vectors"], plain.label_embeddings(plain.class_prompts(list(KINDS)))
         )
     finally:
         path.rename(adapted.path)

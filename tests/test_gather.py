@@ -64,7 +64,7 @@ def test_together_is_as_alone(predictor: Predictor) -> None:
     together = answer(predictor, works(BODIES))
     # In another process nothing is in memory: alone, each computes its own label vectors.
     fresh = Predictor(pretrained("clip_mini"))
-    fresh.load().label_vectors.find = lambda _prompts: None  # type: ignore[method-assign]
+    fresh._load().label_embeddings.find = lambda _prompts: None  # type: ignore[method-assign]
     for result, work in zip(together, works(BODIES), strict=True):
         assert_same(result, answer(fresh, [work])[0])
 
@@ -83,7 +83,7 @@ def test_a_faulty_request_costs_the_others_nothing(predictor: Predictor) -> None
 
 
 def test_texts_of_a_batch_are_encoded_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = predictor.load().engines.get(use_gpu=False)
+    engine = predictor.engine()
     encode, seen = engine.encode_text, []
 
     def counted(ids: np.ndarray, batch_size: int) -> np.ndarray:

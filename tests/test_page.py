@@ -57,7 +57,7 @@ def address(index: Path) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIP_HUB_INDEX", str(index))
-        page = create_page(predictor.record, ask, finder_of(predictor.record, None))
+        page = create_page(predictor.record, ask, finder_of(predictor.record, predictor.options))
     page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
     yield page.local_url
     page.close()

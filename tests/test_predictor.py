@@ -80,7 +80,7 @@ def test_templates_are_averaged_as_in_the_paper(mini: Predictor) -> None:
     vectors = mini.embed(images=image, texts=texts)
     classes = vectors["texts"].reshape(2, 2, -1).mean(axis=1)
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
-    logits = mini.load().engines.logit_scale * vectors["images"][0] @ classes.T
+    logits = mini.logit_scale * vectors["images"][0] @ classes.T
     expected = np.exp(logits) / np.exp(logits).sum()
     (answer,) = mini.classify(images=image, labels=labels, templates=templates)
     found = {item["label"]: item["score"] for item in answer}

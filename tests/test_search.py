@@ -21,14 +21,14 @@ from clip_common.errors import RequestError
 from clip_common.predictor import Predictor
 from clip_common.search.index import Filter, Index
 from clip_common.search.query import query_vector
-from clip_common.zero_shot.scoring import unit_length
+from clip_common.zero_shot.scoring import l2_normalize
 from tests.conftest import ROOT
 
 ORIGIN = Origin("clip_mini", "0" * 64, 64)
 
 
 def rows(count: int, seed: int = 0) -> list[Row]:
-    vectors = unit_length(np.random.default_rng(seed).normal(size=(count, 64)).astype(np.float32))
+    vectors = l2_normalize(np.random.default_rng(seed).normal(size=(count, 64)).astype(np.float32))
     return [
         Row(Item(f"/photos/{'cats' if i % 2 else 'dogs_%'}/{i}.jpg", f"stamp-{i}"), vector, 100 + i, 50 + i)
         for i, vector in enumerate(vectors)
@@ -48,7 +48,7 @@ def test_it_finds_what_brute_force_finds(store: Store, tmp_path: Path) -> None:
     assert dataclasses.astuple(index.sync(store)) == (1200, 0, 0)
     everything = rows(1200)
     matrix = np.stack([row.vector for row in everything])
-    queries = unit_length(np.random.default_rng(5).normal(size=(20, 64)))
+    queries = l2_normalize(np.random.default_rng(5).normal(size=(20, 64)))
     for query in queries:
         hits = index.search(ORIGIN, query, 10)
         best = np.argsort(-(matrix @ query))[:10]
@@ -106,7 +106,7 @@ def test_words_beside_a_picture_are_weighed() -> None:
     words, image = (query_vector(predictor, *pair) for pair in (("a cat", None), (None, picture)))
     for weight in (0.0, 0.3, 1.0):
         both = query_vector(predictor, "a cat", picture, weight)
-        np.testing.assert_allclose(both, unit_length(weight * words + (1 - weight) * image), atol=1e-6)
+        np.testing.assert_allclose(both, l2_normalize(weight * words + (1 - weight) * image), atol=1e-6)
 
 
 def test_what_cannot_be_done_is_said(

@@ -224,7 +224,7 @@ def gradients_of(image: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
 
 
 def write_gradients(folder: str) -> None:
-    parallel.settle(2)
+    parallel.configure(2)
     part = slice(2 * dist.get_rank(), 2 * dist.get_rank() + 2)
     weight, scale = gradients_of(FEATURES[0, part], FEATURES[1, part])
     np.savez(Path(folder) / f"{dist.get_rank()}.npz", weight=weight, scale=scale)
@@ -249,7 +249,7 @@ def test_a_failed_worker_ends_the_run() -> None:
 
 
 def wait_in_a_worker(folder: str) -> None:
-    parallel.settle(2)
+    parallel.configure(2)
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(120)
 

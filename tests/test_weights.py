@@ -566,7 +566,9 @@ def test_verify_accepts_the_shipped_weights(capsys: pytest.CaptureFixture) -> No
 
 def test_verify_tells_other_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Weights of the right shape that are not the published ones are told by what they compute."""
-    golden = PRETRAINED["clip_vit_b32"].golden
-    monkeypatch.setitem(PRETRAINED, "clip_mini", dataclasses.replace(PRETRAINED["clip_mini"], golden=golden))
+    golden = PRETRAINED["clip_vit_b32"].reference_values
+    monkeypatch.setitem(
+        PRETRAINED, "clip_mini", dataclasses.replace(PRETRAINED["clip_mini"], reference_values=golden)
+    )
     assert main(["weights", "verify", "clip_mini"]) == 1
     assert "DIFFERS mean squared text feature" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from clip_common.config import pretrained
 from clip_common.errors import ClipError, TrainingError
 from clip_common.predictor import Predictor
 from clip_common.text.prompts import read_lines
-from clip_common.zero_shot.scoring import unit_length
+from clip_common.zero_shot.scoring import l2_normalize
 
 from .captions import head_noun
 from .data import DEFAULT_CACHE, Dataset, to_image
@@ -114,7 +114,7 @@ def score(predictor: Predictor, data: Dataset, task: Task) -> dict:
     pictures = [(f"picture {row}", to_image(data.pictures[row])) for row in task.rows]
     features = np.stack([np.asarray(f) for batch in predictor.image_features(pictures) for f in batch])  # n d
     texts = predictor.text_features([TEMPLATE.replace("{}", label) for label in task.labels])  # labels d
-    similarity = unit_length(features) @ unit_length(texts).T  # n labels
+    similarity = l2_normalize(features) @ l2_normalize(texts).T  # n labels
     right = similarity[np.arange(len(task.rows)), task.answers]
     place = (similarity > right[:, None]).sum(axis=1)
     top1, top5 = (Share(int((place < k).sum()), len(place)) for k in (1, 5))

@@ -151,7 +151,7 @@ def check(data: Path, settings: Settings, output: Path, resume: bool, begin_with
 
 def _work(arguments: argparse.Namespace, settings: Settings) -> None:
     """A worker's life."""
-    parallel.settle(settings.workers)
+    parallel.configure(settings.workers)
     data = Dataset.open(arguments.data)
     # What a run began with is in its own checkpoint.
     begin_with = None if arguments.resume else arguments.begin_with

@@ -202,7 +202,7 @@ def _features(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """The module's features of what can be read, its rows, and others' faults; kept in a file."""
     path = task.output / f"{name}.npz"
-    stamp = f"{predictor.load().weights_sha256} {material.stamp()}"
+    stamp = f"{predictor.weights_sha256} {material.stamp()}"
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:
             if str(file["stamp"]) == stamp:
@@ -217,7 +217,7 @@ def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np
     """The classes' vectors that training begins with; if they are a probe's, its accuracy, held out."""
     train = prepared.train
     if task.head == "text":
-        return predictor.label_vectors(predictor.class_prompts(train.texts)), None
+        return predictor.label_embeddings(predictor.class_prompts(train.texts)), None
     from ..evaluation.probe import fit_probe  # scikit-learn is of the extra [evaluate]
 
     if len(np.unique(train.targets)) < len(train.texts):
@@ -232,7 +232,7 @@ def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np
 
 def _work(task: Task, train: Material, vectors: np.ndarray | None) -> None:
     """A worker's life."""
-    parallel.settle(task.workers)
+    parallel.configure(task.workers)
     clip = _model(task)
     settings = task.settings(train)
     preprocess = Predictor(task.record).preprocess

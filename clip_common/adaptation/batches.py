@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import TrainingError
-from ..predictor import NamedPicture
+from ..inputs import NamedPicture
 from ..preprocessing.image import Preprocess, open_picture
 from ..system.prefetch import ahead
 from ..trainer.settings import RunSettings

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..evaluation.datasets import read_captioned, read_labelled
-from ..predictor import NamedPicture
+from ..inputs import NamedPicture
 from ..system.cache import digest_of
 
 

@@ -11,12 +11,13 @@ from ..engines.paddle_engine import PaddleEngine
 from ..errors import ImageError
 from ..evaluation.datasets import Labelled
 from ..evaluation.metrics import retrieval_recall
+from ..inputs import NamedPicture
 from ..models.clip import CLIP
-from ..predictor import NamedPicture, Predictor, encode_pictures
+from ..predictor import Predictor, encode_pictures
 from ..text.prompts import Prompts
 from ..trainer.checkpoint import Arrays, model_arrays
-from ..zero_shot.label_embeddings import compute_vectors
-from ..zero_shot.scoring import unit_length
+from ..zero_shot.label_embeddings import compute_label_embeddings
+from ..zero_shot.scoring import l2_normalize
 from .dataset import Material
 
 
@@ -52,7 +53,7 @@ class Judge:
             return arrays
         tower = {name: value for name, value in arrays.items() if name.startswith("visual.")}
         prompts = self._predictor.class_prompts(self._held_out.texts)
-        return tower | {"classes": self._predictor.label_vectors(prompts)}
+        return tower | {"classes": self._predictor.label_embeddings(prompts)}
 
     def __call__(self, arrays: Arrays) -> tuple[float, float | None]:
         """The share of right answers, held out and on the reference, 0 to 1; recall at 1 for captions."""
@@ -75,7 +76,7 @@ class Judge:
         """The mean of both directions, among the held-out pictures and their captions."""
         features, kept = self._features(self._held_out.pictures)
         targets, columns = np.unique(self._held_out.targets[kept], return_inverse=True)
-        texts = unit_length(self._encode_text([self._held_out.texts[target] for target in targets]))
+        texts = l2_normalize(self._encode_text([self._held_out.texts[target] for target in targets]))
         similarity = features @ texts.T  # pictures captions
         names = [self._held_out.pictures[row][0] for row in kept]
         relevant = np.zeros(similarity.shape, bool)
@@ -90,9 +91,9 @@ class Judge:
     def _zero_shot(self, data: Labelled) -> float:
         prompts = Prompts(tuple(data.classes), self._predictor.record.default_templates)
         if self._held_out.captioned:
-            vectors = compute_vectors(prompts, self._encode_text)
+            vectors = compute_label_embeddings(prompts, self._encode_text)
         else:  # the text tower is as it was, so they are computed once
-            vectors = self._predictor.label_vectors(prompts)
+            vectors = self._predictor.label_embeddings(prompts)
         return self._accuracy(vectors, data.pictures, data.targets)
 
     def _encode_text(self, texts: Sequence[str]) -> np.ndarray:
@@ -103,4 +104,4 @@ class Judge:
         batches = encode_pictures(self._engine, self._predictor.prepare, pictures, self._batch_size)
         items = list(chain.from_iterable(batches))
         read = {row: item for row, item in enumerate(items) if not isinstance(item, ImageError)}
-        return unit_length(np.stack(list(read.values()))), np.array(list(read))
+        return l2_normalize(np.stack(list(read.values()))), np.array(list(read))

@@ -97,13 +97,14 @@ def run_search(args: argparse.Namespace) -> int:
     """Search; nothing found is not an error."""
     need("pymilvus", "search")
     from ..embedding.embed import Job
+    from ..predictor import PredictorOptions
     from ..search.index import Filter, Index
     from ..search.query import as_json, as_table, query_vector, write_contact_sheet
 
     if args.top_k < 1:
         raise RequestError(f"--top_k is {args.top_k}, expected a whole number from 1")
     index = Index(args.index, must_exist=True)
-    job = Job(pretrained(args.module), args.weights)
+    job = Job(pretrained(args.module), PredictorOptions(args.weights))
     predictor = job.predictor()
     vector = query_vector(predictor, args.text, args.image, args.text_weight)
     limit_to = Filter(args.path, args.min_width, args.min_height)
@@ -122,14 +123,13 @@ def run(args: argparse.Namespace) -> int:
         need("ray", "ray")
     from ..embedding.embed import Job, embed
     from ..embedding.sources import items_of
+    from ..predictor import PredictorOptions
 
     job = Job(
         record=pretrained(args.module),
-        weights=args.weights,
-        engine=args.runtime,
-        precision=args.precision,
-        exif_rotation=args.exif_rotation,
-        fast_jpeg=args.fast_jpeg,
+        options=PredictorOptions(
+            args.weights, args.exif_rotation, args.fast_jpeg, args.runtime, args.precision
+        ),
         batch_size=args.batch_size,
         use_gpu=args.use_gpu,
         dtype=args.dtype,

@@ -122,7 +122,7 @@ def _place(record: Pretrained) -> str:
 def _on_this_machine(record: Pretrained, file: str | None = None) -> WeightsFile:
     found = locate.find_local(record, file)
     if found is None:
-        raise WeightsError(locate.by_hand(record))
+        raise WeightsError(locate.manual_download_hint(record))
     return found
 
 

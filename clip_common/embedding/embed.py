@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from ..config import Pretrained
 from ..errors import ClipError, ImageError, RequestError
-from ..predictor import Predictor
+from ..predictor import Predictor, PredictorOptions
 from ..system.prefetch import ahead
-from ..zero_shot.scoring import unit_length
+from ..zero_shot.scoring import l2_normalize
 from .sources import Item
 from .store import Origin, Row, Store
 
@@ -36,11 +36,7 @@ class Job:
     """
 
     record: Pretrained
-    weights: str | None = None
-    engine: str = "auto"
-    precision: str = "float32"
-    exif_rotation: bool = False
-    fast_jpeg: bool = False
+    options: PredictorOptions = field(default_factory=PredictorOptions)
     batch_size: int = 32
     use_gpu: bool = False
     dtype: str = "float32"
@@ -48,19 +44,14 @@ class Job:
 
     def predictor(self) -> Predictor:
         """The model that makes them."""
-        return Predictor(
-            self.record,
-            self.weights,
-            exif_rotation=self.exif_rotation,
-            engine=self.engine,
-            precision=self.precision,
-            fast_jpeg=self.fast_jpeg,
-        )
+        return self.options.predictor(self.record)
 
     def origin(self, predictor: Predictor) -> Origin:
         """What stands in each part's metadata."""
-        sha256 = predictor.load().weights_sha256
-        return Origin(self.record.name, sha256, self.record.config.embed_dim, self.dtype, self.precision)
+        sha256 = predictor.weights_sha256
+        return Origin(
+            self.record.name, sha256, self.record.config.embed_dim, self.dtype, self.options.precision
+        )
 
 
 @dataclass
@@ -159,7 +150,7 @@ def make_part(
         failures += [failure for failure in batch if isinstance(failure, tuple)]
         if good:
             features = predictor.encode_image(np.stack([one.pixels for one in good]), job.use_gpu)
-            for one, vector in zip(good, unit_length(features), strict=True):
+            for one, vector in zip(good, l2_normalize(features), strict=True):
                 rows.append(Row(one.item, vector, one.width, one.height, one.sha256))
         if bar is not None:
             bar.update(len(batch))
@@ -209,7 +200,7 @@ def _text_vectors(
             failures.append((item, str(error)))
     if good:
         features = predictor.text_features([item.caption or "" for item in good], job.batch_size, job.use_gpu)
-        yield from zip(good, unit_length(features), strict=True)
+        yield from zip(good, l2_normalize(features), strict=True)
 
 
 def _batches(items: Iterable[_Prepared | Failure], size: int) -> Iterator[list[_Prepared | Failure]]:

@@ -22,7 +22,7 @@ class PaddleEngine:
     name = "paddle"
 
     def __init__(self, model: CLIP) -> None:
-        threads.settle()
+        threads.configure()
         self.model = model
         self.logit_scale = float(np.exp(model.logit_scale.numpy()))
         self._device = "cpu"

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RequestError
-from ..predictor import NamedPicture
+from ..inputs import NamedPicture
 from ..preprocessing.image import PICTURE_SUFFIXES
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ImageError, RequestError
-from ..predictor import NamedPicture, Predictor
-from ..zero_shot.scoring import unit_length
+from ..inputs import NamedPicture
+from ..predictor import Predictor
+from ..zero_shot.scoring import l2_normalize
 from . import metrics
 from .datasets import Labelled
 
@@ -54,7 +55,7 @@ def zero_shot(
     """
     features, kept, errors = image_features(predictor, data.pictures, batch_size)
     prompts = predictor.class_prompts(data.classes, templates)
-    vectors = predictor.label_vectors(prompts)  # classes d
+    vectors = predictor.label_embeddings(prompts)  # classes d
     logits = predictor.logit_scale * (features @ vectors.T).astype(np.float64)  # n classes
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -109,7 +110,7 @@ def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_siz
     relevant = np.zeros((len(features), len(captions)), bool)
     for row, caption in readable:
         relevant[row, column_of[caption]] = True
-    similarity = features @ unit_length(predictor.text_features(captions, batch_size)).T  # pictures captions
+    similarity = features @ l2_normalize(predictor.text_features(captions, batch_size)).T  # pictures captions
     numbers: dict[str, float | int] = {"pictures": len(features), "captions": len(captions)}
     for k in RECALLS:
         numbers[f"picture to text R@{k}"] = metrics.retrieval_recall(similarity, relevant, k)
@@ -140,4 +141,4 @@ def image_features(
         raise RequestError(
             f"no picture can be read; the first: {next(iter(errors.values()), 'there is none')}"
         )
-    return unit_length(np.stack(features)), np.array(kept), errors
+    return l2_normalize(np.stack(features)), np.array(kept), errors

@@ -1,6 +1,6 @@
 """Telling whether a weights file is the real one: its hash, and the features it gives for known inputs.
 
-The golden values are the seed port's (ranchlai/clip.paddle, `test.py`), from OpenAI's weights in fp16.
+The reference values are the seed port's (ranchlai/clip.paddle, `test.py`), from OpenAI's weights in fp16.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Golden, Pretrained
+from ..config import Pretrained, ReferenceValues
 from ..engines.paddle_engine import PaddleEngine
 from ..models.factory import load_model
 from ..preprocessing.image import Preprocess, open_picture
 from ..text.tokenizer import tokenize
 from ..weights.file import WeightsFile
-from ..zero_shot.scoring import rank, unit_length
+from ..zero_shot.scoring import l2_normalize, top_k_labels
 
 TEXTS = ["a diagram", "a dog", "a cat"]
 
@@ -47,15 +47,15 @@ def verify(record: Pretrained, weights: WeightsFile, image: Path | None = None) 
     checks = [_hash_check(record, weights)]
     engine = PaddleEngine(load_model(record, weights))
     text = engine.encode_text(tokenize(TEXTS), len(TEXTS))
-    golden = record.golden
+    reference = record.reference_values
     mean = float(np.mean(text**2))
     what = f"mean squared text feature of {TEXTS}"
-    if golden is None:
+    if reference is None:
         checks.append(Check(what, f"{mean:.6f}", "none published", None))
     else:
-        low, high = golden.text
-        fits = low - golden.tolerance <= mean <= high + golden.tolerance
-        checks.append(Check(what, f"{mean:.6f}", f"{low} to {high}, within {golden.tolerance}", fits))
+        low, high = reference.text
+        fits = low - reference.tolerance <= mean <= high + reference.tolerance
+        checks.append(Check(what, f"{mean:.6f}", f"{low} to {high}, within {reference.tolerance}", fits))
     if image is not None:
         checks += _image_checks(record, engine, text, image)
     return checks
@@ -73,21 +73,23 @@ def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, im
     preprocess = Preprocess(record.config.image_resolution, record.preprocessing)
     feature = engine.encode_image(preprocess(open_picture(image, str(image)))[None])
     mean = float(np.mean(feature**2))
-    answer = rank(feature[0], unit_length(text), engine.logit_scale, TEXTS, len(TEXTS))
+    answer = top_k_labels(feature[0], l2_normalize(text), engine.logit_scale, TEXTS, len(TEXTS))
     scores = [float(item["score"]) for text in TEXTS for item in answer if item["label"] == text]
-    golden = record.golden
-    known_mean = None if golden is None else [golden.image]
-    known_scores = None if golden is None else golden.scores
+    reference = record.reference_values
+    known_mean = None if reference is None else [reference.image]
+    known_scores = None if reference is None else reference.scores
     return [
-        _near(f"mean squared feature of {image.name}", [mean], known_mean, golden),
-        _near(f"scores of {image.name} for {TEXTS}", scores, known_scores, golden),
+        _near(f"mean squared feature of {image.name}", [mean], known_mean, reference),
+        _near(f"scores of {image.name} for {TEXTS}", scores, known_scores, reference),
     ]
 
 
-def _near(what: str, found: list[float], expected: Sequence[float] | None, golden: Golden | None) -> Check:
+def _near(
+    what: str, found: list[float], expected: Sequence[float] | None, reference: ReferenceValues | None
+) -> Check:
     shown = ", ".join(f"{value:.7f}" for value in found)
-    if golden is None or expected is None:
+    if reference is None or expected is None:
         return Check(what, shown, "none published", None)
-    fits = all(abs(a - b) <= golden.tolerance for a, b in zip(found, expected, strict=True))
+    fits = all(abs(a - b) <= reference.tolerance for a, b in zip(found, expected, strict=True))
     wanted = ", ".join(map(str, expected))
-    return Check(what, shown, f"{wanted} for CLIP.png, within {golden.tolerance}", fits)
+    return Check(what, shown, f"{wanted} for CLIP.png, within {reference.tolerance}", fits)

@@ -56,7 +56,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
     @property
     def model(self) -> CLIP:
         """The model itself, a `paddle.nn.Layer`; loads it if that has not happened."""
-        return self.predictor.load().engines.model
+        return self.predictor.model
 
     def classify(
         self,
@@ -103,12 +103,12 @@ class ClipModule(RunModule, paddle.nn.Layer):
         from ..server.web_page import create_page
 
         # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.
-        predictor = self.predictor.like()
+        predictor = self.predictor.with_options()
 
         async def ask(body: dict[str, Any]) -> Any:
             return await asyncio.to_thread(self._answer, predictor, body)
 
-        return create_page(self.record, ask, finder_of(self.record, predictor.weights))
+        return create_page(self.record, ask, finder_of(self.record, predictor.options))
 
     def _answer(self, predictor: Predictor, body: dict[str, Any]) -> Any:
         return gather.answer_one(predictor, Body.parse(body).work(self.limits))
@@ -119,7 +119,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def _predictor_with(self, **options: Any) -> Predictor:
         """PaddleHub makes the module before it reads the arguments, so what concerns loading comes late."""
-        return self.predictor.like(**options) if options else self.predictor
+        return self.predictor.with_options(**options) if options else self.predictor
 
     def save_inference_model(self, dirname: str, **_: Any) -> None:
         """Write both towers for Paddle Inference: `image.json`, `image.pdiparams`, `text.json`, ..."""

@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from ..engines.base import ENGINES, PRECISIONS
 from ..errors import ClipError, ImageError, RequestError
-from ..predictor import Predictor, check_texts
+from ..inputs import check_texts
+from ..predictor import Predictor
 from ..preprocessing.image import PICTURE_SUFFIXES, open_picture
 from ..text.prompts import TEMPLATE_SETS
-from ..zero_shot.scoring import Answer, unit_length
+from ..zero_shot.scoring import Answer, l2_normalize
 
 PredictorMaker = Callable[..., Predictor]
 _LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")
@@ -118,13 +119,13 @@ def _classify(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list
         _make_folder(args.output_dir)
     with tqdm(desc="labels", unit="label", delay=2, file=sys.stderr) as bar:
         # Before the first picture, so that bad labels end the run there.
-        vectors = predictor.label_vectors(prompts, args.use_gpu, lambda *done: _advance(bar, *done))
+        vectors = predictor.label_embeddings(prompts, args.use_gpu, lambda *done: _advance(bar, *done))
     results, errors = [], []
     for path, feature in _features(predictor, paths, args):
         if isinstance(feature, ImageError):
             errors.append({"path": str(path), "error": str(feature)})
             continue
-        answer = predictor.rank(feature, vectors, prompts.labels, args.top_k)
+        answer = predictor.top_k_labels(feature, vectors, prompts.labels, args.top_k)
         results.append({"path": str(path), "labels": answer})
         if args.visualization and (error := _visualize(path, answer, Path(args.output_dir), len(results))):
             errors.append({"path": str(path), "error": error})
@@ -143,7 +144,7 @@ def _embed(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list[st
     results: list[dict[str, Any]] = []
     errors = []
     if texts:
-        vectors = unit_length(predictor.text_features(texts, args.batch_size, args.use_gpu))
+        vectors = l2_normalize(predictor.text_features(texts, args.batch_size, args.use_gpu))
         results += [
             {"text": text, "embedding": vector.tolist()} for text, vector in zip(texts, vectors, strict=True)
         ]
@@ -151,7 +152,7 @@ def _embed(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list[st
         if isinstance(feature, ImageError):
             errors.append({"path": str(path), "error": str(feature)})
         else:
-            results.append({"path": str(path), "embedding": unit_length(feature).tolist()})
+            results.append({"path": str(path), "embedding": l2_normalize(feature).tolist()})
     return _render(results, errors, args, _embedding_table), [error["error"] for error in errors]
 
 

@@ -16,7 +16,7 @@ from ..errors import ClipError, RequestError
 from ..predictor import Predictor
 from ..preprocessing.image import open_picture
 from ..visualize import save_contact_sheet
-from ..zero_shot.scoring import unit_length
+from ..zero_shot.scoring import l2_normalize
 
 if TYPE_CHECKING:
     from .index import Hit
@@ -48,7 +48,7 @@ def combined(texts: np.ndarray | None, images: np.ndarray | None, text_weight: f
     """One vector [d] of unit length of a text's and a picture's, [1, d] each; one of them may be missing."""
     if texts is None or images is None:
         return (texts if images is None else images)[0]  # type: ignore[index]
-    return unit_length(text_weight * texts[0] + (1 - text_weight) * images[0])
+    return l2_normalize(text_weight * texts[0] + (1 - text_weight) * images[0])
 
 
 def as_json(hits: Sequence[Hit]) -> str:

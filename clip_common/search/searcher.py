@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from PIL import Image
 from ..config import Pretrained
 from ..embedding.embed import Job
 from ..errors import need
+from ..predictor import PredictorOptions
 from .query import cell
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ class Finder:
         return self._opened
 
 
-def finder_of(record: Pretrained, weights: str | Path | None) -> Finder | None:
+def finder_of(record: Pretrained, options: PredictorOptions) -> Finder | None:
     """A module's finder; None where CLIP_HUB_INDEX is not set.
 
     Raises:
         RequestError: it is set, and the extra [search] is not installed.
     """
     address = os.environ.get(INDEX)
-    return Finder(address, Job(record, str(weights) if weights else None)) if address else None
+    return Finder(address, Job(record, options)) if address else None
 
 
 def _small(image: Image.Image) -> Image.Image:

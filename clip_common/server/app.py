@@ -28,7 +28,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from ..config import pretrained
 from ..errors import BusyError, ClipError
-from ..predictor import Predictor
+from ..predictor import Predictor, PredictorOptions
 from ..search.searcher import finder_of
 from .admission import Admission, Guard
 from .batching import answer
@@ -52,7 +52,7 @@ class Replica:
         self._predictor = Predictor(
             pretrained(name), weights, engine=settings.engine, precision=settings.precision
         )
-        self._predictor.label_vectors(self._predictor.prompts(None, None), settings.use_gpu)
+        self._predictor.label_embeddings(self._predictor.prompts(None, None), settings.use_gpu)
         self._predictor.classify(images=[_grey_picture()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None
         self._thread = ThreadPoolExecutor(
@@ -204,7 +204,7 @@ def gateway_api(gateway: Gateway) -> FastAPI:
     for module, weights in gateway.modules.items():
         record = pretrained(module)
         ask = partial(gateway.ask_from_page, module)
-        page = create_page(record, ask, finder_of(record, weights))
+        page = create_page(record, ask, finder_of(record, PredictorOptions(weights)))
         gradio.mount_gradio_app(api, page, f"/gradio/{module}", show_api=False)
     api.add_middleware(Guard, admission=gateway.admission)
     return api

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClipError, ImageError
-from ..predictor import Predictor, check_texts
+from ..inputs import check_texts
+from ..predictor import Predictor
 from ..text.prompts import Prompts
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
-from ..zero_shot.scoring import unit_length
+from ..zero_shot.scoring import l2_normalize
 from .request import Work
 
 Features = dict[str, np.ndarray]
@@ -63,7 +64,7 @@ def _together(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[An
     ]
     texts = [check_texts(work.texts) if work.texts is not None else [] for work in works]
     encoded = _text_features(predictor, texts, [p for p in prompts if p], batch_size, use_gpu)
-    vectors = [predictor.label_vectors(p, use_gpu, known=encoded) if p else None for p in prompts]
+    vectors = [predictor.label_embeddings(p, use_gpu, known=encoded) if p else None for p in prompts]
     pictures = list(chain.from_iterable(work.pictures for work in works))
     features = chain.from_iterable(
         predictor.image_features(pictures, batch_size, use_gpu) if pictures else ()
@@ -76,7 +77,9 @@ def _together(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[An
             answers.append(next(item for item in items if isinstance(item, ImageError)))
         elif own_prompts is not None and own_vectors is not None:
             labels = own_prompts.labels
-            answers.append([predictor.rank(feature, own_vectors, labels, work.top_k) for feature in own])
+            answers.append(
+                [predictor.top_k_labels(feature, own_vectors, labels, work.top_k) for feature in own]
+            )
         else:
             answers.append(_embedding(work, own, encoded))
     return answers
@@ -89,7 +92,7 @@ def _text_features(
     wanted = dict.fromkeys(chain.from_iterable(texts))
     for prompt in prompts:  # larger label sets are encoded by themselves, in parts
         small = len(prompt.labels) * len(prompt.templates) <= TEXTS_AT_ONCE
-        if small and predictor.load().label_vectors.find(prompt) is None:
+        if small and not predictor.knows(prompt):
             wanted |= dict.fromkeys(prompt.texts())
     if not wanted:
         return {}
@@ -97,7 +100,7 @@ def _text_features(
 
 
 def _embedding(work: Work, images: list[np.ndarray], encoded: Features) -> dict[str, list | None]:
-    finish = unit_length if work.normalize else np.asarray
+    finish = l2_normalize if work.normalize else np.asarray
     texts = None if work.texts is None else np.stack([encoded[text] for text in work.texts])
     return {
         "images": finish(np.stack(images)).tolist() if images else None,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from ..errors import MalformedError, RequestError
-from ..predictor import NamedPicture, named_pictures
+from ..inputs import NamedPicture, named_pictures
 from ..text.prompts import template_texts
 from .limits import Limits
 

@@ -41,7 +41,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def costs_only_speed(what: str) -> Iterator[None]:
+def best_effort(what: str) -> Iterator[None]:
     """Turn a failure to use the cache into a warning."""
     try:
         yield
@@ -66,7 +66,7 @@ def sha256_of(path: Path) -> str:
             return known["sha256"]
     with path.open("rb") as file:
         sha256 = hash_stream(file)
-    with costs_only_speed(f"the hash of {path.name}"), atomic_file(note) as temporary:
+    with best_effort(f"the hash of {path.name}"), atomic_file(note) as temporary:
         temporary.write_text(json.dumps({**stamp, "sha256": sha256}), "utf-8")
     return sha256
 

@@ -15,7 +15,7 @@ from . import cpu
 
 
 @cache
-def settle() -> None:
+def configure() -> None:
     """Use the processor well; whatever the user has set in the environment stays as it is.
 
     Effective only before the libraries start, that is before the process multiplies its first matrices.

@@ -35,9 +35,9 @@ def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
         raise TrainingError(f"a worker failed: {str(error).strip().splitlines()[-1]}") from error
 
 
-def settle(workers: int) -> None:
+def configure(workers: int) -> None:
     """Make this process one of so many workers, with its share of the processor's threads."""
-    threads.settle()
+    threads.configure()
     if workers > 1:
         Thread(target=_end_with_parent, daemon=True).start()
         dist.init_parallel_env()

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from ..config import Pretrained, WeightsSource
 from ..errors import WeightsError
-from ..system.cache import atomic_file, cache_dir, costs_only_speed, logger, sha256_of
+from ..system.cache import atomic_file, best_effort, cache_dir, logger, sha256_of
 from . import download
 from .convert import convert
 from .file import WeightsFile
@@ -106,15 +106,17 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
             raise WeightsError(
                 f"{record.name}'s weights travel with its module and are published nowhere else"
             )
-        with costs_only_speed(f"{record.weights.file}"):
+        with best_effort(f"{record.weights.file}"):
             return _fetch_into(store_dir(), record, urls)
         temporary = Path(tempfile.mkdtemp(prefix="clip_hub_"))
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         return _fetch_into(temporary, record, urls)
     except WeightsError as error:
-        raise WeightsError(f"{error}. {by_hand(record)}") from error
+        raise WeightsError(f"{error}. {manual_download_hint(record)}") from error
     except OSError as error:
-        raise WeightsError(f"cannot store {record.weights.file}: {error}. {by_hand(record)}") from error
+        raise WeightsError(
+            f"cannot store {record.weights.file}: {error}. {manual_download_hint(record)}"
+        ) from error
 
 
 def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFile:
@@ -134,7 +136,7 @@ def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFil
         return WeightsFile(path, sha256)
 
 
-def by_hand(record: Pretrained) -> str:
+def manual_download_hint(record: Pretrained) -> str:
     """What to do where weights cannot be downloaded: which file to put where."""
     source = record.weights
     return (

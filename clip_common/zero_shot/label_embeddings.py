@@ -12,9 +12,9 @@ from threading import Lock
 import numpy as np
 
 from ..errors import LabelError
-from ..system.cache import atomic_file, cache_dir, costs_only_speed, digest_of, prune, touch
+from ..system.cache import atomic_file, best_effort, cache_dir, digest_of, prune, touch
 from ..text.prompts import Prompts
-from .scoring import unit_length
+from .scoring import l2_normalize
 
 Progress = Callable[[int, int], None]
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -25,7 +25,7 @@ TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's
 _VERSION = "1"  # of the way vectors are computed; part of their key on disk
 
 
-class LabelVectors:
+class LabelEmbeddings:
     """The label vectors of one set of weights: in memory, on disk, or computed.
 
     Args:
@@ -55,7 +55,7 @@ class LabelVectors:
         """
         vectors = self.find(prompts)
         if vectors is None:
-            vectors = compute_vectors(prompts, encode, on_progress)
+            vectors = compute_label_embeddings(prompts, encode, on_progress)
             key = self._key(prompts)
             _write(key, vectors)
             self._remember(key, vectors)
@@ -83,19 +83,21 @@ class LabelVectors:
                 self._in_memory.popitem(last=False)
 
 
-def compute_vectors(prompts: Prompts, encode: Encode, on_progress: Progress | None = None) -> np.ndarray:
-    """One vector per label, float32 [labels, d], see `LabelVectors.of`; nothing is kept."""
+def compute_label_embeddings(
+    prompts: Prompts, encode: Encode, on_progress: Progress | None = None
+) -> np.ndarray:
+    """One vector per label, float32 [labels, d], see `LabelEmbeddings.of`; nothing is kept."""
     labels, templates = prompts.labels, len(prompts.templates)
     parts = []
     step = max(1, TEXTS_AT_ONCE // templates)
     for start in range(0, len(labels), step):
         part = Prompts(labels[start : start + step], prompts.templates)
         try:
-            features = unit_length(encode(part.texts()))  # [labels * templates, d]
+            features = l2_normalize(encode(part.texts()))  # [labels * templates, d]
         except LabelError as error:
             raise LabelError(f"a label in its template cannot be used: {error}") from error
         features = features.reshape(len(part.labels), templates, -1)
-        parts.append(unit_length(features.mean(axis=1)))  # labels templates d -> labels d
+        parts.append(l2_normalize(features.mean(axis=1)))  # labels templates d -> labels d
         if on_progress:
             on_progress(start + len(part.labels), len(labels))
     return np.concatenate(parts).astype(np.float32, copy=False)
@@ -119,7 +121,7 @@ def _read(key: str, shape: tuple[int, int]) -> np.ndarray | None:
 
 def _write(key: str, vectors: np.ndarray) -> None:
     file = _file(key)
-    with costs_only_speed("a set of label vectors"):
+    with best_effort("a set of label vectors"):
         with atomic_file(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, vectors, allow_pickle=False)
         prune(file.parent, _SETS_ON_DISK)

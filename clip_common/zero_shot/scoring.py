@@ -19,24 +19,24 @@ Answer = list[LabelScore]
 """An image's best labels, best first."""
 
 
-def unit_length(features: np.ndarray) -> np.ndarray:
+def l2_normalize(features: np.ndarray) -> np.ndarray:
     """Vectors [..., d] scaled to length 1."""
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
-def rank(
-    feature: np.ndarray, label_vectors: np.ndarray, logit_scale: float, labels: Sequence[str], top_k: int
+def top_k_labels(
+    feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float, labels: Sequence[str], top_k: int
 ) -> Answer:
     """The best labels of a picture: the softmax of its scaled cosines with all of them.
 
     Args:
         feature: the picture's, [d].
-        label_vectors: of unit length, [labels, d].
+        label_embeddings: of unit length, [labels, d].
         logit_scale: the factor itself, not its logarithm.
         labels: their names.
         top_k: how many to return.
     """
-    logits = logit_scale * (label_vectors @ unit_length(feature)).astype(np.float64)  # [labels]
+    logits = logit_scale * (label_embeddings @ l2_normalize(feature)).astype(np.float64)  # [labels]
     scores = np.exp(logits - logits.max())
     scores /= scores.sum()
     best = np.argsort(-scores, kind="stable")[:top_k]

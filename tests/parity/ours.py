@@ -28,7 +28,7 @@ def run_engine(config: ClipConfig, checkpoint: Path, engine: str = "auto") -> di
     """What users get: both towers, and the answer for a picture, through `Predictor`."""
     record = next(record for record in PRETRAINED.values() if record.config == config)
     predictor = Predictor(record, checkpoint, engine=engine)
-    engine = predictor.load().engines.get(use_gpu=False)
+    engine = predictor.engine()
     picture = [seeded.picture()]
     answer = predictor.classify(images=picture, labels=seeded.LABELS)[0]
     scores = {item["label"]: item["score"] for item in answer}
