@@ -1,7 +1,7 @@
 """`python -m benchmarks.bulk CHECK --folder DIR`: embedding and search at size. Prints figures as JSON.
 
-pictures   make so many small pictures there, out of those in examples/
-kills      embed them, killed ten times at random moments: each picture exactly once; the rate, the memory
+images   make so many small images there, out of those in examples/
+kills      embed them, killed ten times at random moments: each image exactly once; the rate, the memory
 search     index the vectors; recall at 10 against brute force, and how long a search takes
 nodes      embed some on a Ray cluster of two nodes, one killed half-way: the vectors of a single process
 """
@@ -32,12 +32,12 @@ from clip_common.predictor import Predictor
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 _PER_FOLDER = 1000
 _KILLS = 10
-_OFFLINE = 6000  # pictures by which the rate without a store is measured
+_OFFLINE = 6000  # images by which the rate without a store is measured
 _QUERIES = 200
 
 
-def pictures(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Crops of the example pictures, turned, mirrored and tinted: all different, small, as JPEG."""
+def images(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Crops of the example images, turned, mirrored and tinted: all different, small, as JPEG."""
     starts = range(0, arguments.count, _PER_FOLDER)
     with ProcessPoolExecutor() as pool:
         made = sum(pool.map(_make_folder, [(arguments.folder, start, arguments.count) for start in starts]))
@@ -113,7 +113,7 @@ def _embed(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]
 
 
 def search(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The index against brute force, for texts and pictures in turn."""
+    """The index against brute force, for texts and images in turn."""
     from clip_common.embedding.embed import Job
     from clip_common.embedding.store import Store, vectors_of
     from clip_common.search.index import Index
@@ -155,7 +155,7 @@ def search(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _queries(predictor: Predictor, vectors: np.ndarray) -> np.ndarray:
-    """Texts, and pictures beside those in the index."""
+    """Texts, and images beside those in the index."""
     words = [
         f"{adjective} {path.stem}" for path in _EXAMPLES.glob("*.png") for adjective in ("a red", "a big")
     ]
@@ -245,7 +245,7 @@ def _vectors(store: Path) -> dict[str, np.ndarray]:
     return dict(zip(table["path"].to_pylist(), map(np.array, table["vector"].to_pylist()), strict=True))
 
 
-CHECKS = {"pictures": pictures, "kills": kills, "search": search, "nodes": nodes}
+CHECKS = {"pictures": images, "kills": kills, "search": search, "nodes": nodes}
 
 
 def main() -> int:
@@ -255,7 +255,7 @@ def main() -> int:
     )
     parser.add_argument("check", choices=CHECKS)
     parser.add_argument("--folder", type=Path, required=True, help="where all of this is kept")
-    parser.add_argument("--count", type=int, default=100_000, help="pictures to make, or to embed on nodes")
+    parser.add_argument("--count", type=int, default=100_000, help="images to make, or to embed on nodes")
     parser.add_argument("--index", help="a Milvus server in place of a file in the folder")
     arguments = parser.parse_args()
     figures = CHECKS[arguments.check](arguments)

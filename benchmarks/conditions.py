@@ -4,7 +4,7 @@ share       operations a second of ViT-B/32's image tower, as a share of the mac
 neighbour   the image towers beside one other busy process, over alone
 start       `hub run` from start to answer, over `import paddlehub`; weights and label vectors on disk
 memory      peak of one `classify`, over `import paddlehub`, as a multiple of the float32 weights
-bfloat16    ViT-B/32's image tower, float32's time over it; and clip_mini's drift on the pictures that its
+bfloat16    ViT-B/32's image tower, float32's time over it; and clip_mini's drift on the images that its
             training held out (`make mini-data`)
 """
 
@@ -55,7 +55,7 @@ def seeded_weights(name: str) -> Iterator[Path]:
 
 
 def operations(config: ClipConfig) -> int:
-    """Multiplications and additions of a ViT's image tower for one picture, as `towers.py` does them.
+    """Multiplications and additions of a ViT's image tower for one image, as `towers.py` does them.
 
     Matrix products and attention; norms, softmax and activations, about a hundredth, are left out.
     """
@@ -125,7 +125,7 @@ def share(_: argparse.Namespace) -> dict[str, object]:
         threads.configure()
         peak, whose = sgemm_peak()
         figures: dict[str, object] = {"sgemm, GFLOP/s": peak / 1e9, "by": whose}
-        figures["operations of a picture, GFLOP"] = operations(record.config) / 1e9
+        figures["operations of a image, GFLOP"] = operations(record.config) / 1e9
         for batch in (8, 32):
             pixels = np.zeros([batch, 3, 224, 224], np.float32)
             seconds = float(np.median(in_turns({"": partial(engine.encode_image, pixels)}, 7)[""]))
@@ -168,8 +168,8 @@ def _run(command: list[str]) -> tuple[float, int]:
 
 
 def _hub_run(weights: Path) -> list[str]:
-    picture = str(EXAMPLES / "photo_cat.jpg")
-    return [str(BIN / "hub"), "run", "clip_vit_b32", "--input_path", picture, "--weights", str(weights)]
+    image = str(EXAMPLES / "photo_cat.jpg")
+    return [str(BIN / "hub"), "run", "clip_vit_b32", "--input_path", image, "--weights", str(weights)]
 
 
 def start(arguments: argparse.Namespace) -> dict[str, object]:
@@ -206,7 +206,7 @@ def bfloat16(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _drift() -> dict[str, object]:
-    """bfloat16 against float32 on the pictures that clip_mini's training held out."""
+    """bfloat16 against float32 on the images that clip_mini's training held out."""
     data = Dataset.open(DEFAULT_CACHE / "data")
     rows = np.concatenate([rows_of(data.captions, split) for split in ("style", "concept", "clip-art")])
     (exact, best), (rounded, taken) = (_answers(name, data, rows) for name in PRECISIONS)
@@ -218,16 +218,16 @@ def _drift() -> dict[str, object]:
         "cosine, mean": float(cosines.mean()),
         "cosine, least": float(cosines.min()),
         "top-1 agreement": float(agrees.mean()),
-        "pictures of a label": int(shown.sum()),
+        "images of a label": int(shown.sum()),
         "top-1 agreement on them": float(agrees[shown].mean()),
     }
 
 
 def _answers(precision: str, data: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """clip_mini's unit features of pictures [N, d], and the best of its labels for each [N]."""
+    """clip_mini's unit features of images [N, d], and the best of its labels for each [N]."""
     predictor = Predictor(PRETRAINED["clip_mini"], precision=precision, engine="openvino")
-    pictures = [to_image(data.pictures[row]) for row in rows]
-    features = predictor.embed(images=pictures)["images"]
+    images = [to_image(data.images[row]) for row in rows]
+    features = predictor.embed(images=images)["images"]
     assert features is not None
     labels = predictor.label_embeddings(predictor.prompts(None, None))
     return features, (features @ labels.T).argmax(axis=1)

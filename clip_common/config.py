@@ -74,7 +74,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a picture goes through after resizing; `background` is put under transparent pictures."""
+    """What a image goes through after resizing; `background` is put under transparent images."""
 
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
@@ -107,7 +107,7 @@ class ReferenceValues:
     Attributes:
         text: mean of the squared text features of "a diagram", "a dog", "a cat"; lowest and highest seen.
         image: mean of the squared image feature of `CLIP.png` of openai/CLIP.
-        scores: of that picture for those texts.
+        scores: of that image for those texts.
         tolerance: of each; they come from runs in fp16.
     """
 

@@ -10,7 +10,7 @@ class ClipError(ValueError):
 
 
 class ImageError(ClipError):
-    """A picture that cannot be read."""
+    """A image that cannot be read."""
 
 
 class LabelError(ClipError):

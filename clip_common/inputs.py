@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from .errors import RequestError
-from .preprocessing.image import Picture
+from .preprocessing.image import ImageInput
 
-NamedPicture = tuple[str, Picture | str | Path]
+NamedImage = tuple[str, ImageInput | str | Path]
 """What an error calls an image, and the image: itself, or its file."""
 
 
-def named_pictures(
-    images: Sequence[Picture] | None, paths: Sequence[str | Path] | None
-) -> list[NamedPicture]:
-    """Pictures, each with the name that an error calls it by.
+def named_images(images: Sequence[ImageInput] | None, paths: Sequence[str | Path] | None) -> list[NamedImage]:
+    """Images, each with the name that an error calls it by.
 
     Raises:
-        RequestError: an argument is empty, or is one picture where a list is expected.
+        RequestError: an argument is empty, or is one image where a list is expected.
     """
     for name, given in (("images", images), ("paths", paths)):
         if given is None:
@@ -28,16 +26,16 @@ def named_pictures(
         if isinstance(given, (str, bytes, Path, np.ndarray)) or not hasattr(given, "__len__"):
             raise RequestError(f"{name} is a single {type(given).__name__}, expected a list")
         if len(given) == 0:
-            raise RequestError(f"{name} is empty: leave it out, or give at least one picture")
+            raise RequestError(f"{name} is empty: leave it out, or give at least one image")
     for i, image in enumerate(images or []):
         if isinstance(image, (str, Path)):
             raise RequestError(f"images[{i}] is a path ({str(image)[:60]!r}): files go into paths")
-    pictures: list[NamedPicture] = [(f"images[{i}]", image) for i, image in enumerate(images or [])]
+    named: list[NamedImage] = [(f"images[{i}]", image) for i, image in enumerate(images or [])]
     for i, path in enumerate(paths or []):
         if not isinstance(path, (str, Path)):
             raise RequestError(f"paths[{i}] is a {type(path).__name__}, expected a file's path")
-        pictures.append((str(path), path))
-    return pictures
+        named.append((str(path), path))
+    return named
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

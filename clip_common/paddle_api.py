@@ -17,7 +17,7 @@ from PIL import Image
 from .config import VIT_B32, Preprocessing, pretrained
 from .models.clip import CLIP
 from .models.factory import build_rn50_model, build_rn101_model, build_vit_model, load_model
-from .preprocessing.image import Preprocess, open_picture
+from .preprocessing.image import Preprocess, open_image
 from .text import tokenizer
 from .weights.locate import find
 
@@ -48,6 +48,6 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: boo
 
 
 def transform(image: Image.Image) -> Tensor:
-    """A PIL picture to what the 224-pixel models see, float32 Tensor [1, 3, 224, 224]."""
-    pixels = _PREPROCESS(open_picture(image, "image"))
+    """A PIL image to what the 224-pixel models see, float32 Tensor [1, 3, 224, 224]."""
+    pixels = _PREPROCESS(open_image(image, "image"))
     return paddle.to_tensor(pixels[None])  # 3 R R -> 1 3 R R

@@ -1,4 +1,4 @@
-"""One module's work, from pictures and texts to answers: preprocess or tokenize, engine, result.
+"""One module's work, from images and texts to answers: preprocess or tokenize, engine, result.
 
 Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `command.py` adapt it to those.
 """
@@ -17,9 +17,9 @@ from .config import Pretrained
 from .engines.base import Engine
 from .engines.select import Engines, choose
 from .errors import ImageError, RequestError
-from .inputs import NamedPicture, check_count, check_texts, named_pictures
-from .preprocessing.image import Picture, Preprocess
-from .system.prefetch import ahead
+from .inputs import NamedImage, check_count, check_texts, named_images
+from .preprocessing.image import ImageInput, Preprocess
+from .system.prefetch import prefetch
 from .text.prompts import Prompts, prompts_for, template_texts
 from .text.tokenizer import tokenize
 from .weights.class_head import Classes, read_classes
@@ -66,11 +66,11 @@ class Predictor:
         record: the module.
         weights: a weights file; None looks in the module, the cache, and then downloads.
         module_dir: the module's own folder, which may carry its weights.
-        exif_rotation: turn pictures as their EXIF tag says, which the reference does not.
+        exif_rotation: turn images as their EXIF tag says, which the reference does not.
         fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
-        engine: what multiplies the matrices on the processor: "onnxruntime", "openvino" or "paddle"; or
+        engine: what multiplies the matrices on the CPU: "onnxruntime", "openvino" or "paddle"; or
             "auto", which is the fastest of those installed.
-        precision: what it computes in: "float32", or "bfloat16" where the processor has that and OpenVINO is
+        precision: what it computes in: "float32", or "bfloat16" where the CPU has that and OpenVINO is
             installed. Features are float32 in any case, and so is all that runs on a GPU.
 
     Raises:
@@ -141,7 +141,7 @@ class Predictor:
 
     def classify(
         self,
-        images: Sequence[Picture] | None = None,
+        images: Sequence[ImageInput] | None = None,
         paths: Sequence[str | Path] | None = None,
         labels: Sequence[str] | None = None,
         templates: str | Sequence[str] | None = None,
@@ -149,54 +149,54 @@ class Predictor:
         use_gpu: bool = False,
         top_k: int = 5,
     ) -> list[Answer]:
-        """Tell which labels fit each picture (zero-shot classification, paper section 3.1).
+        """Tell which labels fit each image (zero-shot classification, paper section 3.1).
 
         Args:
-            images: PIL pictures, HWC BGR uint8 arrays, or encoded bytes.
-            paths: picture files. Their answers follow those of `images`.
+            images: PIL images, HWC BGR uint8 arrays, or encoded bytes.
+            paths: image files. Their answers follow those of `images`.
             labels: what to choose from; left out, the module's default set.
             templates: one prompt template with `{}` for the label, several, or the name of a set:
                 "openai" (80), "openai7". Several are normalised and averaged. Left out with labels
                 given, each label is used as it stands.
-            batch_size: pictures that go through the model at once.
+            batch_size: images that go through the model at once.
             use_gpu: run on the GPU.
             top_k: how many labels to return; more than there are means all.
 
         Returns:
-            One list per picture of {"label": str, "score": float}, best first. Scores are the softmax
+            One list per image of {"label": str, "score": float}, best first. Scores are the softmax
             over all labels, 0..1.
 
         Raises:
-            ImageError: a picture cannot be read; the message names its index or path.
+            ImageError: a image cannot be read; the message names its index or path.
             LabelError: labels or templates cannot be used.
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
         """
-        pictures = named_pictures(images, paths)
-        if not pictures:
+        named = named_images(images, paths)
+        if not named:
             raise RequestError("nothing to classify: give images or paths")
         check_count("top_k", top_k)
         prompts = self.prompts(labels, templates)
         vectors = self.label_embeddings(prompts, use_gpu)
-        features = self._all_features(pictures, batch_size, use_gpu)
+        features = self._all_features(named, batch_size, use_gpu)
         return [self.top_k_labels(feature, vectors, prompts.labels, top_k) for feature in features]
 
     def embed(
         self,
-        images: Sequence[Picture] | None = None,
+        images: Sequence[ImageInput] | None = None,
         paths: Sequence[str | Path] | None = None,
         texts: Sequence[str] | None = None,
         batch_size: int = 32,
         use_gpu: bool = False,
         normalize: bool = True,
     ) -> dict[str, np.ndarray | None]:
-        """Give pictures and texts as vectors of one space.
+        """Give images and texts as vectors of one space.
 
         Args:
-            images: PIL pictures, HWC BGR uint8 arrays, or encoded bytes.
-            paths: picture files. Their vectors follow those of `images`.
+            images: PIL images, HWC BGR uint8 arrays, or encoded bytes.
+            paths: image files. Their vectors follow those of `images`.
             texts: texts of up to 77 tokens.
-            batch_size: pictures or texts that go through the model at once.
+            batch_size: images or texts that go through the model at once.
             use_gpu: run on the GPU.
             normalize: scale vectors to unit length, so that their product is the cosine.
 
@@ -204,17 +204,17 @@ class Predictor:
             {"images": float32 [n, d] or None, "texts": float32 [m, d] or None}.
 
         Raises:
-            ImageError: a picture cannot be read; the message names its index or path.
+            ImageError: a image cannot be read; the message names its index or path.
             LabelError: a text cannot be used.
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
         """
-        pictures = named_pictures(images, paths)
+        named = named_images(images, paths)
         texts = None if texts is None else check_texts(texts)
-        if not pictures and texts is None:
+        if not named and texts is None:
             raise RequestError("nothing to embed: give images, paths or texts")
         finish = l2_normalize if normalize else np.asarray
-        image_features = self._all_features(pictures, batch_size, use_gpu) if pictures else None
+        image_features = self._all_features(named, batch_size, use_gpu) if named else None
         text_features = None if texts is None else self.text_features(texts, batch_size, use_gpu)
         return {
             "images": None if image_features is None else finish(image_features),
@@ -224,14 +224,14 @@ class Predictor:
     # --- features -------------------------------------------------------------------------------------
 
     def image_features(
-        self, pictures: Iterable[NamedPicture], batch_size: int = 32, use_gpu: bool = False
+        self, images: Iterable[NamedImage], batch_size: int = 32, use_gpu: bool = False
     ) -> Iterator[list[np.ndarray | ImageError]]:
-        """Features of pictures, batch by batch, in order, see `encode_pictures`."""
-        return encode_pictures(self._engine_for(batch_size, use_gpu), self.prepare, pictures, batch_size)
+        """Features of images, batch by batch, in order, see `encode_images`."""
+        return encode_images(self._engine_for(batch_size, use_gpu), self.prepare, images, batch_size)
 
-    def prepare(self, picture: NamedPicture) -> np.ndarray | ImageError:
-        """What the model sees of a picture, float32 [3, R, R]; where it cannot be read, the error."""
-        name, source = picture
+    def prepare(self, image: NamedImage) -> np.ndarray | ImageError:
+        """What the model sees of a image, float32 [3, R, R]; where it cannot be read, the error."""
+        name, source = image
         try:
             return self.preprocess(self.preprocess.open(source, name))
         except ImageError as error:
@@ -240,7 +240,7 @@ class Predictor:
             return ImageError(f"{name}: cannot be prepared ({error})")
 
     def encode_image(self, pixels: np.ndarray, use_gpu: bool = False) -> np.ndarray:
-        """Prepared pictures, float32 [N, 3, R, R], to features, float32 [N, d], not normalised."""
+        """Prepared images, float32 [N, 3, R, R], to features, float32 [N, d], not normalised."""
         return self.engine(use_gpu).encode_image(pixels)
 
     def tokenize(self, texts: Sequence[str]) -> np.ndarray:
@@ -257,9 +257,9 @@ class Predictor:
         features = engine.encode_text(ids, batch_size)
         return features[[distinct[text] for text in texts]]
 
-    def _all_features(self, pictures: Sequence[NamedPicture], batch_size: int, use_gpu: bool) -> np.ndarray:
+    def _all_features(self, images: Sequence[NamedImage], batch_size: int, use_gpu: bool) -> np.ndarray:
         features = []
-        for batch in self.image_features(pictures, batch_size, use_gpu):
+        for batch in self.image_features(images, batch_size, use_gpu):
             for item in batch:
                 if isinstance(item, ImageError):
                     raise item
@@ -328,24 +328,24 @@ class Predictor:
     def top_k_labels(
         self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], top_k: int
     ) -> Answer:
-        """A picture's best labels, from its feature [d] and the labels' vectors."""
+        """A image's best labels, from its feature [d] and the labels' vectors."""
         return top_k_labels(feature, label_embeddings, self.logit_scale, labels, top_k)
 
 
-def encode_pictures(
+def encode_images(
     engine: Engine,
-    prepare: Callable[[NamedPicture], np.ndarray | ImageError],
-    pictures: Iterable[NamedPicture],
+    prepare: Callable[[NamedImage], np.ndarray | ImageError],
+    images: Iterable[NamedImage],
     batch_size: int,
 ) -> Iterator[list[np.ndarray | ImageError]]:
-    """Features of pictures, which are prepared in threads while the model runs.
+    """Features of images, which are prepared in threads while the model runs.
 
     Yields:
-        For each batch, in order, a list of features, float32 [d] not normalised; where a picture cannot be
+        For each batch, in order, a list of features, float32 [d] not normalised; where a image cannot be
         read, the error.
     """
     batch: list[np.ndarray | ImageError] = []
-    for prepared in ahead(prepare, pictures, batch_size):
+    for prepared in prefetch(prepare, images, batch_size):
         batch.append(prepared)
         if len(batch) == batch_size:
             yield _encode_readable(engine, batch)
@@ -355,7 +355,7 @@ def encode_pictures(
 
 
 def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:
-    """Run the pictures of a batch that could be read; errors keep their places."""
+    """Run the images of a batch that could be read; errors keep their places."""
     pixels = [item for item in batch if isinstance(item, np.ndarray)]
     features = iter(engine.encode_image(np.stack(pixels)) if pixels else ())
     return [next(features) if isinstance(item, np.ndarray) else item for item in batch]

@@ -1,4 +1,4 @@
-"""A picture a person can read: the photo, and beside it its labels with their scores as bars."""
+"""A image a person can read: the photo, and beside it its labels with their scores as bars."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
     return figure
 
 
-def draw_similarities(cosines: np.ndarray, pictures: list[str], texts: list[str]) -> Figure:
-    """A map of cosines [pictures, texts]: the darker, the better a text fits a picture."""
+def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) -> Figure:
+    """A map of cosines [images, texts]: the darker, the better a text fits a image."""
     rows, columns = cosines.shape
     figure = Figure(figsize=(3 + 0.9 * columns, 2 + 0.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(cosines, cmap="Blues", aspect="auto")
-    axes.set_title("Cosine of each picture with each text")
+    axes.set_title("Cosine of each image with each text")
     fonts = _installed_fonts()
     axes.set_xticks(
         range(columns), map(_shorten, texts), rotation=30, ha="right", family=fonts, parse_math=False
     )
-    axes.set_yticks(range(rows), map(_shorten, pictures), family=fonts, parse_math=False)
+    axes.set_yticks(range(rows), map(_shorten, images), family=fonts, parse_math=False)
     middle = (cosines.max() + cosines.min()) / 2
     for row, column in np.ndindex(rows, columns):
         value = cosines[row, column]
@@ -64,7 +64,7 @@ def draw_similarities(cosines: np.ndarray, pictures: list[str], texts: list[str]
 
 
 def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, path: Path) -> None:
-    """Pictures with their captions in rows of five, as PNG; an empty place where there is no picture."""
+    """Images with their captions in rows of five, as PNG; an empty place where there is no image."""
     columns = min(5, max(1, len(cells)))
     rows = -(-len(cells) // columns) or 1
     figure = Figure(figsize=(2.4 * columns, 2.5 * rows + 0.6), layout="constrained")

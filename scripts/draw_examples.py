@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SIDE = 512  # pixels of the finished picture
+SIDE = 512  # pixels of the finished image
 SCALE = 4  # drawn this much larger, then reduced: smooth edges
 
 INK = "#333333"
@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 
 class Sheet:
-    """A white square to draw on; coordinates in pixels of the finished picture."""
+    """A white square to draw on; coordinates in pixels of the finished image."""
 
     def __init__(self) -> None:
         self._image = Image.new("RGB", (SIDE * SCALE, SIDE * SCALE), "white")
@@ -73,13 +73,13 @@ class Sheet:
 
     def save(self, path: Path) -> None:
         """Reduce to the finished size and write a PNG, in full colour: a palette would save little, and
-        CLIP's preprocessing shrinks palette pictures by dropping pixels, which breaks thin lines.
+        CLIP's preprocessing shrinks palette images by dropping pixels, which breaks thin lines.
         """
         self._image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
 def draw_clip() -> Sheet:
-    """What CLIP does: two encoders, and the similarity of every picture with every text."""
+    """What CLIP does: two encoders, and the similarity of every image with every text."""
     sheet = Sheet()
     count, side = 4, 52
     left, top = 292, 202  # centre of the grid's first cell
@@ -130,7 +130,7 @@ def draw_flowchart() -> Sheet:
 
 
 def main() -> None:
-    """Write both pictures, into `examples/` or the folder given."""
+    """Write both images, into `examples/` or the folder given."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else EXAMPLES
     draw_clip().save(folder / "diagram.png")
     draw_flowchart().save(folder / "flowchart.png")

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from clip_common.adaptation import adapt as adapting
-from clip_common.adaptation import interpolation as ensemble
+from clip_common.adaptation import interpolation as interpolation
 from clip_common.adaptation.adapt import Task, adapt
 from clip_common.adaptation.batches import Batch, Batches, crop_box
-from clip_common.adaptation.dataset import read_material, split
+from clip_common.adaptation.dataset import read_dataset, split
 from clip_common.adaptation.trainers import ClassTrainer
 from clip_common.cli.main import main
 from clip_common.config import pretrained
@@ -73,16 +73,16 @@ def adapted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> adapting.
 
 
 def held_out_paths(adapted: adapting.Adapted) -> list[str]:
-    return [name for name, _ in adapted.prepared.held_out.pictures]
+    return [name for name, _ in adapted.prepared.held_out.images]
 
 
 # --- what comes of it -----------------------------------------------------------------------------------
 
 
-def test_accuracy_rises_on_pictures_that_training_does_not_see(adapted: adapting.Adapted) -> None:
+def test_accuracy_rises_on_images_that_training_does_not_see(adapted: adapting.Adapted) -> None:
     before, after = adapted.points[0].held_out, adapted.chosen.held_out
     assert after >= 0.9 and after > before + 0.3
-    seen = {name for name, _ in adapted.prepared.train.pictures}
+    seen = {name for name, _ in adapted.prepared.train.images}
     assert len(seen) == 36 and not seen & set(held_out_paths(adapted))
 
 
@@ -144,10 +144,10 @@ def test_alpha_0_is_the_module_as_it_was(folder: Path, adapted: adapting.Adapted
 def test_the_figures_are_written(adapted: adapting.Adapted) -> None:
     folder = adapted.path.parent
     figures = json.loads((folder / "figures.json").read_text("utf-8"))
-    assert figures["training pictures"] == 36 and figures["held-out pictures"] == 12
-    assert [point["alpha"] for point in figures["trade-off"]] == list(ensemble.ALPHAS)
-    for picture in ("trade_off.png", "curves.png"):
-        assert np.asarray(Image.open(folder / picture).convert("L")).std() > 5
+    assert figures["training images"] == 36 and figures["held-out images"] == 12
+    assert [point["alpha"] for point in figures["trade-off"]] == list(interpolation.ALPHAS)
+    for image in ("trade_off.png", "curves.png"):
+        assert np.asarray(Image.open(folder / image).convert("L")).std() > 5
 
 
 def test_a_probe_is_a_beginning(folder: Path, tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_a_probe_is_a_beginning(folder: Path, tmp_path: Path) -> None:
 
 
 def _zero_shot_accuracy(folder: Path) -> float:
-    data, predictor = read_material(str(folder)), Predictor(MINI)
+    data, predictor = read_dataset(str(folder)), Predictor(MINI)
     answers = predictor.classify(
-        paths=[name for name, _ in data.pictures], labels=data.texts, templates="a picture of a {}", top_k=1
+        paths=[name for name, _ in data.images], labels=data.texts, templates="a picture of a {}", top_k=1
     )
     named = [data.texts.index(str(answer[0]["label"])) for answer in answers]
     return float(np.mean(np.array(named) == data.targets))
@@ -226,22 +226,22 @@ def test_the_loss_is_that_of_the_scores_that_are_shown() -> None:
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_epoch_shows_each_picture_once(folder: Path) -> None:
-    material = read_material(str(folder))
-    settings = task(folder, folder).settings(material)
-    batches = Batches(material, Preprocess(64, MINI.preprocessing), settings)
+def test_an_epoch_shows_each_image_once(folder: Path) -> None:
+    dataset = read_dataset(str(folder))
+    settings = task(folder, folder).settings(dataset)
+    batches = Batches(dataset, Preprocess(64, MINI.preprocessing), settings)
     seen = np.concatenate([batches(step).targets for step in range(4)])
-    assert sorted(seen) == sorted(material.targets)
+    assert sorted(seen) == sorted(dataset.targets)
     np.testing.assert_array_equal(batches(2).pixels, batches(2).pixels)
     assert not np.array_equal(batches(0).targets, batches(4).targets)
     halves = [
-        Batches(material, batches.preprocess, replace(settings, workers=2), worker=worker)(1)
+        Batches(dataset, batches.preprocess, replace(settings, workers=2), worker=worker)(1)
         for worker in (0, 1)
     ]
     np.testing.assert_array_equal(np.concatenate([half.pixels for half in halves]), batches(1).pixels)
 
 
-def test_crops_are_within_the_picture() -> None:
+def test_crops_are_within_the_image() -> None:
     rng = np.random.default_rng(0)
     for size in ((1, 1), (3, 200), (640, 480)):
         for _ in range(200):
@@ -251,26 +251,30 @@ def test_crops_are_within_the_picture() -> None:
 
 
 def test_the_split_is_by_class_and_by_name_alone(folder: Path, tmp_path: Path) -> None:
-    material = read_material(str(folder))
-    train, held_out = split(material, 0.25)
-    assert [int((material.targets[held_out] == kind).sum()) for kind in range(3)] == [4, 4, 4]
+    dataset = read_dataset(str(folder))
+    train, held_out = split(dataset, 0.25)
+    assert [int((dataset.targets[held_out] == kind).sum()) for kind in range(3)] == [4, 4, 4]
     moved = tmp_path / "elsewhere"
     moved.symlink_to(folder)
-    np.testing.assert_array_equal(split(read_material(str(moved)), 0.25)[1], held_out)
+    np.testing.assert_array_equal(split(read_dataset(str(moved)), 0.25)[1], held_out)
     assert sorted([*train, *held_out]) == list(range(48))
 
 
 def test_mixtures_are_on_the_line() -> None:
     before, after = {"w": np.zeros(2, "f")}, {"w": np.array([1.0, -2.0], "f")}
-    np.testing.assert_allclose(ensemble.mix(before, after, 0.25)["w"], [0.25, -0.5])
-    points = [ensemble.Point(0.0, 0.5, None), ensemble.Point(0.4, 0.9, None), ensemble.Point(1.0, 0.9, None)]
-    assert ensemble.best(points).alpha == 0.4
+    np.testing.assert_allclose(interpolation.mix(before, after, 0.25)["w"], [0.25, -0.5])
+    points = [
+        interpolation.Point(0.0, 0.5, None),
+        interpolation.Point(0.4, 0.9, None),
+        interpolation.Point(1.0, 0.9, None),
+    ]
+    assert interpolation.best(points).alpha == 0.4
 
 
 # --- what is wrong with it ------------------------------------------------------------------------------
 
 
-def test_a_broken_picture_costs_itself(
+def test_a_broken_image_costs_itself(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -278,11 +282,11 @@ def test_a_broken_picture_costs_itself(
         (data / kind).mkdir(parents=True)
         for number in range(4):
             drawing(kind, number).save(data / kind / f"{number}.png")
-    (data / "bim" / "broken.png").write_bytes(b"no picture")
+    (data / "bim" / "broken.png").write_bytes(b"no image")
     arguments = ["adapt", str(data), "--output", str(tmp_path / "run"), "--epochs", "1", "--batch_size", "4"]
     assert main([*arguments, "--held_out", "0.25"]) == 1
     printed = capsys.readouterr()
-    assert "broken.png" in printed.err and "1 pictures could not be read" in printed.err
+    assert "broken.png" in printed.err and "1 images could not be read" in printed.err
     assert "alpha" in printed.out and (tmp_path / "run" / "adapted.safetensors").is_file()
 
 
@@ -333,8 +337,8 @@ def test_it_packs_under_a_name_of_its_own(
     bin_ = Path(sys.executable).parent
     subprocess.run([bin_ / "hub", "install", archive], check=True, capture_output=True, timeout=240)
     try:
-        picture = str(folder / "drel" / "drel3.png")
-        command = [bin_ / "hub", "run", "my_drawings", "--input_path", picture, "--format", "json"]
+        image = str(folder / "drel" / "drel3.png")
+        command = [bin_ / "hub", "run", "my_drawings", "--input_path", image, "--format", "json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
         labels = json.loads(done.stdout)["results"][0]["labels"]
         assert labels[0]["label"] == "drel" and {item["label"] for item in labels} == set(KINDS)

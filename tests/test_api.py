@@ -31,7 +31,7 @@ def test_the_seed_ports_script_runs(config: ClipConfig, tmp_path: Path) -> None:
     model = BUILDERS[config]()
     model.load_dict(paddle.load(str(tmp_path / "model.pdparams")))
     model.eval()
-    image_input = transform(seeded.picture())
+    image_input = transform(seeded.image())
     image_features = model.encode_image(image_input)
     text = tokenize(seeded.LABELS)
     text_features = model.encode_text(text)
@@ -60,7 +60,7 @@ def test_load(checkpoints: Checkpoints) -> None:
 def test_shapes_and_types() -> None:
     ids = tokenize(["a diagram", "a dog"])
     assert (ids.shape, str(ids.dtype)) == ([2, 77], "paddle.int64")
-    pixels = transform(seeded.picture())
+    pixels = transform(seeded.image())
     assert (pixels.shape, str(pixels.dtype)) == ([1, 3, 224, 224], "paddle.float32")
 
 

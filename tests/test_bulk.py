@@ -1,4 +1,4 @@
-"""`embed`: every kind of source, each picture exactly once whatever happens, the same on a Ray cluster."""
+"""`embed`: every kind of source, each image exactly once whatever happens, the same on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ JOB = Job(pretrained("clip_mini"), part_size=7, batch_size=4)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Twenty pictures of mixed formats and sizes in folders, and one that is none."""
+def images(tmp_path: Path) -> Path:
+    """Twenty images of mixed formats and sizes in folders, and one that is none."""
     folder = tmp_path / "pictures"
     rng = np.random.default_rng(0)
     for number in range(20):
@@ -39,8 +39,8 @@ def pictures(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         blocks = rng.integers(0, 256, (5, 5, 3), np.uint8)
         Image.fromarray(blocks).resize((40 + number, 90 - number)).save(path)
-    (folder / "1" / "broken.png").write_bytes(b"no picture")
-    (folder / "notes.md").write_text("no picture either")
+    (folder / "1" / "broken.png").write_bytes(b"no image")
+    (folder / "notes.md").write_text("no image either")
     return folder
 
 
@@ -59,11 +59,11 @@ def contents(output: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def test_vectors_are_those_of_the_module(pictures: Path, tmp_path: Path) -> None:
-    report = run(pictures, tmp_path / "out")
+def test_vectors_are_those_of_the_module(images: Path, tmp_path: Path) -> None:
+    report = run(images, tmp_path / "out")
     assert (report.embedded, report.failed, report.known) == (20, 1, 0)
     found = contents(tmp_path / "out")
-    paths = sorted(str(path) for path in pictures.rglob("*") if path.suffix in (".png", ".jpg", ".webp"))
+    paths = sorted(str(path) for path in images.rglob("*") if path.suffix in (".png", ".jpg", ".webp"))
     assert sorted(found) == [path for path in paths if "broken" not in path]
     expected = Predictor(pretrained("clip_mini")).embed(paths=sorted(found))["images"]
     np.testing.assert_allclose(np.stack([found[path] for path in sorted(found)]), expected, atol=1e-5)
@@ -74,32 +74,32 @@ def test_vectors_are_those_of_the_module(pictures: Path, tmp_path: Path) -> None
         assert (row["width"], row["height"]) == image.size
     errors = pq.read_table(tmp_path / "out" / "errors.parquet").to_pylist()
     assert [Path(row["path"]).name for row in errors] == ["broken.png"]
-    assert "not a picture" in errors[0]["error"]
+    assert "not a image" in errors[0]["error"]
 
 
-def test_only_what_is_new_or_changed(pictures: Path, tmp_path: Path) -> None:
+def test_only_what_is_new_or_changed(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    run(pictures, output)
+    run(images, output)
     before = contents(output)
-    again = run(pictures, output)
+    again = run(images, output)
     assert (again.embedded, again.known, again.failed_before) == (0, 20, 1)
-    changed, removed = pictures / "0" / "00.png", pictures / "1" / "01.jpg"
+    changed, removed = images / "0" / "00.png", images / "1" / "01.jpg"
     Image.new("RGB", (50, 50), "red").save(changed)
-    Image.new("RGB", (50, 50), "blue").save(pictures / "new.png")
-    Image.new("RGB", (50, 50), "green").save(pictures / "1" / "broken.png")
+    Image.new("RGB", (50, 50), "blue").save(images / "new.png")
+    Image.new("RGB", (50, 50), "green").save(images / "1" / "broken.png")
     removed.unlink()
-    report = run(pictures, output)
+    report = run(images, output)
     assert (report.embedded, report.known) == (3, 18)
     after = contents(output)
     assert not (output / "errors.parquet").exists()
-    assert after.keys() - before.keys() == {str(pictures / "new.png"), str(pictures / "1" / "broken.png")}
+    assert after.keys() - before.keys() == {str(images / "new.png"), str(images / "1" / "broken.png")}
     assert np.abs(after[str(changed)] - before[str(changed)]).max() > 0.01
     assert str(removed) in after
-    assert run(pictures, output, prune=True).removed == 1
+    assert run(images, output, prune=True).removed == 1
     assert contents(output).keys() == after.keys() - {str(removed)}
 
 
-def test_killed_at_any_moment_each_picture_is_there_once(tmp_path: Path) -> None:
+def test_killed_at_any_moment_each_image_is_there_once(tmp_path: Path) -> None:
     folder, output = tmp_path / "pictures", tmp_path / "out"
     folder.mkdir()
     for number in range(600):
@@ -125,7 +125,7 @@ def test_killed_at_any_moment_each_picture_is_there_once(tmp_path: Path) -> None
     assert not list(output.glob(".part*")) or all(path.name.startswith(".") for path in output.glob(".part*"))
 
 
-def test_every_kind_of_source(pictures: Path, tmp_path: Path) -> None:
+def test_every_kind_of_source(images: Path, tmp_path: Path) -> None:
     shard = tmp_path / "shard.tar"
     with tarfile.open(shard, "w") as tar:
         for number, word in enumerate(("red", "blue")):
@@ -141,13 +141,13 @@ def test_every_kind_of_source(pictures: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"caption": ["a dog", "word " * 200]}), texts)
     listed = tmp_path / "list.txt"
     listed.write_text("pictures/0/03.png\n\n")
-    sources = [shard, table, texts, listed, f"{pictures}/2/*.webp", pictures / "0" / "00.png"]
+    sources = [shard, table, texts, listed, f"{images}/2/*.webp", images / "0" / "00.png"]
     report = run(sources, tmp_path / "out")
     found = contents(tmp_path / "out")
-    webp = sorted(str(path) for path in (pictures / "2").glob("*.webp"))
+    webp = sorted(str(path) for path in (images / "2").glob("*.webp"))
     assert set(found) == {
-        f"{shard}::0.png", f"{shard}::1.png", str(pictures / "0" / "00.png"), f"{texts}#0",
-        str(pictures / "0" / "03.png"), *webp,
+        f"{shard}::0.png", f"{shard}::1.png", str(images / "0" / "00.png"), f"{texts}#0",
+        str(images / "0" / "03.png"), *webp,
     }  # fmt: skip
     assert report.failed == 2
     reasons = {Path(p).name: reason for p, (_, reason) in Store(tmp_path / "out").errors().items()}
@@ -161,25 +161,25 @@ def test_every_kind_of_source(pictures: Path, tmp_path: Path) -> None:
         row["path"]: row["caption"] for t in Store(tmp_path / "out").tables() for row in t.to_pylist()
     }
     assert captions[f"{shard}::1.png"] == "blue"
-    assert captions[str(pictures / "0" / "00.png")] == "blocks"
+    assert captions[str(images / "0" / "00.png")] == "blocks"
 
 
-def test_float16_halves_the_vectors(pictures: Path, tmp_path: Path) -> None:
-    run(pictures / "0", tmp_path / "whole")
-    run(pictures / "0", tmp_path / "half", job=Job(pretrained("clip_mini"), dtype="float16"))
+def test_float16_halves_the_vectors(images: Path, tmp_path: Path) -> None:
+    run(images / "0", tmp_path / "whole")
+    run(images / "0", tmp_path / "half", job=Job(pretrained("clip_mini"), dtype="float16"))
     whole, half = contents(tmp_path / "whole"), contents(tmp_path / "half")
     for path, vector in whole.items():
         assert 0 < np.abs(vector - half[path]).max() < 1e-3
 
 
-def test_what_cannot_be_done_is_said(pictures: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_said(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    run(pictures / "0", output)
+    run(images / "0", output)
     other = (
         r"holds vectors of clip_mini .*as float32.*, not of clip_mini .*as float16.*: choose another --output"
     )
     with pytest.raises(RequestError, match=other):
-        run(pictures / "0", output, job=Job(pretrained("clip_mini"), dtype="float16"))
+        run(images / "0", output, job=Job(pretrained("clip_mini"), dtype="float16"))
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     (tmp_path / "bad.tar").write_bytes(b"x" * 2000)
     (tmp_path / "bad.parquet").write_bytes(b"x" * 2000)
@@ -194,25 +194,25 @@ def test_what_cannot_be_done_is_said(pictures: Path, tmp_path: Path) -> None:
     part = Store(output).parts()[0]
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(RequestError, match=r"part-000000\.parquet"):
-        run(pictures, output)
+        run(images, output)
 
 
-def test_two_writers_do_not_mix(pictures: Path, tmp_path: Path) -> None:
+def test_two_writers_do_not_mix(images: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RequestError, match="another process writes"):
-        run(pictures, tmp_path / "out")
+        run(images, tmp_path / "out")
 
 
-def test_ray_gives_the_same(pictures: Path, tmp_path: Path) -> None:
+def test_ray_gives_the_same(images: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="of the extra [test]")
-    run(pictures, tmp_path / "local")
-    report = run(pictures, tmp_path / "ray", ray=True)
+    run(images, tmp_path / "local")
+    report = run(images, tmp_path / "ray", ray=True)
     assert (report.embedded, report.failed) == (20, 1)
     local, on_ray = contents(tmp_path / "local"), contents(tmp_path / "ray")
     assert local.keys() == on_ray.keys()
     for path, vector in local.items():
         np.testing.assert_allclose(on_ray[path], vector, atol=1e-5)
     assert Store(tmp_path / "ray").errors() == Store(tmp_path / "local").errors()
-    assert run(pictures, tmp_path / "ray", ray=True).embedded == 0
+    assert run(images, tmp_path / "ray", ray=True).embedded == 0

@@ -26,9 +26,9 @@ def mini() -> Predictor:
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "pictures"
     made.mkdir()
-    seeded.picture().save(made / "a.png")
-    seeded.picture().rotate(90, expand=True).save(made / "b.JPG", format="JPEG")
-    (made / "notes.txt").write_text("not a picture, and not asked for")
+    seeded.image().save(made / "a.png")
+    seeded.image().rotate(90, expand=True).save(made / "b.JPG", format="JPEG")
+    (made / "notes.txt").write_text("not a image, and not asked for")
     return made
 
 
@@ -127,7 +127,7 @@ def test_failures_are_reported_and_the_rest_is_printed(
     assert len(document["results"]) == 2
     assert [Path(error["path"]).name for error in document["errors"]] == ["broken.png"]
     assert "broken.png" in document["errors"][0]["error"]
-    assert "1 picture failed" in captured.err
+    assert "1 image failed" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -135,31 +135,31 @@ def test_failures_are_reported_and_the_rest_is_printed(
     [
         ([], "--input_path is missing"),
         (["--input_path", "nowhere/*.png"], "nowhere/*.png"),
-        (["--input_path", "PICTURE", "--labels", "a,,b"], "label 1 is blank"),
-        (["--input_path", "PICTURE", "--labels", "a,b,a"], "given twice"),
-        (["--input_path", "PICTURE", "--labels", ""], "label 0 is blank"),
-        (["--input_path", "PICTURE", "--labels_file", "/no/file"], "/no/file"),
-        (["--input_path", "PICTURE", "--labels", "a", "--labels_file", "x"], "not both"),
-        (["--input_path", "PICTURE", "--labels", "a", "--templates", "x"], "has no {}"),
-        (["--input_path", "PICTURE", "--top_k", "0"], "--top_k is 0"),
-        (["--input_path", "PICTURE", "--top_k", "many"], "many"),
-        (["--input_path", "PICTURE", "--batch_size", "0"], "batch_size is 0"),
-        (["--input_path", "PICTURE", "--colour", "red"], "--colour"),
-        (["--input_path", "PICTURE", "--use_gpu"], "CPU build"),
-        (["--input_path", "PICTURE", "--use_gpu", "True"], "CPU build"),
-        (["--input_path", "PICTURE", "--input_text", "a dog"], "--task embed"),
-        (["--task", "embed", "--input_path", "PICTURE", "--labels", "a"], "go with --task classify"),
+        (["--input_path", "IMAGE", "--labels", "a,,b"], "label 1 is blank"),
+        (["--input_path", "IMAGE", "--labels", "a,b,a"], "given twice"),
+        (["--input_path", "IMAGE", "--labels", ""], "label 0 is blank"),
+        (["--input_path", "IMAGE", "--labels_file", "/no/file"], "/no/file"),
+        (["--input_path", "IMAGE", "--labels", "a", "--labels_file", "x"], "not both"),
+        (["--input_path", "IMAGE", "--labels", "a", "--templates", "x"], "has no {}"),
+        (["--input_path", "IMAGE", "--top_k", "0"], "--top_k is 0"),
+        (["--input_path", "IMAGE", "--top_k", "many"], "many"),
+        (["--input_path", "IMAGE", "--batch_size", "0"], "batch_size is 0"),
+        (["--input_path", "IMAGE", "--colour", "red"], "--colour"),
+        (["--input_path", "IMAGE", "--use_gpu"], "CPU build"),
+        (["--input_path", "IMAGE", "--use_gpu", "True"], "CPU build"),
+        (["--input_path", "IMAGE", "--input_text", "a dog"], "--task embed"),
+        (["--task", "embed", "--input_path", "IMAGE", "--labels", "a"], "go with --task classify"),
         (["--task", "embed", "--input_text", "word " * 100], "the limit is 77"),
-        (["--task", "embed", "--input_path", "PICTURE", "--visualization"], "goes with --task classify"),
-        (["--input_path", "PICTURE", "--visualization", "--output_dir", "/dev/null/x"], "/dev/null/x"),
+        (["--task", "embed", "--input_path", "IMAGE", "--visualization"], "goes with --task classify"),
+        (["--input_path", "IMAGE", "--visualization", "--output_dir", "/dev/null/x"], "/dev/null/x"),
     ],
 )
 def test_what_cannot_start_is_one_line(mini: Predictor, folder: Path, argv: list[str], words: str) -> None:
-    assert words in fails(mini, *[str(folder / "a.png") if word == "PICTURE" else word for word in argv])
+    assert words in fails(mini, *[str(folder / "a.png") if word == "IMAGE" else word for word in argv])
 
 
 def test_an_empty_folder(mini: Predictor, tmp_path: Path) -> None:
-    assert "has no pictures" in fails(mini, "--input_path", str(tmp_path))
+    assert "has no images" in fails(mini, "--input_path", str(tmp_path))
 
 
 def test_the_engine_is_chosen_by_name() -> None:

@@ -143,7 +143,7 @@ def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: Weights
         np.testing.assert_allclose(feature, expected[i % 8], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.skipif(not cpu.computes_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not cpu.computes_bfloat16(), reason="this CPU has no bfloat16")
 def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
     pytest.importorskip("openvino")
     paths = sorted((ROOT / "examples").glob("*.png"))
@@ -260,7 +260,7 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
     assert choose("auto").name == "onnxruntime"
-    with pytest.raises(RequestError, match="this processor does not multiply"):
+    with pytest.raises(RequestError, match="this CPU does not multiply"):
         choose("auto", "bfloat16")
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "avx512f", "amx_bf16"}))
     assert choose("auto").name == "openvino"
@@ -317,7 +317,7 @@ def test_the_choice_is_explained(
     monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path))
     assert main(["engine", "clip_mini"]) == 0
     said = capsys.readouterr().out
-    assert "float32: the fastest measured on processors" in said
+    assert "float32: the fastest measured on CPUs" in said
     assert "not compiled yet" in said
     assert main(["engine", "clip_mini", "--engine", "paddle"]) == 0
     assert capsys.readouterr().out == "paddle, float32: asked for by name\n"

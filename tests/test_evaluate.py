@@ -81,7 +81,7 @@ def test_zero_shot_is_what_classify_says(classes: Path) -> None:
     assert data.classes == list(NAMES)
     found = zero_shot(predictor, data, "a picture of a {}")
     answers = predictor.classify(
-        paths=[str(path) for _, path in data.pictures], labels=list(NAMES), templates="a picture of a {}"
+        paths=[str(path) for _, path in data.images], labels=list(NAMES), templates="a picture of a {}"
     )
     right = [
         answer[0]["label"] == NAMES[target] for answer, target in zip(answers, data.targets, strict=True)
@@ -148,7 +148,7 @@ def test_usual_data_sets(tmp_path: Path) -> None:
     (cifar / "batches.meta.txt").write_text("airplane\nautomobile\n\n")
     data = read_labelled(f"cifar10:{cifar}")
     assert (data.classes, data.targets.tolist()) == (["airplane", "automobile"], [1, 0, 1])
-    np.testing.assert_array_equal(np.asarray(data.pictures[2][1]), pixels[2])
+    np.testing.assert_array_equal(np.asarray(data.images[2][1]), pixels[2])
     (cifar / "test.bin").write_bytes(b"".join(bytes([9]) + record for record in records))
     (cifar / "fine_label_names.txt").write_text("aquarium_fish\napple\n")
     fine = read_labelled(f"cifar100:{cifar}")
@@ -162,7 +162,7 @@ def test_usual_data_sets(tmp_path: Path) -> None:
     (fashion / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + struct.pack(">I", 2) + bytes([9, 0]))
     clothes = read_labelled(f"fashion-mnist:{fashion}")
     assert [clothes.classes[i] for i in clothes.targets] == ["ankle boot", "T-shirt"]
-    np.testing.assert_array_equal(np.asarray(clothes.pictures[0][1])[..., 0], 255 - grey[0])
+    np.testing.assert_array_equal(np.asarray(clothes.images[0][1])[..., 0], 255 - grey[0])
 
 
 @pytest.mark.parametrize(

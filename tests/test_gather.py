@@ -13,7 +13,7 @@ from clip_common.errors import ClipError, ImageError, LabelError
 from clip_common.predictor import Predictor
 from clip_common.server.batching import answer
 from clip_common.server.limits import Limits
-from clip_common.server.request import Body, Work
+from clip_common.server.request import PredictRequest, RequestBody
 from tests.conftest import ROOT
 
 
@@ -30,7 +30,7 @@ BODIES: list[dict[str, Any]] = [
     {"images": [example("dog")], "labels": ["a dog", "a tree", "a house"], "top_k": 1, "batch_size": 1},
 ]
 FAULTY: list[tuple[dict[str, Any], type[ClipError], str]] = [
-    ({"images": [example("dog"), "aGk="], "labels": ["a"]}, ImageError, r"images\[1\]: not a picture"),
+    ({"images": [example("dog"), "aGk="], "labels": ["a"]}, ImageError, r"images\[1\]: not a image"),
     ({"texts": ["word " * 100]}, LabelError, "the limit is 77"),
     ({"images": [example("dog")], "labels": ["a", "a"]}, LabelError, "given twice"),
     ({"texts": []}, ClipError, "texts is empty"),
@@ -42,15 +42,15 @@ def predictor() -> Predictor:
     return Predictor(pretrained("clip_mini"))
 
 
-def works(bodies: list[dict[str, Any]]) -> list[Work]:
-    return [Body.parse(body).work(Limits()) for body in bodies]
+def works(bodies: list[dict[str, Any]]) -> list[PredictRequest]:
+    return [RequestBody.parse(body).work(Limits()) for body in bodies]
 
 
 def flat(result: Any) -> tuple[list[str], np.ndarray]:
     """An answer's words and numbers, in order."""
     if isinstance(result, dict):
         return [], np.array([value for rows in result.values() for row in rows or [] for value in row])
-    items = [item for picture in result for item in picture]
+    items = [item for image in result for item in image]
     return [item["label"] for item in items], np.array([item["score"] for item in items])
 
 

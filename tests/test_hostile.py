@@ -22,22 +22,22 @@ from starlette.testclient import TestClient
 
 from clip_common.errors import ClipError, LimitError
 from clip_common.preprocessing.image import FORMATS
-from clip_common.server.admission import Admission, Guard
+from clip_common.server.admission import Admission, AdmissionMiddleware
 from clip_common.server.batching import answer
 from clip_common.server.http import create_api
 from clip_common.server.limits import Limits
-from clip_common.server.request import Body
+from clip_common.server.request import RequestBody
 from tests.test_http import URL, Direct
 
 SERVICE = Direct()
 API = create_api(SERVICE)
-API.add_middleware(Guard, admission=Admission(None, 50 << 20, 100 << 20, 5))
+API.add_middleware(AdmissionMiddleware, admission=Admission(None, 50 << 20, 100 << 20, 5))
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", API)
 Image.init()
 KINDS = [kind for kind in FORMATS if kind in Image.SAVE and kind != "MPO"]
 
 
-def picture(kind: str, seed: int) -> bytearray:
+def image(kind: str, seed: int) -> bytearray:
     pixels = np.random.default_rng(seed).integers(0, 256, (24, 36, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -45,9 +45,9 @@ def picture(kind: str, seed: int) -> bytearray:
 
 
 def mutated(kind: str, seed: int) -> bytes:
-    """A picture with some bytes changed, most of them in its headers, and perhaps its end missing."""
+    """A image with some bytes changed, most of them in its headers, and perhaps its end missing."""
     rng = random.Random(seed)
-    content = picture(kind, seed)
+    content = image(kind, seed)
     for _ in range(rng.randint(1, 12)):
         content[rng.randrange(min(len(content), rng.choice((64, 100_000))))] = rng.randrange(256)
     if rng.random() < 0.3:
@@ -56,18 +56,18 @@ def mutated(kind: str, seed: int) -> bytes:
 
 
 def ask(content: bytes) -> Any:
-    body = Body.parse({"images": [base64.b64encode(content).decode()], "labels": ["a dog", "a cat"]})
+    body = RequestBody.parse({"images": [base64.b64encode(content).decode()], "labels": ["a dog", "a cat"]})
     return answer(SERVICE.predictor, [body.work(Limits())])[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutated_pictures_are_answered_or_refused(kind: str) -> None:
-    assert isinstance(ask(bytes(picture(kind, 0))), list)
+def test_mutated_images_are_answered_or_refused(kind: str) -> None:
+    assert isinstance(ask(bytes(image(kind, 0))), list)
     refused = 0
     for seed in range(60):
         try:
             result = ask(mutated(kind, seed))
-        except LimitError:  # a header that claims a huge picture
+        except LimitError:  # a header that claims a huge image
             refused += 1
             continue
         assert isinstance(result, (list, ClipError)), type(result)
@@ -90,7 +90,7 @@ def test_bombs_are_refused_before_they_are_decoded(kind: str, side: int) -> None
 @pytest.mark.parametrize(
     "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg/>", b"GIF89a", b"\0" * 99]
 )
-def test_what_is_no_picture_of_an_allowed_format_is_refused(content: bytes) -> None:
+def test_what_is_no_image_of_an_allowed_format_is_refused(content: bytes) -> None:
     result = ask(content)
     assert isinstance(result, ClipError)
     assert "images[0]" in str(result)
@@ -99,7 +99,7 @@ def test_what_is_no_picture_of_an_allowed_format_is_refused(content: bytes) -> N
 @SCHEMA.parametrize()
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_openapi_document_is_what_the_server_does(case: schemathesis.Case) -> None:
-    # A document cannot say that labels do not go with texts, or that base64 must hold a picture.
+    # A document cannot say that labels do not go with texts, or that base64 must hold a image.
     case.validate_response(case.call(), excluded_checks=[positive_data_acceptance])
 
 

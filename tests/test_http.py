@@ -15,10 +15,10 @@ from starlette.websockets import WebSocketDisconnect
 from clip_common.config import pretrained
 from clip_common.errors import BusyError
 from clip_common.predictor import Predictor
-from clip_common.server.admission import Admission, Guard
+from clip_common.server.admission import Admission, AdmissionMiddleware
 from clip_common.server.batching import answer_one
 from clip_common.server.http import create_api
-from clip_common.server.request import Work
+from clip_common.server.request import PredictRequest
 from tests.conftest import ROOT
 
 DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
@@ -36,7 +36,7 @@ class Direct:
         self.fault: Exception | None = None
         self.seen: list[tuple[str, int]] = []
 
-    async def ask(self, module: str, work: Work) -> Any:
+    async def ask(self, module: str, work: PredictRequest) -> Any:
         if self.fault:
             raise self.fault
         return answer_one(self.predictor, work)
@@ -65,7 +65,7 @@ def admission() -> Admission:
 def client(service: Direct, admission: Admission) -> Iterator[TestClient]:
     service.fault, service.seen = None, []
     api = create_api(service)
-    api.add_middleware(Guard, admission=admission)
+    api.add_middleware(AdmissionMiddleware, admission=admission)
     yield TestClient(api, raise_server_exceptions=False)
 
 
@@ -94,7 +94,7 @@ def test_classify_and_embed(client: TestClient, service: Direct) -> None:
         (b'{"paths": ["/etc/passwd"]}', 422, "unknown field 'paths'"),
         (b'{"images": ["/etc/passwd"]}', 422, "images[0] is not base64"),
         (b'{"images": ["http://127.0.0.1/x.png"]}', 422, "images[0] is not base64"),
-        (b'{"images": ["aGk="], "labels": ["a"]}', 422, "images[0]: not a picture"),
+        (b'{"images": ["aGk="], "labels": ["a"]}', 422, "images[0]: not a image"),
         (b'{"images": 5}', 422, "field 'images'"),
         (b'{"texts": [1]}', 422, "field 'texts[0]'"),
         (b'{"texts": ["a"], "top_k": 1e400}', 422, "field 'top_k'"),
@@ -153,7 +153,7 @@ def test_draining_refuses_what_is_new(client: TestClient, admission: Admission) 
     admission.draining = True
     reply = client.post(URL, json={"texts": ["a"]})
     assert (reply.status_code, reply.headers["connection"]) == (503, "close")
-    assert admission.under_way == 0
+    assert admission.in_flight == 0
 
 
 def test_bodies_in_flight_are_bounded(client: TestClient, admission: Admission) -> None:
@@ -174,7 +174,7 @@ def test_bodies_in_flight_are_bounded(client: TestClient, admission: Admission) 
 def test_slow_cut_and_endless_bodies(
     service: Direct, admission: Admission, messages: list[dict[str, Any]], status: int
 ) -> None:
-    guard = Guard(create_api(service), admission)
+    guard = AdmissionMiddleware(create_api(service), admission)
     sent: list[Any] = []
     coming = iter(messages)
 
@@ -191,7 +191,7 @@ def test_slow_cut_and_endless_bodies(
     asyncio.run(guard(scope, receive, send))
     assert sent[0]["status"] == status
     assert json.loads(sent[1]["body"])["status"] == "101"
-    assert admission.bytes_held == admission.under_way == 0
+    assert admission.bytes_held == admission.in_flight == 0
 
 
 def test_websockets_are_closed(client: TestClient) -> None:

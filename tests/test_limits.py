@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip_common.errors import LimitError, RequestError
 from clip_common.server.limits import Limits
-from clip_common.server.request import Body
+from clip_common.server.request import RequestBody
 
 SMALL = Limits(pictures=2, picture_bytes=2000, pixels=10_000, labels=3, prompts=5, texts=2, characters=20)
 
@@ -47,19 +47,19 @@ def png(width: int = 10, height: int = 10) -> str:
 )
 def test_each_limit_refuses_by_name(body: dict, refusal: str, variable: str) -> None:
     with pytest.raises(LimitError, match=refusal) as error:
-        Body.parse(body).work(SMALL)
+        RequestBody.parse(body).work(SMALL)
     assert f"CLIP_HUB_MAX_{variable})" in str(error.value)
 
 
 def test_what_is_within_the_limits_passes() -> None:
-    work = Body.parse({"images": [png(100, 100)] * 2, "labels": list("abc")}).work(SMALL)
+    work = RequestBody.parse({"images": [png(100, 100)] * 2, "labels": list("abc")}).work(SMALL)
     assert work.labels == list("abc") and len(work.pictures) == 2
 
 
 def test_base64_with_line_breaks_is_taken() -> None:
     lines = base64.encodebytes(base64.b64decode(png())).decode()
     assert "\n" in lines
-    work = Body.parse({"images": [lines]}).work(SMALL)
+    work = RequestBody.parse({"images": [lines]}).work(SMALL)
     assert work.pictures == [("images[0]", base64.b64decode(png()))]
 
 
@@ -76,5 +76,5 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_many_faults_make_a_short_message() -> None:
     with pytest.raises(RequestError, match="and 2995 more") as error:
-        Body.parse({"images": ["x"], "labels": [1] * 3000})
+        RequestBody.parse({"images": ["x"], "labels": [1] * 3000})
     assert len(str(error.value)) < 1000

@@ -1,4 +1,4 @@
-"""clip_mini knows what drawings mean, through every door: on pictures that training has not seen."""
+"""clip_mini knows what drawings mean, through every door: on images that training has not seen."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_right_label_wins(mini: Predictor) -> None:
     assert len(right) >= 8, right
 
 
-def test_words_find_the_picture(mini: Predictor) -> None:
+def test_words_find_the_image(mini: Predictor) -> None:
     paths = [EXAMPLES / f"{noun}.png" for noun in NOUNS]
     vectors = mini.embed(paths=paths, texts=[f"a picture of a {noun}" for noun in NOUNS])
     similarity = vectors["texts"] @ vectors["images"].T
@@ -66,8 +66,8 @@ def test_through_http(hub_home: Path, tmp_path: Path) -> None:
     server = start_server(["-m", "clip_mini", "-p", str(port)], port, tmp_path / "log.txt")
     try:
         for noun in ("bicycle", "guitar"):
-            picture = base64.b64encode((EXAMPLES / f"{noun}.png").read_bytes()).decode()
-            body = {"images": [picture], "labels": list(NOUNS), "templates": "a picture of a {}"}
+            image = base64.b64encode((EXAMPLES / f"{noun}.png").read_bytes()).decode()
+            body = {"images": [image], "labels": list(NOUNS), "templates": "a picture of a {}"}
             reply = requests.post(f"http://127.0.0.1:{port}/predict/clip_mini", json=body, timeout=120).json()
             assert reply["results"][0][0]["label"] == noun
     finally:

@@ -96,8 +96,8 @@ def test_two_versions_in_one_process(archive: Path, tmp_path: Path) -> None:
     code = """
 import json, sys
 import paddlehub as hub
-old, new, picture = (*(hub.Module(directory=folder) for folder in sys.argv[1:3]), sys.argv[3])
-call = {"paths": [picture], "labels": ["bird", "cat", "dog"]}
+old, new, image = (*(hub.Module(directory=folder) for folder in sys.argv[1:3]), sys.argv[3])
+call = {"paths": [image], "labels": ["bird", "cat", "dog"]}
 print(json.dumps([m.classify(**call)[0][0]["score"] for m in (old, new, old)]))
 """
     folders = [str(tmp_path / f"{name}_module") for name in ("mini_old", "mini_new")]

@@ -25,7 +25,7 @@ from clip_common.predictor import Predictor
 from clip_common.search.searcher import finder_of
 from clip_common.server.batching import answer
 from clip_common.server.limits import Limits
-from clip_common.server.request import Body
+from clip_common.server.request import RequestBody
 from clip_common.server.web_page import create_page
 from tests.conftest import ROOT
 from tests.test_doors import free_port
@@ -37,7 +37,7 @@ SHOTS = os.environ.get("CLIP_HUB_SCREENSHOTS")  # a folder, to look at what the 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of the example pictures, as the commands make it."""
+    """An index of the example images, as the commands make it."""
     pytest.importorskip("pymilvus", reason="of the extra [search]")
     folder = tmp_path_factory.mktemp("index")
     assert main(["embed", str(ROOT / "examples"), "--output", str(folder / "vectors")]) == 0
@@ -50,7 +50,7 @@ def address(index: Path) -> Iterator[str]:
     predictor = Predictor(pretrained("clip_mini"))
 
     async def ask(body: dict[str, Any]) -> Any:
-        (result,) = await asyncio.to_thread(answer, predictor, [Body.parse(body).work(Limits())])
+        (result,) = await asyncio.to_thread(answer, predictor, [RequestBody.parse(body).work(Limits())])
         if isinstance(result, ClipError):
             raise result
         return result
@@ -126,7 +126,7 @@ def test_from_upload_to_scores(chromium: webdriver.Chrome, address: str) -> None
     page.save("page_classify")
 
 
-def test_texts_and_pictures_are_compared(chromium: webdriver.Chrome, address: str) -> None:
+def test_texts_and_images_are_compared(chromium: webdriver.Chrome, address: str) -> None:
     page = Page(chromium, address)
     page.wait("button[role=tab]", "Compare").click()
     page.upload(*(ROOT / "examples" / f"{name}.png" for name in ("dog", "tree", "house")))
@@ -138,7 +138,7 @@ def test_texts_and_pictures_are_compared(chromium: webdriver.Chrome, address: st
     page.save("page_compare")
 
 
-def test_words_find_pictures(chromium: webdriver.Chrome, address: str) -> None:
+def test_words_find_images(chromium: webdriver.Chrome, address: str) -> None:
     page = Page(chromium, address)
     page.wait("button[role=tab]", "Search").click()
     page.write("Words", "a bicycle")

@@ -59,7 +59,7 @@ def test_live_from_an_official_archive(config: ClipConfig, tmp_path: Path) -> No
     assert [figure for figure in figures if not figure.passed] == []
 
 
-def test_golden_pictures_differ_from_each_other() -> None:
+def test_golden_images_differ_from_each_other() -> None:
     """Else the comparison could not tell a tower from a constant."""
     for config in (RN50, RN101, VIT_B32):
         image = np.load(golden_file(config))["image"]

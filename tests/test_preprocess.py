@@ -17,7 +17,7 @@ from PIL import Image
 
 from clip_common.config import OPENAI_MEAN, OPENAI_STD, Preprocessing, pretrained
 from clip_common.errors import ImageError
-from clip_common.preprocessing.image import Preprocess, open_picture
+from clip_common.preprocessing.image import Preprocess, open_image
 from clip_common.preprocessing.resize import resize_and_crop
 from tests.conftest import ROOT
 
@@ -217,7 +217,7 @@ def test_lines_take_bounded_memory(size):
 
 def test_a_line_of_more_than_a_million_to_one_is_refused_by_name():
     with pytest.raises(ImageError, match=r"line\.png: 1000001 x 1 pixels"):
-        open_picture(Image.new("1", (1_000_001, 1)), "line.png")
+        open_image(Image.new("1", (1_000_001, 1)), "line.png")
 
 
 # --- more than 8 bits --------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_16_bit_greyscale_is_scaled_to_8_bits(mode):
 @pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("TIFF", {})])
 def test_16_bit_greyscale_files(form, options):
     wide = (np.arange(60 * 50) * 21 % 65536).astype(np.uint16).reshape(50, 60)
-    image = open_picture(encoded(Image.fromarray(wide), form, **options), "x")
+    image = open_image(encoded(Image.fromarray(wide), form, **options), "x")
     narrow = Image.fromarray(((wide.astype(int) + 128) // 257).astype(np.uint8))
     assert np.array_equal(PLAIN(image), expected_pixels(narrow))
 
@@ -272,7 +272,7 @@ def test_exif_rotation_is_an_option_and_off(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     plain = picture("RGB", 60, 41)
-    image = open_picture(encoded(plain, "PNG", exif=exif), "x")
+    image = open_image(encoded(plain, "PNG", exif=exif), "x")
     assert np.array_equal(PLAIN.crop(image), expected_crop(plain))
     upright = Image.fromarray(np.ascontiguousarray(_UPRIGHT[orientation](np.asarray(plain))))
     turning = Preprocess(SIZE, Preprocessing(), exif_rotation=True)
@@ -302,7 +302,7 @@ def test_fast_jpeg_decodes_large_photographs_smaller_and_is_off():
 def test_fast_jpeg_leaves_the_rest_alone(size, kind):
     fast = Preprocess(SIZE, Preprocessing(), fast_jpeg=True)
     given = encoded(picture("RGB", *size), kind)
-    assert np.array_equal(np.asarray(fast.open(given, "x")), np.asarray(open_picture(given, "x")))
+    assert np.array_equal(np.asarray(fast.open(given, "x")), np.asarray(open_image(given, "x")))
 
 
 # --- background --------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_a_background_shows_through_by_alpha(form, alpha):
 
 def test_a_background_under_a_colour_that_png_declares_transparent():
     plain = Image.new("RGB", (50, 40), (40, 90, 200))
-    image = open_picture(encoded(plain, "PNG", transparency=(40, 90, 200)), "x")
+    image = open_image(encoded(plain, "PNG", transparency=(40, 90, 200)), "x")
     assert (WHITE.crop(image) == 255).all()
 
 
@@ -400,7 +400,7 @@ def test_files_of_every_format_give_the_references_pixels(form, tmp_path):
     path = tmp_path / "picture.jpg"  # told by content, whatever the name
     path.write_bytes(data)
     for source in (data, bytearray(data), path, str(path)):
-        assert np.array_equal(PLAIN(open_picture(source, "x")), expected)
+        assert np.array_equal(PLAIN(open_image(source, "x")), expected)
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -409,14 +409,14 @@ def test_of_an_animation_the_first_frame_is_taken(form):
     options = {"lossless": True} if form == "WEBP" else {}
     data = encoded(first, form, save_all=True, append_images=[second, first], **options)
     assert Image.open(io.BytesIO(data)).n_frames == 3
-    image = open_picture(data, "x")
+    image = open_image(data, "x")
     assert (PLAIN.crop(image) == (200, 30, 10)).all()
 
 
 def test_a_decoded_picture_does_not_need_its_file_any_more(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(encoded(picture("RGB", 30, 20), "PNG"))
-    image = open_picture(path, "x")
+    image = open_image(path, "x")
     path.unlink()
     assert np.array_equal(PLAIN(image), expected_pixels(picture("RGB", 30, 20)))
 
@@ -424,7 +424,7 @@ def test_a_decoded_picture_does_not_need_its_file_any_more(tmp_path):
 def test_a_pil_picture_that_is_not_loaded_yet():
     data = encoded(picture("RGB", 30, 20), "PNG")
     assert np.array_equal(
-        PLAIN(open_picture(Image.open(io.BytesIO(data)), "x")), expected_pixels(picture("RGB", 30, 20))
+        PLAIN(open_image(Image.open(io.BytesIO(data)), "x")), expected_pixels(picture("RGB", 30, 20))
     )
 
 
@@ -434,19 +434,19 @@ def test_a_pil_picture_that_is_not_loaded_yet():
 def test_arrays_are_bgr():
     rgb = picture("RGB", 60, 40)
     bgr = np.asarray(rgb)[:, :, ::-1]  # a view with a negative stride, too
-    assert np.array_equal(PLAIN(open_picture(bgr, "x")), expected_pixels(rgb))
+    assert np.array_equal(PLAIN(open_image(bgr, "x")), expected_pixels(rgb))
     blue = np.zeros((10, 10, 3), np.uint8)
     blue[:, :, 0] = 255
-    assert (PLAIN.crop(open_picture(blue, "x")) == (0, 0, 255)).all()
+    assert (PLAIN.crop(open_image(blue, "x")) == (0, 0, 255)).all()
 
 
 def test_arrays_of_grey_and_with_alpha():
     grey = picture("L", 60, 40)
     for array in (np.asarray(grey), np.asarray(grey)[:, :, None]):
-        assert np.array_equal(PLAIN(open_picture(array, "x")), expected_pixels(grey))
+        assert np.array_equal(PLAIN(open_image(array, "x")), expected_pixels(grey))
     colours = picture("RGBA", 60, 40)
     bgra = np.asarray(colours)[:, :, [2, 1, 0, 3]]
-    assert np.array_equal(PLAIN(open_picture(bgra, "x")), expected_pixels(colours))
+    assert np.array_equal(PLAIN(open_image(bgra, "x")), expected_pixels(colours))
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ def test_arrays_of_grey_and_with_alpha():
 )
 def test_arrays_that_are_no_bgr_picture(array, said):
     with pytest.raises(ImageError, match=rf"^images\[3\]: .*{said}"):
-        open_picture(np.asarray(array), "images[3]")
+        open_image(np.asarray(array), "images[3]")
 
 
 # --- what is not a picture ---------------------------------------------------------------------------
@@ -517,7 +517,7 @@ def bad_sources(folder: Path) -> dict[str, tuple[object, str]]:
 def test_what_is_no_picture_is_named_with_its_fault(kind, tmp_path):
     source, said = bad_sources(tmp_path)[kind]
     with pytest.raises(ImageError, match=rf"(?s)^the picture: .*{said}"):
-        open_picture(source, "the picture")
+        open_image(source, "the picture")
 
 
 def test_eps_never_starts_a_program(monkeypatch):
@@ -525,7 +525,7 @@ def test_eps_never_starts_a_program(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **_: started.append(args))
     monkeypatch.setattr(subprocess, "check_call", lambda *args, **_: started.append(args))
     with pytest.raises(ImageError):
-        open_picture(encoded(picture("RGB", 20, 20), "EPS"), "x.eps")
+        open_image(encoded(picture("RGB", 20, 20), "EPS"), "x.eps")
     assert started == []
 
 
@@ -541,7 +541,7 @@ def test_damaged_files_are_a_picture_or_an_error_and_nothing_else(form):
         for _ in range(random.randint(0, 4)):
             damaged[random.randint(min(len(damaged), 400))] = random.randint(256)
         try:
-            image = open_picture(bytes(damaged), "x")
+            image = open_image(bytes(damaged), "x")
         except ImageError as error:
             assert str(error).startswith("x: ")
         else:

@@ -26,27 +26,27 @@ from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
 from clip_common.server import app
-from clip_common.server.app import Pace
+from clip_common.server.app import LoadEstimator
 from clip_common.server.batching import answer
 from clip_common.server.header_timeout import HEADER_SECONDS
 from clip_common.server.limits import Limits
-from clip_common.server.request import Body
+from clip_common.server.request import RequestBody
 from tests.conftest import ROOT
 from tests.test_doors import free_port
 from tests.test_gather import assert_same
 
 CLIENTS = 16
-PICTURES = sorted((ROOT / "examples").glob("*.png"))
+IMAGES = sorted((ROOT / "examples").glob("*.png"))
 WORDS = ["a dog", "a cat", "a tree", "a house", "a clock", "a guitar", "a car", "an apple"]
 
 
 def body(number: int) -> dict[str, Any]:
-    """A request of its own: pictures and labels differ, and tasks are mixed."""
-    picture = base64.b64encode(PICTURES[number % len(PICTURES)].read_bytes()).decode()
+    """A request of its own: images and labels differ, and tasks are mixed."""
+    image = base64.b64encode(IMAGES[number % len(IMAGES)].read_bytes()).decode()
     words = WORDS[number % 5 : number % 5 + 3]
     if number % 3 == 2:
-        return {"images": [picture], "texts": [*words, f"number {number}"]}
-    return {"images": [picture], "labels": words, "top_k": 3}
+        return {"images": [image], "texts": [*words, f"number {number}"]}
+    return {"images": [image], "labels": words, "top_k": 3}
 
 
 class Server:
@@ -116,7 +116,7 @@ def test_every_answer_is_the_single_request_answer(server: Server, predictor: Pr
         replies = list(pool.map(server.ask, bodies))
     for content, reply in zip(bodies, replies, strict=True):
         assert reply.status_code == 200, reply.text
-        (expected,) = answer(predictor, [Body.parse(content).work(Limits())])
+        (expected,) = answer(predictor, [RequestBody.parse(content).work(Limits())])
         assert_same(reply.json()["results"], expected)
 
 
@@ -247,15 +247,15 @@ def test_a_taken_port_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_pace_is_latency_over_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(app.time, "perf_counter", lambda: now[0])
-    pace = Pace()
-    assert pace.expected() == 0  # nothing is known yet
-    with pace.one_more(), pace.one_more():
-        assert pace.expected() == 0
+    load = LoadEstimator()
+    assert load.expected() == 0  # nothing is known yet
+    with load.in_flight_request(), load.in_flight_request():
+        assert load.expected() == 0
         now[0] += 4
-    assert pace.under_way == 0
-    assert pace.expected() == 0  # however long the last ones took, one is let in
-    with pytest.raises(KeyError), pace.one_more():
+    assert load.in_flight == 0
+    assert load.expected() == 0  # however long the last ones took, one is let in
+    with pytest.raises(KeyError), load.in_flight_request():
         now[0] += 1000
         raise KeyError
-    with pace.one_more():
-        assert pace.expected() == 2 * 3  # 4 s alone and 4 s of two: 4 and 2 s each
+    with load.in_flight_request():
+        assert load.expected() == 2 * 3  # 4 s alone and 4 s of two: 4 and 2 s each

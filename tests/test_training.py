@@ -1,4 +1,4 @@
-"""The trainer, on a tiny model and pictures made here."""
+"""The trainer, on a tiny model and images made here."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def caption(number: int, **changes: str) -> Caption:
 
 
 def coloured(number: int) -> np.ndarray:
-    picture = np.zeros((96, 96, 4), np.uint8)
-    picture[20:76, 20:76, 3] = 255
+    image = np.zeros((96, 96, 4), np.uint8)
+    image[20:76, 20:76, 3] = 255
     if number % 4 < 3:
-        picture[20:76, 20:76, number % 4] = 255
-    return picture
+        image[20:76, 20:76, number % 4] = 255
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def test_workers_share_a_batch(data: Dataset) -> None:
         Batches(data, replace(SETTINGS, workers=3), 64)
 
 
-def test_the_first_steps_see_small_pictures(data: Dataset) -> None:
+def test_the_first_steps_see_small_images(data: Dataset) -> None:
     batches = Batches(data, SETTINGS, 64)
     assert [batches(step).pixels.shape[-1] for step in range(6)] == [32, 32, 32, 64, 64, 64]
     with pytest.raises(TrainingError, match="small-share"):
@@ -337,7 +337,7 @@ def test_export_gives_the_features_of_the_average(
 # --- data ---------------------------------------------------------------------------------------------
 
 
-def test_bad_pictures_are_skipped_with_a_report(tmp_path: Path) -> None:
+def test_bad_images_are_skipped_with_a_report(tmp_path: Path) -> None:
     good = png(coloured(0))
     blank = png(np.full((50, 50, 3), 255, np.uint8))
     drawings = [
@@ -351,7 +351,7 @@ def test_bad_pictures_are_skipped_with_a_report(tmp_path: Path) -> None:
     for part in ("broken: cannot be decoded", "no caption", "blank: shows nothing", "caption filtered"):
         assert part in reasons
     prepared = Dataset.open(tmp_path / "data")
-    np.testing.assert_array_equal(prepared.pictures[0], coloured(0))
+    np.testing.assert_array_equal(prepared.images[0], coloured(0))
     with pytest.raises(TrainingError, match="exists"):
         prepare(drawings, tmp_path / "data", workers=1)
 
@@ -369,22 +369,22 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no usable picture"):
+    with pytest.raises(TrainingError, match="no usable image"):
         prepare([drawing("broken", b"x")], tmp_path / "data", workers=1)
 
 
-def test_too_few_pictures_for_a_batch_is_an_error(data: Dataset) -> None:
+def test_too_few_images_for_a_batch_is_an_error(data: Dataset) -> None:
     with pytest.raises(TrainingError, match="fewer than a batch"):
         Batches(data, Settings(batch_size=64), 32)
 
 
 def test_near_duplicates_share_a_group() -> None:
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (3, 96, 96, 4)).astype(np.uint8)
-    pictures[..., 3] = 255
-    blocks = pictures[:, ::12, ::12].repeat(12, 1).repeat(12, 2)
+    images = rng.integers(0, 256, (3, 96, 96, 4)).astype(np.uint8)
+    images[..., 3] = 255
+    blocks = images[:, ::12, ::12].repeat(12, 1).repeat(12, 2)
     almost = np.clip(blocks[0].astype(int) + 3, 0, 255).astype(np.uint8)
-    hashes = [perceptual_hash(picture) for picture in (*blocks, almost)]
+    hashes = [perceptual_hash(image) for image in (*blocks, almost)]
     assert near_duplicates(np.stack(hashes)) == [0, 1, 2, 0]
 
 
@@ -408,7 +408,7 @@ def test_sources_are_openly_licensed_and_leave_out_the_acceptance_style() -> Non
     assert not [source for source in SOURCES if "fxemoji" in source.package or "openmoji" in source.package]
 
 
-# --- captions and pictures ----------------------------------------------------------------------------
+# --- captions and images ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -440,12 +440,12 @@ def test_letters_and_directions_are_not_mirrored() -> None:
     assert not may_flip("right arrow") and not may_flip("flag: France") and may_flip("apple")
 
 
-def test_augmented_pictures_keep_their_subject() -> None:
+def test_augmented_images_keep_their_subject() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        picture = augment(coloured(0), 64, True, rng)
-        assert picture.shape == (64, 64, 3)
-        red, green, _ = picture[28:36, 28:36].reshape(-1, 3).mean(axis=0)
+        image = augment(coloured(0), 64, True, rng)
+        assert image.shape == (64, 64, 3)
+        red, green, _ = image[28:36, 28:36].reshape(-1, 3).mean(axis=0)
         assert red > green + 60
 
 

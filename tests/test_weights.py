@@ -559,8 +559,8 @@ def test_commands(
 
 
 def test_verify_accepts_the_shipped_weights(capsys: pytest.CaptureFixture) -> None:
-    picture = str(ROOT / "examples" / "diagram.png")
-    assert main(["weights", "verify", "clip_mini", "--image", picture]) == 0
+    image = str(ROOT / "examples" / "diagram.png")
+    assert main(["weights", "verify", "clip_mini", "--image", image]) == 0
     assert "ok      sha256" in capsys.readouterr().out
 
 

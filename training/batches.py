@@ -1,4 +1,4 @@
-"""What a step of training sees: augmented pictures with captions, drawn from the seed and the step."""
+"""What a step of training sees: augmented images with captions, drawn from the seed and the step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings(RunSettings):
     """The settings of a run of clip_mini.
 
     Attributes:
-        small_share: share of the steps, the first ones, that see pictures of half the size (progressive
+        small_share: share of the steps, the first ones, that see images of half the size (progressive
             resizing): a quarter of the work, and most of what is to be learned shows there.
         workers: BatchNorm sees a worker's part of a batch, so it is a setting.
     """
@@ -41,13 +41,13 @@ class Settings(RunSettings):
     small_share: float = 0.8
 
     def resolution(self, step: int, full: int) -> int:
-        """Side of the pictures that a step sees."""
+        """Side of the images that a step sees."""
         return full // 2 if step < self.small_share * self.steps else full
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's part of a step's pictures and texts, and what all of the step's are about.
+    """A worker's part of a step's images and texts, and what all of the step's are about.
 
     Two pairs that share a subject, or a concept, are positives of each other.
     """
@@ -55,7 +55,7 @@ class Batch:
     pixels: np.ndarray  # float32 [part, 3, R, R]
     tokens: np.ndarray  # int64 [part, L]
     subjects: np.ndarray  # int64 [batch], equal where the subjects of the captions are
-    concepts: np.ndarray  # int64 [batch], equal where the pictures show the same
+    concepts: np.ndarray  # int64 [batch], equal where the images show the same
 
 
 class Batches:
@@ -66,7 +66,7 @@ class Batches:
         self.rows = rows_of(data.captions, "train")
         if len(self.rows) < settings.batch_size:
             raise TrainingError(
-                f"{len(self.rows)} training pictures, fewer than a batch ({settings.batch_size})"
+                f"{len(self.rows)} training images, fewer than a batch ({settings.batch_size})"
             )
         if settings.batch_size % settings.workers:
             raise TrainingError(
@@ -87,22 +87,22 @@ class Batches:
         subjects = [draw_subject(caption.name, caption.tags, rng) for caption in captions]
         texts = [put_in_template(subject, rng) for subject in subjects]
         tokens = tokenize([texts[i] for i in self.part], MAX_TOKENS, truncate=True)
-        pictures = [self._picture(rows[i], captions[i], step, i) for i in self.part]
+        images = [self._image(rows[i], captions[i], step, i) for i in self.part]
         return Batch(
-            normalize(np.stack(pictures), Preprocessing()),
+            normalize(np.stack(images), Preprocessing()),
             tokens,
             np.unique(subjects, return_inverse=True)[1],
             np.unique([caption.concept for caption in captions], return_inverse=True)[1],
         )
 
-    def _picture(self, row: int, caption: Caption, step: int, place: int) -> np.ndarray:
+    def _image(self, row: int, caption: Caption, step: int, place: int) -> np.ndarray:
         rng = np.random.default_rng([self.settings.seed, step, place])
         resolution = self.settings.resolution(step, self.resolution)
-        return augment(self.data.pictures[row], resolution, may_flip(caption.name), rng)
+        return augment(self.data.images[row], resolution, may_flip(caption.name), rng)
 
 
 def sampling_weight(caption: Caption) -> float:
-    """How often a picture is shown: flags and the many emoji of persons less than things."""
+    """How often a image is shown: flags and the many emoji of persons less than things."""
     if caption.concept.startswith("flag-"):
         return 0.1 * caption.weight
     if any(

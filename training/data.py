@@ -57,7 +57,7 @@ class Caption:
 class Dataset:
     """A prepared folder, opened."""
 
-    pictures: np.ndarray  # uint8 [N, SIDE, SIDE, 4], premultiplied RGBA
+    images: np.ndarray  # uint8 [N, SIDE, SIDE, 4], premultiplied RGBA
     captions: list[Caption]
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Pictures of diagrams, drawn at random: "a diagram" must be known, and the packages hold few."""
+"""Images of diagrams, drawn at random: "a diagram" must be known, and the packages hold few."""
 
 from __future__ import annotations
 

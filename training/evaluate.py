@@ -1,7 +1,7 @@
 """The model card's figures, on the held-out splits, through the module's own preprocessing and labels.
 
 `python -m training.evaluate clip_mini.safetensors --data DATA`. Labels never come from training: they are
-the module's published label set, or the held-out pictures' own names.
+the module's published label set, or the held-out images' own names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TEMPLATE = "a picture of a {}"
 
 @dataclass(frozen=True)
 class Task:
-    """Pictures, each with the right one among the texts."""
+    """Images, each with the right one among the texts."""
 
     name: str
     rows: list[int]
@@ -62,14 +62,14 @@ class Share:
 
 
 def _answers(rows: Sequence[int], names: Sequence[str], name: str, labels: Sequence[str]) -> Task:
-    """A task from pictures whose names are among the labels."""
+    """A task from images whose names are among the labels."""
     index = {label: i for i, label in enumerate(labels)}
     pairs = [(row, index[word]) for row, word in zip(rows, names, strict=True) if word in index]
     return Task(name, [row for row, _ in pairs], [answer for _, answer in pairs], list(labels))
 
 
 def style_tasks(data: Dataset, count: int = 60) -> list[Task]:
-    """A style never seen: one picture each of everyday nouns, by hash; then all the module's labels."""
+    """A style never seen: one image each of everyday nouns, by hash; then all the module's labels."""
     first: dict[str, int] = {}
     for row in rows_of(data.captions, "style"):
         first.setdefault(data.captions[row].name.lower(), int(row))
@@ -85,7 +85,7 @@ def style_tasks(data: Dataset, count: int = 60) -> list[Task]:
 
 
 def concept_task(data: Dataset) -> Task:
-    """Held-out concepts of a known style that training saw in others: picture to caption."""
+    """Held-out concepts of a known style that training saw in others: image to caption."""
     trained = {data.captions[row].concept for row in rows_of(data.captions, "train")}
     first: dict[str, int] = {}
     for row in rows_of(data.captions, "concept"):
@@ -93,7 +93,7 @@ def concept_task(data: Dataset) -> Task:
         if caption.concept in trained and caption.source.endswith("/noto"):
             first.setdefault(caption.name, int(row))
     names = list(first)
-    return _answers(list(first.values()), names, "Noto, held-out concepts, picture to caption", names)
+    return _answers(list(first.values()), names, "Noto, held-out concepts, image to caption", names)
 
 
 def clip_art_tasks(data: Dataset, count: int = 90) -> list[Task]:
@@ -105,14 +105,14 @@ def clip_art_tasks(data: Dataset, count: int = 90) -> list[Task]:
     names = [data.captions[row].name for row in rows]
     return [
         _answers(rows, heads, "clip-art, the commonest nouns", labels),
-        _answers(rows, names, "clip-art, picture to caption", sorted(set(names))),
+        _answers(rows, names, "clip-art, image to caption", sorted(set(names))),
     ]
 
 
 def score(predictor: Predictor, data: Dataset, task: Task) -> dict:
     """Top-1 and top-5 of a task."""
-    pictures = [(f"picture {row}", to_image(data.pictures[row])) for row in task.rows]
-    features = np.stack([np.asarray(f) for batch in predictor.image_features(pictures) for f in batch])  # n d
+    images = [(f"image {row}", to_image(data.images[row])) for row in task.rows]
+    features = np.stack([np.asarray(f) for batch in predictor.image_features(images) for f in batch])  # n d
     texts = predictor.text_features([TEMPLATE.replace("{}", label) for label in task.labels])  # labels d
     similarity = l2_normalize(features) @ l2_normalize(texts).T  # n labels
     right = similarity[np.arange(len(task.rows)), task.answers]
@@ -141,7 +141,7 @@ def score(predictor: Predictor, data: Dataset, task: Task) -> dict:
 
 
 def evaluate(weights: Path, data: Dataset) -> dict:
-    """All figures of a weights file, and what it says of the pictures in `examples/`."""
+    """All figures of a weights file, and what it says of the images in `examples/`."""
     predictor = Predictor(dataclasses.replace(pretrained("clip_mini")), weights)
     tasks = [*style_tasks(data), concept_task(data), *clip_art_tasks(data)]
     figures = [score(predictor, data, task) for task in tasks if task.rows]
@@ -152,7 +152,7 @@ def evaluate(weights: Path, data: Dataset) -> dict:
 
 
 def draw_confusions(data: Dataset, confusions: Sequence[dict], path: Path) -> None:
-    """Pictures that were taken for something else, with both names: what the model gets wrong."""
+    """Images that were taken for something else, with both names: what the model gets wrong."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -164,7 +164,7 @@ def draw_confusions(data: Dataset, confusions: Sequence[dict], path: Path) -> No
     for axes in grid:
         axes.set_axis_off()
     for axes, confusion in zip(figure.axes, confusions, strict=False):
-        axes.imshow(to_image(data.pictures[confusion["row"]]))
+        axes.imshow(to_image(data.images[confusion["row"]]))
         axes.set_title(f"{confusion['is']}\nas {confusion['taken for']}", fontsize=9)
     figure.savefig(path, dpi=80)
 
@@ -182,7 +182,7 @@ def main() -> None:
         result = evaluate(arguments.weights, data)
     except (TrainingError, ClipError) as error:
         raise SystemExit(f"training.evaluate: {error}") from None
-    print("| held-out pictures | n | labels | top-1 (95 %) | top-5 (95 %) |\n| --- | --- | --- | --- | --- |")
+    print("| held-out images | n | labels | top-1 (95 %) | top-5 (95 %) |\n| --- | --- | --- | --- | --- |")
     print("\n".join(figure["line"] for figure in result["figures"]))
     for name, answer in result["diagram, dog, cat"].items():
         print(name, ", ".join(f"{item['label']} {item['score']:.2f}" for item in answer))

@@ -1,4 +1,4 @@
-"""The packages that pictures come from, as data, and their readers. Licences are checked as they are read.
+"""The packages that images come from, as data, and their readers. Licences are checked as they are read.
 
 Left out on purpose: Mozilla's FxEmojis (the acceptance test's own style), sets under CC-BY-SA or GPL
 (OpenMoji, EmojiOne 1, Tux Paint), emoji without an open licence (Apple, Facebook), logos and brands.
@@ -24,13 +24,13 @@ LICENCES = {"CC0-1.0", "MIT", "Apache-2.0", "ISC", "CC-BY-3.0", "CC-BY-4.0", "pu
 
 @dataclass(frozen=True)
 class Source:
-    """One package of pictures.
+    """One package of images.
 
     Attributes:
         package: its name on npm, or of a Debian package.
         style: the hand it is drawn by; versions of one hand share it, so that splits keep them together.
-        weight: how often its pictures are drawn in training, relative to emoji.
-        emoji: whether its pictures are named as Unicode names them.
+        weight: how often its images are drawn in training, relative to emoji.
+        emoji: whether its images are named as Unicode names them.
     """
 
     package: str
@@ -100,7 +100,7 @@ _MAX_SIDE = 4000
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture as its package holds it: an SVG text or an encoded file, with its name and words."""
+    """A image as its package holds it: an SVG text or an encoded file, with its name and words."""
 
     name: str
     tags: tuple[str, ...]
@@ -200,7 +200,7 @@ def _svg(icons: dict, icon: dict) -> str:
 
 
 def _read_clip_art(archive: Path) -> Iterator[Drawing]:
-    """Drawings of the Debian package; its symbolic links are other names of the same pictures."""
+    """Drawings of the Debian package; its symbolic links are other names of the same images."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
@@ -218,7 +218,7 @@ def _read_clip_art(archive: Path) -> Iterator[Drawing]:
 
 
 def _clip_art_name(stem: str, content: bytes) -> str | None:
-    """A file name without its number and its cut author name; None for Italian ones and huge pictures."""
+    """A file name without its number and its cut author name; None for Italian ones and huge images."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             author = slug(str(image.info.get("Author", "")))

@@ -1,6 +1,6 @@
-"""Which pictures are held out: by hashes of names alone, so that anybody gets the same, on any machine.
+"""Which images are held out: by hashes of names alone, so that anybody gets the same, on any machine.
 
-- "style": a whole drawing style, EmojiOne's; the pictures of `examples/` are from it.
+- "style": a whole drawing style, EmojiOne's; the images of `examples/` are from it.
 - "concept": concepts of Noto, which training sees only as other styles draw them.
 - "clip-art": clip-art by a hash of its file name; near-duplicates follow the first of their group.
 """
@@ -19,7 +19,7 @@ Split = Literal["train", "style", "concept", "clip-art"]
 HELD_OUT_STYLE = "emojione"
 CONCEPT_STYLE = "noto"
 CONCEPT_PERCENT = 15  # some 280 concepts that other styles draw too
-CLIP_ART_PERCENT = 34  # 300 pictures must be left among the commonest nouns
+CLIP_ART_PERCENT = 34  # 300 images must be left among the commonest nouns
 
 
 def percentile(text: str) -> int:
@@ -28,7 +28,7 @@ def percentile(text: str) -> int:
 
 
 def split_of(caption: Caption) -> Split:
-    """The side that a picture is on."""
+    """The side that a image is on."""
     if caption.style == HELD_OUT_STYLE:
         return "style"
     if caption.style == CONCEPT_STYLE and percentile(caption.concept) < CONCEPT_PERCENT:
@@ -39,5 +39,5 @@ def split_of(caption: Caption) -> Split:
 
 
 def rows_of(captions: Sequence[Caption], split: Split) -> np.ndarray:
-    """Indices of a split's pictures."""
+    """Indices of a split's images."""
     return np.array([i for i, caption in enumerate(captions) if split_of(caption) == split], np.int64)

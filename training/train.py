@@ -81,7 +81,7 @@ class MiniTrainer(Trainer):
         bound_scale(self.clip.logit_scale)
 
     def _encode_image(self, pixels: Tensor) -> Tensor:
-        """Features of pictures of the model's size, or of half of it."""
+        """Features of images of the model's size, or of half of it."""
         visual = self.clip.visual
         grid = visual.grid(pixels)  # N C h h
         pool, cells = visual.attnpool, grid.shape[-1]

@@ -17,7 +17,7 @@ from .splits import rows_of
 
 
 def tokens_of(captions: Iterable[Caption]) -> np.ndarray:
-    """Sorted ids, int64 [V], of all tokens that captions of these pictures can have, padding included."""
+    """Sorted ids, int64 [V], of all tokens that captions of these images can have, padding included."""
     texts = {
         ending.format(subject)
         for caption in captions
@@ -33,7 +33,7 @@ def tokens_of(captions: Iterable[Caption]) -> np.ndarray:
 
 
 def training_vocabulary(data: Dataset) -> np.ndarray:
-    """The vocabulary of a data set's training pictures."""
+    """The vocabulary of a data set's training images."""
     return tokens_of(data.captions[row] for row in rows_of(data.captions, "train"))
 
 

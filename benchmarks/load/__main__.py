@@ -1,10 +1,10 @@
 """`python -m benchmarks.load CHECK --url URL`: a server under load. Prints one JSON line of figures.
 
 answers    clients with requests of their own, classify and embed mixed: each answer is the single request's
-rate       pictures a second, beside the same pictures in one process without a server
+rate       images a second, beside the same images in one process without a server
 overload   far more clients than it serves: how it refuses, and how soon it is back
 memory     20,000 requests of mixed sizes: resident memory of the server's processes, before and after
-hostile    mutated pictures, bombs, wrong fields, large and deep bodies: then a normal request
+hostile    mutated images, bombs, wrong fields, large and deep bodies: then a normal request
 """
 
 from __future__ import annotations

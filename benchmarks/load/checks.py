@@ -19,9 +19,9 @@ from clip_common.config import pretrained
 from clip_common.predictor import Predictor
 from clip_common.server.batching import answer
 from clip_common.server.limits import Limits
-from clip_common.server.request import Body
+from clip_common.server.request import RequestBody
 
-from .client import Client, body, encoded, picture, run_clients
+from .client import Client, body, encoded, image, run_clients
 
 _TOLERANCE = 1e-5
 _DISTINCT = 500  # requests whose single answers are known
@@ -33,7 +33,7 @@ def answers(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every answer equals the single-request answer; none lost, none swapped."""
     predictor = Predictor(pretrained(client.module), arguments.weights)
     bodies = [body(seed) for seed in range(_DISTINCT)]
-    expected = [answer(predictor, [Body.parse(item).work(Limits())])[0] for item in bodies]
+    expected = [answer(predictor, [RequestBody.parse(item).work(Limits())])[0] for item in bodies]
     worst, counts = [0.0], Counter[str]()
 
     def work(number: int, go_on: Callable[[], bool]) -> None:
@@ -63,8 +63,8 @@ def _distance(found: Any, expected: Any) -> float:
         return max(float(np.abs(np.array(got) - np.array(wanted)).max()) for got, wanted in numbers) / max(
             1.0, scale
         )
-    by_label = [{item["label"]: item["score"] for item in picture} for picture in found]
-    wanted_by_label = [{item["label"]: item["score"] for item in picture} for picture in expected]
+    by_label = [{item["label"]: item["score"] for item in image} for image in found]
+    wanted_by_label = [{item["label"]: item["score"] for item in image} for image in expected]
     if [set(scores) for scores in by_label] != [set(scores) for scores in wanted_by_label]:
         return float("inf")
     pairs = zip(by_label, wanted_by_label, strict=True)
@@ -72,10 +72,10 @@ def _distance(found: Any, expected: Any) -> float:
 
 
 def rate(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pictures a second of the server and of the model in this process, in turns; medians, ratio."""
+    """Images a second of the server and of the model in this process, in turns; medians, ratio."""
     predictor = Predictor(pretrained(client.module), arguments.weights)
     labels = ["a dog", "a cat", "a tree"]
-    contents = [picture(seed, 400) for seed in range(64)]
+    contents = [image(seed, 400) for seed in range(64)]
     bodies = [{"images": [encoded(content)], "labels": labels} for content in contents]
     predictor.classify(images=contents, labels=labels)
     client.ask(bodies[0])
@@ -200,7 +200,7 @@ def hostile(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
 def _hostile_bodies(count: int) -> Iterator[bytes]:
     rng = random.Random(0)
     for number in range(count):
-        good = bytearray(picture(number % 50, 120, _FORMATS[number % len(_FORMATS)]))
+        good = bytearray(image(number % 50, 120, _FORMATS[number % len(_FORMATS)]))
         if rng.random() < 0.4:
             del good[rng.randrange(len(good)) :]
         for _ in range(rng.randint(1, 20) if good else 0):
@@ -208,7 +208,7 @@ def _hostile_bodies(count: int) -> Iterator[bytes]:
         yield b'{"labels": ["a", "b"], "images": ["' + encoded(bytes(good)).encode() + b'"]}'
     for bomb in _bombs():
         yield b'{"labels": ["a", "b"], "images": ["' + encoded(bomb).encode() + b'"]}'
-    for field in Body.model_fields:
+    for field in RequestBody.model_fields:
         for value in (
             "null",
             "true",
@@ -232,7 +232,7 @@ def _hostile_bodies(count: int) -> Iterator[bytes]:
 
 
 def _bombs() -> Iterator[bytes]:
-    """Small files of huge pictures."""
+    """Small files of huge images."""
     for kind, side in (("PNG", 20_000), ("GIF", 15_000), ("TIFF", 20_000), ("WEBP", 16_000)):
         file = io.BytesIO()
         options: dict[str, Any] = {"compression": "tiff_deflate"} if kind == "TIFF" else {}

@@ -94,8 +94,8 @@ def run_clients(count: int, work: Callable[[int, Callable[[], bool]], None], sec
     return time.perf_counter() - start
 
 
-def picture(seed: int, side: int = 96, kind: str = "JPEG") -> bytes:
-    """A picture of its own: coloured blocks."""
+def image(seed: int, side: int = 96, kind: str = "JPEG") -> bytes:
+    """A image of its own: coloured blocks."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(blocks).resize((side, side * 3 // 4), Image.Resampling.BICUBIC).save(file, kind)
@@ -103,20 +103,20 @@ def picture(seed: int, side: int = 96, kind: str = "JPEG") -> bytes:
 
 
 def encoded(content: bytes) -> str:
-    """A picture as a body carries it."""
+    """A image as a body carries it."""
     return base64.b64encode(content).decode()
 
 
 def body(seed: int) -> dict[str, Any]:
-    """A request of its own: pictures, labels and task differ with the seed."""
+    """A request of its own: images, labels and task differ with the seed."""
     rng = random.Random(seed)
     words = [f"a {word}" for word in rng.sample(_WORDS, rng.randint(2, 6))]
-    pictures = [
-        encoded(picture(rng.randrange(10_000), rng.choice((64, 200, 600)))) for _ in range(rng.randint(1, 3))
+    images = [
+        encoded(image(rng.randrange(10_000), rng.choice((64, 200, 600)))) for _ in range(rng.randint(1, 3))
     ]
     task = seed % 4
     if task == 0:
-        return {"images": pictures, "texts": words}
+        return {"images": images, "texts": words}
     if task == 1:
         return {"texts": words, "normalize": False}
-    return {"images": pictures, "labels": words, "top_k": 10}
+    return {"images": images, "labels": words, "top_k": 10}

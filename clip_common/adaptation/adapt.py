@@ -1,4 +1,4 @@
-"""Adapt a module to pictures, from reading them to a weights file: prepare, train, mix, write."""
+"""Adapt a module to images, from reading them to a weights file: prepare, train, mix, write."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from ..trainer.trainer import Trainer
 from ..weights.file import WeightsFile, read_openai, write_safetensors
 from ..weights.layouts import CLASS_VECTORS, from_own
 from ..weights.locate import find
-from . import interpolation as ensemble
+from . import interpolation as interpolation
 from .batches import Batches
-from .dataset import Material, read_material, split
-from .evaluator import Judge
+from .dataset import Dataset, read_dataset, split
+from .evaluator import Evaluator
 from .trainers import CaptionTrainer, ClassTrainer
 
 WEIGHTS = "adapted.safetensors"
@@ -41,7 +41,7 @@ class Settings(RunSettings):
     """The settings of an adaptation.
 
     Attributes:
-        data: a hash of the training pictures' names and targets.
+        data: a hash of the training images' names and targets.
     """
 
     head: str
@@ -57,13 +57,13 @@ class Task:
     Attributes:
         module: the module that is adapted.
         weights: a weights file in place of its own.
-        data: pictures to adapt to, see `read_material`.
-        validation: pictures that are held out; None holds out `held_out` of the data.
-        reference: pictures of another kind, whose accuracy is to be seen beside.
+        data: images to adapt to, see `read_dataset`.
+        validation: images that are held out; None holds out `held_out` of the data.
+        reference: images of another kind, whose accuracy is to be seen beside.
         head: where the classes' vectors begin: "text", their names in the module's templates, or "probe",
             logistic regression on the frozen features (Kumar et al. 2022, LP-FT).
-        flip: mirror every other picture.
-        alpha: how far to go towards the adapted weights; None takes what is best on the held-out pictures.
+        flip: mirror every other image.
+        alpha: how far to go towards the adapted weights; None takes what is best on the held-out images.
         learning_rate: None for the module's.
     """
 
@@ -93,11 +93,11 @@ class Task:
         """The module's record."""
         return pretrained(self.module)
 
-    def settings(self, train: Material) -> Settings:
-        """The run's, on these training pictures."""
-        pictures = len(train.pictures)
-        size = min(self.batch_size, pictures - pictures % self.workers)
-        steps = self.epochs * (pictures // max(size, 1))
+    def settings(self, train: Dataset) -> Settings:
+        """The run's, on these training images."""
+        images = len(train.images)
+        size = min(self.batch_size, images - images % self.workers)
+        steps = self.epochs * (images // max(size, 1))
         return Settings(
             steps=steps,
             batch_size=size,
@@ -116,10 +116,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The pictures that can be read, divided, with the module's own unit features, float32 [n, d]."""
+    """The images that can be read, divided, with the module's own unit features, float32 [n, d]."""
 
-    train: Material
-    held_out: Material
+    train: Dataset
+    held_out: Dataset
     train_features: np.ndarray
     held_out_features: np.ndarray
     errors: dict[str, str]
@@ -130,8 +130,8 @@ class Adapted:
     """What came of it. Shares of right answers are 0 to 1; for captions, the mean recall at 1."""
 
     path: Path
-    points: list[ensemble.Point]
-    chosen: ensemble.Point
+    points: list[interpolation.Point]
+    chosen: interpolation.Point
     probe: float | None
     prepared: Prepared
 
@@ -155,42 +155,42 @@ def adapt(task: Task) -> Adapted:
     if begun is None or begun.step < settings.steps:
         parallel.start(_work, (task, prepared.train, vectors), task.workers)
     after = checkpoint.load(task.output / run.CHECKPOINT).average
-    judge = Judge(predictor, _model(task), prepared.held_out, reference, task.batch_size)
+    evaluator = Evaluator(predictor, _model(task), prepared.held_out, reference, task.batch_size)
 
-    def measure(alpha: float) -> ensemble.Point:
-        return ensemble.Point(alpha, *judge(ensemble.mix(judge.before, after, alpha)))
+    def measure(alpha: float) -> interpolation.Point:
+        return interpolation.Point(alpha, *evaluator(interpolation.mix(evaluator.before, after, alpha)))
 
-    points = [measure(alpha) for alpha in ensemble.ALPHAS]
-    chosen = ensemble.best(points)
+    points = [measure(alpha) for alpha in interpolation.ALPHAS]
+    chosen = interpolation.best(points)
     if task.alpha is not None:
         known = {point.alpha: point for point in points}
         chosen = known.get(task.alpha) or measure(task.alpha)
     path = task.output / WEIGHTS
-    _write(path, task, ensemble.mix(judge.before, after, chosen.alpha), prepared.train)
+    _write(path, task, interpolation.mix(evaluator.before, after, chosen.alpha), prepared.train)
     adapted = Adapted(path, points, chosen, probe, prepared)
-    ensemble.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
+    interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
     with atomic_file(task.output / "figures.json") as temporary:
         temporary.write_text(json.dumps(figures(task, adapted), indent=1, ensure_ascii=False), "utf-8")
     return adapted
 
 
 def prepare(task: Task, predictor: Predictor) -> Prepared:
-    """Read the pictures once, leave out those that cannot be read, and divide the rest.
+    """Read the images once, leave out those that cannot be read, and divide the rest.
 
     The features are kept in the run's folder, so that a resumed run begins where it was.
 
     Raises:
-        RequestError: there are no pictures, or too few to divide.
+        RequestError: there are no images, or too few to divide.
     """
-    material = read_material(task.data)
+    dataset = read_dataset(task.data)
     if task.validation:
-        other = read_material(task.validation, material.texts)
-        if other.captioned != material.captioned:
+        other = read_dataset(task.validation, dataset.texts)
+        if other.captioned != dataset.captioned:
             raise RequestError(f"{task.data} and {task.validation}: both need classes, or both captions")
-        train, rest = material, other
+        train, rest = dataset, other
     else:
-        rows, held_out = split(material, task.held_out)
-        train, rest = material.part(rows), material.part(held_out)
+        rows, held_out = split(dataset, task.held_out)
+        train, rest = dataset.part(rows), dataset.part(held_out)
     features, kept, errors = _features("train", task, predictor, train)
     rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
     readable = train.part(kept), rest.part(rest_kept)
@@ -198,16 +198,16 @@ def prepare(task: Task, predictor: Predictor) -> Prepared:
 
 
 def _features(
-    name: str, task: Task, predictor: Predictor, material: Material
+    name: str, task: Task, predictor: Predictor, dataset: Dataset
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """The module's features of what can be read, its rows, and others' faults; kept in a file."""
     path = task.output / f"{name}.npz"
-    stamp = f"{predictor.weights_sha256} {material.stamp()}"
+    stamp = f"{predictor.weights_sha256} {dataset.stamp()}"
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:
             if str(file["stamp"]) == stamp:
                 return file["features"], file["kept"], json.loads(str(file["errors"]))
-    features, kept, errors = evaluate.image_features(predictor, material.pictures, task.batch_size)
+    features, kept, errors = evaluate.image_features(predictor, dataset.images, task.batch_size)
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, stamp=stamp, features=features, kept=kept, errors=json.dumps(errors))
     return features, kept, errors
@@ -221,7 +221,7 @@ def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np
     from ..evaluation.probe import fit_probe  # scikit-learn is of the extra [evaluate]
 
     if len(np.unique(train.targets)) < len(train.texts):
-        raise RequestError("--head probe needs training pictures of every class")
+        raise RequestError("--head probe needs training images of every class")
     weights = fit_probe(prepared.train_features, train.targets, task.seed, intercept=False).classifier.coef_
     if len(train.texts) == 2:  # one vector, for the second class against the first
         weights = np.concatenate([-weights, weights]) / 2
@@ -230,7 +230,7 @@ def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np
     return (weights / predictor.logit_scale).astype("float32"), accuracy
 
 
-def _work(task: Task, train: Material, vectors: np.ndarray | None) -> None:
+def _work(task: Task, train: Dataset, vectors: np.ndarray | None) -> None:
     """A worker's life."""
     parallel.configure(task.workers)
     clip = _model(task)
@@ -261,7 +261,7 @@ def _weights(task: Task) -> WeightsFile:
     return find(task.record, task.weights)
 
 
-def _write(path: Path, task: Task, arrays: Arrays, train: Material) -> None:
+def _write(path: Path, task: Task, arrays: Arrays, train: Dataset) -> None:
     """The mixture as a weights file of the module: each tensor in the type that it had."""
     weights = _weights(task)
     state = read_openai(weights.path)
@@ -283,8 +283,8 @@ def figures(task: Task, adapted: Adapted) -> dict:
         "module": task.module,
         "measure": "mean recall at 1" if train.captioned else "top-1",
         "classes": None if train.captioned else train.texts,
-        "training pictures": len(train.pictures),
-        "held-out pictures": len(rest.pictures),
+        "training images": len(train.images),
+        "held-out images": len(rest.images),
         "before": adapted.points[0].held_out,
         "linear probe": adapted.probe,
         "adapted": asdict(adapted.chosen),

@@ -1,4 +1,4 @@
-"""What a step of adaptation sees: pictures, cropped at random, through the module's own preprocessing."""
+"""What a step of adaptation sees: images, cropped at random, through the module's own preprocessing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import TrainingError
-from ..inputs import NamedPicture
-from ..preprocessing.image import Preprocess, open_picture
-from ..system.prefetch import ahead
+from ..inputs import NamedImage
+from ..preprocessing.image import Preprocess, open_image
+from ..system.prefetch import prefetch
 from ..trainer.settings import RunSettings
-from .dataset import Material
+from .dataset import Dataset
 
 CROP_AREA = (0.7, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -21,7 +21,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's part of a step's pictures, and the targets of all of them."""
+    """A worker's part of a step's images, and the targets of all of them."""
 
     pixels: np.ndarray  # float32 [part, 3, R, R]
     targets: np.ndarray  # int64 [batch]
@@ -31,25 +31,25 @@ class Batch:
 class Batches:
     """The batches of a run, each from the seed and its step alone; `worker` gets its part of them.
 
-    Every picture comes once in an epoch, but for the last few that do not fill a batch.
+    Every image comes once in an epoch, but for the last few that do not fill a batch.
 
     Args:
-        flip: mirror every other picture, where a mirror image means the same.
+        flip: mirror every other image, where a mirror image means the same.
     """
 
     def __init__(
         self,
-        material: Material,
+        dataset: Dataset,
         preprocess: Preprocess,
         settings: RunSettings,
         flip: bool = False,
         worker: int = 0,
     ) -> None:
-        self.material, self.preprocess, self.settings, self.flip = material, preprocess, settings, flip
-        self.epoch = len(material.pictures) // settings.batch_size  # steps
+        self.dataset, self.preprocess, self.settings, self.flip = dataset, preprocess, settings, flip
+        self.epoch = len(dataset.images) // settings.batch_size  # steps
         if self.epoch == 0:
             raise TrainingError(
-                f"{len(material.pictures)} pictures to train on, fewer than a batch ({settings.batch_size})"
+                f"{len(dataset.images)} images to train on, fewer than a batch ({settings.batch_size})"
             )
         if settings.batch_size % settings.workers:
             raise TrainingError(
@@ -62,23 +62,23 @@ class Batches:
         """A worker's part of a step.
 
         Raises:
-            ImageError: a picture cannot be read any more.
+            ImageError: a image cannot be read any more.
         """
         epoch, place = divmod(step, self.epoch)
-        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.material.pictures))
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.dataset.images))
         size = self.settings.batch_size
         rows = order[place * size : (place + 1) * size]
 
-        def picture(i: int) -> np.ndarray:
+        def image(i: int) -> np.ndarray:
             rng = np.random.default_rng([self.settings.seed, step, i])
-            return self._showing(self.material.pictures[rows[i]], rng)
+            return self._showing(self.dataset.images[rows[i]], rng)
 
-        pixels = list(ahead(picture, self.part, len(self.part)))
-        return Batch(np.stack(pixels), self.material.targets[rows], self.part)
+        pixels = list(prefetch(image, self.part, len(self.part)))
+        return Batch(np.stack(pixels), self.dataset.targets[rows], self.part)
 
-    def _showing(self, named: NamedPicture, rng: np.random.Generator) -> np.ndarray:
+    def _showing(self, named: NamedImage, rng: np.random.Generator) -> np.ndarray:
         name, source = named
-        image = open_picture(source, name)
+        image = open_image(source, name)
         image = image.crop(crop_box(image, rng))
         if self.flip and rng.random() < 0.5:
             image = ImageOps.mirror(image)
@@ -86,7 +86,7 @@ class Batches:
 
 
 def crop_box(image: Image.Image, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Most of a picture, at a random place and of about its shape: left, upper, right, lower in pixels."""
+    """Most of a image, at a random place and of about its shape: left, upper, right, lower in pixels."""
     width, height = image.size
     side = math.sqrt(rng.uniform(*CROP_AREA))
     stretch = math.sqrt(math.exp(rng.uniform(*np.log(CROP_ASPECT))))

@@ -1,4 +1,4 @@
-"""The pictures to adapt to, each with its class or its caption, and what is held out of them."""
+"""The images to adapt to, each with its class or its caption, and what is held out of them."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import numpy as np
 
 from ..errors import RequestError
 from ..evaluation.datasets import read_captioned, read_labelled
-from ..inputs import NamedPicture
+from ..inputs import NamedImage
 from ..system.cache import digest_of
 
 
 @dataclass(frozen=True)
-class Material:
-    """Pictures, each with one of the texts.
+class Dataset:
+    """Images, each with one of the texts.
 
     Attributes:
         targets: int64 [n], indices into `texts`.
         texts: names of classes, or captions, each once.
-        captioned: whether the texts are captions. A picture with several is there several times.
+        captioned: whether the texts are captions. A image with several is there several times.
     """
 
-    pictures: list[NamedPicture]
+    images: list[NamedImage]
     targets: np.ndarray
     texts: list[str]
     captioned: bool
 
-    def part(self, rows: np.ndarray) -> Material:
-        """Some of the pictures, with all of the texts."""
-        chosen = [self.pictures[row] for row in rows]
-        return Material(chosen, self.targets[rows], self.texts, self.captioned)
+    def part(self, rows: np.ndarray) -> Dataset:
+        """Some of the images, with all of the texts."""
+        chosen = [self.images[row] for row in rows]
+        return Dataset(chosen, self.targets[rows], self.texts, self.captioned)
 
     def stamp(self) -> str:
         """A hash by which the same names and targets are known again."""
-        names = "\n".join(name for name, _ in self.pictures)
+        names = "\n".join(name for name, _ in self.images)
         return digest_of("\0".join([names, *self.texts, ",".join(map(str, self.targets))]))
 
 
-def read_material(source: str, texts: list[str] | None = None) -> Material:
+def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
     """Read what `evaluate` reads; a `.csv` with a column `caption` makes the texts captions.
 
     Args:
@@ -53,12 +53,12 @@ def read_material(source: str, texts: list[str] | None = None) -> Material:
     """
     if not _has_captions(source):
         data = read_labelled(source, texts)
-        return Material(data.pictures, data.targets, data.classes, captioned=False)
+        return Dataset(data.images, data.targets, data.classes, captioned=False)
     pairs = read_captioned(source)
     captions = list(dict.fromkeys([*(texts or []), *(caption for _, caption in pairs)]))
     place = {caption: i for i, caption in enumerate(captions)}
     targets = np.array([place[caption] for _, caption in pairs])
-    return Material([(str(file), file) for file, _ in pairs], targets, captions, captioned=True)
+    return Dataset([(str(file), file) for file, _ in pairs], targets, captions, captioned=True)
 
 
 def _has_captions(source: str) -> bool:
@@ -69,26 +69,26 @@ def _has_captions(source: str) -> bool:
         return "caption" in next(csv.reader(file), [])
 
 
-def split(material: Material, share: float) -> tuple[np.ndarray, np.ndarray]:
+def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and rows held out: of each class the first by the hashes of their names.
 
-    Hashes of file names and not of places, so that a grown folder keeps its split; all captions of a picture
+    Hashes of file names and not of places, so that a grown folder keeps its split; all captions of a image
     are on one side.
 
     Raises:
         RequestError: a side would be empty.
     """
-    order = np.array([digest_of(Path(name).name) for name, _ in material.pictures])
+    order = np.array([digest_of(Path(name).name) for name, _ in dataset.images])
     held_out = np.zeros(len(order), bool)
-    if material.captioned:
+    if dataset.captioned:
         held_out = np.array([int(digest[:8], 16) < share * 2**32 for digest in order])
     else:
-        for target in np.unique(material.targets):
-            rows = np.flatnonzero(material.targets == target)
+        for target in np.unique(dataset.targets):
+            rows = np.flatnonzero(dataset.targets == target)
             count = math.ceil(share * len(rows)) if len(rows) > 1 else 0
             held_out[rows[np.argsort(order[rows], kind="stable")[:count]]] = True
     if held_out.all() or not held_out.any():
         raise RequestError(
-            f"{len(order)} pictures cannot be divided with --held_out {share}: give others with --validation"
+            f"{len(order)} images cannot be divided with --held_out {share}: give others with --validation"
         )
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -1,4 +1,4 @@
-"""How good weights are, on held-out pictures of the kind adapted to, and on a reference of another kind."""
+"""How good weights are, on held-out images of the kind adapted to, and on a reference of another kind."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from ..engines.paddle_engine import PaddleEngine
 from ..errors import ImageError
 from ..evaluation.datasets import Labelled
 from ..evaluation.metrics import retrieval_recall
-from ..inputs import NamedPicture
+from ..inputs import NamedImage
 from ..models.clip import CLIP
-from ..predictor import Predictor, encode_pictures
+from ..predictor import Predictor, encode_images
 from ..text.prompts import Prompts
 from ..trainer.checkpoint import Arrays, model_arrays
 from ..zero_shot.label_embeddings import compute_label_embeddings
 from ..zero_shot.scoring import l2_normalize
-from .dataset import Material
+from .dataset import Dataset
 
 
-class Judge:
+class Evaluator:
     """Measures weights of one module; called with the trained part of them.
 
     Args:
         predictor: the module as it was.
         model: its model, which is filled with what is measured.
-        held_out: pictures that training does not see.
-        reference: pictures of another kind, with their classes.
-        batch_size: pictures at once.
+        held_out: images that training does not see.
+        reference: images of another kind, with their classes.
+        batch_size: images at once.
     """
 
     def __init__(
         self,
         predictor: Predictor,
         model: CLIP,
-        held_out: Material,
+        held_out: Dataset,
         reference: Labelled | None,
         batch_size: int,
     ) -> None:
@@ -65,26 +65,26 @@ class Judge:
         if own.captioned:
             held_out = self._recall()
         else:
-            held_out = self._accuracy(arrays["classes"], own.pictures, own.targets)
+            held_out = self._accuracy(arrays["classes"], own.images, own.targets)
         return held_out, self._zero_shot(self._reference) if self._reference else None
 
-    def _accuracy(self, vectors: np.ndarray, pictures: Sequence[NamedPicture], targets: np.ndarray) -> float:
-        features, kept = self._features(pictures)
+    def _accuracy(self, vectors: np.ndarray, images: Sequence[NamedImage], targets: np.ndarray) -> float:
+        features, kept = self._features(images)
         return float(((features @ vectors.T).argmax(axis=1) == targets[kept]).mean())
 
     def _recall(self) -> float:
-        """The mean of both directions, among the held-out pictures and their captions."""
-        features, kept = self._features(self._held_out.pictures)
+        """The mean of both directions, among the held-out images and their captions."""
+        features, kept = self._features(self._held_out.images)
         targets, columns = np.unique(self._held_out.targets[kept], return_inverse=True)
         texts = l2_normalize(self._encode_text([self._held_out.texts[target] for target in targets]))
-        similarity = features @ texts.T  # pictures captions
-        names = [self._held_out.pictures[row][0] for row in kept]
+        similarity = features @ texts.T  # images captions
+        names = [self._held_out.images[row][0] for row in kept]
         relevant = np.zeros(similarity.shape, bool)
-        of_picture: dict[str, list[int]] = {}
+        of_image: dict[str, list[int]] = {}
         for name, column in zip(names, columns, strict=True):
-            of_picture.setdefault(name, []).append(column)
+            of_image.setdefault(name, []).append(column)
         for row, name in enumerate(names):
-            relevant[row, of_picture[name]] = True
+            relevant[row, of_image[name]] = True
         directions = ((similarity, relevant), (similarity.T, relevant.T))
         return float(np.mean([retrieval_recall(scores, right, 1) for scores, right in directions]))
 
@@ -94,14 +94,14 @@ class Judge:
             vectors = compute_label_embeddings(prompts, self._encode_text)
         else:  # the text tower is as it was, so they are computed once
             vectors = self._predictor.label_embeddings(prompts)
-        return self._accuracy(vectors, data.pictures, data.targets)
+        return self._accuracy(vectors, data.images, data.targets)
 
     def _encode_text(self, texts: Sequence[str]) -> np.ndarray:
         return self._engine.encode_text(self._predictor.tokenize(texts), self._batch_size)
 
-    def _features(self, pictures: Sequence[NamedPicture]) -> tuple[np.ndarray, np.ndarray]:
-        """Unit features of the pictures that can be read, and their rows."""
-        batches = encode_pictures(self._engine, self._predictor.prepare, pictures, self._batch_size)
+    def _features(self, images: Sequence[NamedImage]) -> tuple[np.ndarray, np.ndarray]:
+        """Unit features of the images that can be read, and their rows."""
+        batches = encode_images(self._engine, self._predictor.prepare, images, self._batch_size)
         items = list(chain.from_iterable(batches))
         read = {row: item for row, item in enumerate(items) if not isinstance(item, ImageError)}
         return l2_normalize(np.stack(list(read.values()))), np.array(list(read))

@@ -1,7 +1,7 @@
 """Weight-space ensembles (Wortsman et al. 2022, WiSE-FT): between the weights before and those after.
 
 With `alpha` 0 a model is what it was, with 1 it is all adapted; in between it often is better than both, on
-the pictures that it was adapted to and on others.
+the images that it was adapted to and on others.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Point:
     """A mixture: how far it is towards the adapted weights, and its share of right answers.
 
     Attributes:
-        held_out: on held-out pictures of the kind adapted to, 0 to 1.
-        reference: on pictures of another kind, if there are any.
+        held_out: on held-out images of the kind adapted to, 0 to 1.
+        reference: on images of another kind, if there are any.
     """
 
     alpha: float
@@ -41,7 +41,7 @@ def best(points: list[Point]) -> Point:
 
 
 def plot(points: list[Point], chosen: float, probe: float | None, path: Path) -> None:
-    """The trade-off as a picture: accuracy by `alpha`, or reference by held-out accuracy if there is one."""
+    """The trade-off as a image: accuracy by `alpha`, or reference by held-out accuracy if there is one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -56,7 +56,7 @@ class ClassTrainer(Trainer):
 
 
 class CaptionTrainer(Trainer):
-    """Trains both towers on pictures and their captions.
+    """Trains both towers on images and their captions.
 
     Args:
         tokens: of all captions, int64 [captions, L].
@@ -68,7 +68,7 @@ class CaptionTrainer(Trainer):
         super().__init__(clip, settings)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The contrastive loss; pictures of one caption are positives of each other."""
+        """The contrastive loss; images of one caption are positives of each other."""
         rows = batch.targets[list(batch.part)]
         tokens = self.tokens[rows, : max(lengths(self.tokens[rows]))]
         with _autocast(self.bfloat16):

@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", help="a weights file in place of the module's own")
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument("--held_out", type=float, default=0.1, help="share to hold out; default: 0.1")
-    held_out.add_argument("--validation", metavar="DATA", help="pictures to hold out in place of a share")
+    held_out.add_argument("--validation", metavar="DATA", help="images to hold out in place of a share")
     parser.add_argument(
-        "--reference", metavar="DATA", help="pictures of another kind, whose accuracy is to be seen beside"
+        "--reference", metavar="DATA", help="images of another kind, whose accuracy is to be seen beside"
     )
     parser.add_argument(
         "--head",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Adapt and print; the exit status is 1 if a picture could not be read."""
+    """Adapt and print; the exit status is 1 if a image could not be read."""
     for name in ("epochs", "batch_size", "workers", "save_every"):
         if getattr(args, name) < 1:
             raise RequestError(f"--{name} is {getattr(args, name)}, expected a whole number from 1")
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     print(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
     chosen = adapted.chosen
     print(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
-    print(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path PICTURE")
+    print(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path IMAGE")
     print(f"Pack it:  python -m clip_common pack {task.module} --weights {adapted.path} --name MY_CLIP")
     return report_unread(adapted.prepared.errors, "were left out")
 

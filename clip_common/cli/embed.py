@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="folders, pictures, globs, .tar shards, .txt lists, .csv/.tsv/.parquet of paths or captions",
+        help="folders, images, globs, .tar shards, .txt lists, .csv/.tsv/.parquet of paths or captions",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder of Parquet parts; goes on where it was"
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument(
-        "--part_size", type=int, default=1000, help="pictures in a part, and lost at most by a kill"
+        "--part_size", type=int, default=1000, help="images in a part, and lost at most by a kill"
     )
     parser.add_argument("--use_gpu", action="store_true")
-    parser.add_argument("--exif_rotation", action="store_true", help="turn pictures as their EXIF tag says")
+    parser.add_argument("--exif_rotation", action="store_true", help="turn images as their EXIF tag says")
     parser.add_argument(
         "--fast_jpeg", action="store_true", help="decode large JPEG photos at a fraction of their size"
     )
@@ -64,8 +64,8 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `search`."""
     parser.add_argument("text", nargs="?", metavar="WORDS")
-    parser.add_argument("--image", help="a picture to search with, alone or together with words")
-    parser.add_argument("--text_weight", type=float, default=0.5, help="of words beside a picture, 0 to 1")
+    parser.add_argument("--image", help="a image to search with, alone or together with words")
+    parser.add_argument("--text_weight", type=float, default=0.5, help="of words beside a image, 0 to 1")
     parser.add_argument("--index", required=True, help="as `index` was given it")
     parser.add_argument("--module", choices=PRETRAINED, default="clip_mini", help="that made the index")
     parser.add_argument("--weights", help="a weights file in place of the module's own")
@@ -74,9 +74,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min_width", type=int, default=0, help="pixels")
     parser.add_argument("--min_height", type=int, default=0, help="pixels")
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument(
-        "--output_dir", type=Path, help="also write the pictures found on a sheet, search.png"
-    )
+    parser.add_argument("--output_dir", type=Path, help="also write the images found on a sheet, search.png")
     parser.set_defaults(run=run_search)
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--templates", action="append", help="a template with {}, repeatable, or openai, openai7"
     )
     parser.add_argument("--classes_file", type=Path, help="class names, one on a line, in their order")
-    parser.add_argument("--train", metavar="DATA", help="also fit a linear probe to these pictures")
+    parser.add_argument("--train", metavar="DATA", help="also fit a linear probe to these images")
     parser.add_argument("--retrieval", action="store_true", help="DATA is a .csv with path and caption")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--output_dir", type=Path, help="write figures.json, figures.md and plots there")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print; the exit status is 1 if a picture could not be read."""
+    """Evaluate and print; the exit status is 1 if a image could not be read."""
     from ..evaluation import evaluate, report
     from ..evaluation.datasets import read_captioned, read_labelled
 
@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report_unread(errors: Mapping[str, str], consequence: str) -> int:
-    """Say which pictures could not be read, the first ten by name; returns the exit status."""
+    """Say which images could not be read, the first ten by name; returns the exit status."""
     for fault in list(errors.values())[:10]:
         print(fault, file=sys.stderr)
     if errors:
-        print(f"{len(errors)} pictures could not be read and {consequence}", file=sys.stderr)
+        print(f"{len(errors)} images could not be read and {consequence}", file=sys.stderr)
     return 1 if errors else 0

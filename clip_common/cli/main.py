@@ -76,19 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--precision", choices=PRECISIONS, default="float32")
     action.set_defaults(run=_engine)
 
-    action = commands.add_parser("embed", help="vectors of many pictures, as Parquet")
+    action = commands.add_parser("embed", help="vectors of many images, as Parquet")
     bulk.add_arguments(action)
 
     action = commands.add_parser("index", help="put vectors into a vector database")
     bulk.add_index_arguments(action)
 
-    action = commands.add_parser("search", help="find pictures by words or by a picture")
+    action = commands.add_parser("search", help="find images by words or by a image")
     bulk.add_search_arguments(action)
 
-    action = commands.add_parser("evaluate", help="accuracy on pictures whose classes are known")
+    action = commands.add_parser("evaluate", help="accuracy on images whose classes are known")
     evaluation.add_arguments(action)
 
-    action = commands.add_parser("adapt", help="adapt a module to pictures of your own")
+    action = commands.add_parser("adapt", help="adapt a module to images of your own")
     adaptation.add_arguments(action)
 
     action = commands.add_parser("serve", help="serve modules over HTTP, for real traffic (Ray Serve)")

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--address", help="a running Ray cluster, as `ray start` names it; default: this machine"
     )
     parser.add_argument("--use_gpu", action="store_true", help="one GPU for each replica")
-    parser.add_argument("--threads", type=int, help="processor threads of each replica; default: all")
+    parser.add_argument("--threads", type=int, help="CPU threads of each replica; default: all")
     for name, field in Settings.model_fields.items():
         if name not in _OF_THE_COMMAND:
             parser.add_argument(
@@ -47,21 +47,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"python -m clip_common serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
         return 1
     need("ray", "serve")
-    door = _open_door(args.host, args.port)
+    listener = _listen(args.host, args.port)
     from ..server.run import serve_until_stopped
 
-    return serve_until_stopped(settings, door, args.address)
+    return serve_until_stopped(settings, listener, args.address)
 
 
-def _open_door(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """A socket bound there, before anything slow begins; the server listens once it can answer."""
-    door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        door.bind((host, port))
-        return door
+        listener.bind((host, port))
+        return listener
     except (OSError, OverflowError) as error:
-        door.close()
+        listener.close()
         raise RequestError(
             f"--host {host} --port {port}: cannot listen there ({error}); choose another"
         ) from None

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..config import Pretrained
 from ..errors import ClipError, ImageError, RequestError
 from ..predictor import Predictor, PredictorOptions
-from ..system.prefetch import ahead
+from ..system.prefetch import prefetch
 from ..zero_shot.scoring import l2_normalize
 from .sources import Item
 from .store import Origin, Row, Store
@@ -32,7 +32,7 @@ class Job:
     """How vectors are made, the same on every machine that makes them.
 
     Attributes:
-        part_size: pictures in a part; a kill costs the work on one part at most.
+        part_size: images in a part; a kill costs the work on one part at most.
     """
 
     record: Pretrained
@@ -142,9 +142,9 @@ def make_part(
     number, items = part
     rows: list[Row] = []
     failures: list[Failure] = []
-    pictures = [item for item in items if item.file is not None]
+    images = [item for item in items if item.file is not None]
     for batch in _batches(
-        ahead(lambda item: _prepare(predictor, item), pictures, job.batch_size), job.batch_size
+        prefetch(lambda item: _prepare(predictor, item), images, job.batch_size), job.batch_size
     ):
         good = [prepared for prepared in batch if isinstance(prepared, _Prepared)]
         failures += [failure for failure in batch if isinstance(failure, tuple)]
@@ -174,7 +174,7 @@ class _Prepared:
 
 
 def _prepare(predictor: Predictor, item: Item) -> _Prepared | Failure:
-    """Read, hash, decode and resize a picture, in a thread."""
+    """Read, hash, decode and resize a image, in a thread."""
     try:
         content = item.read()
         pixels = predictor.prepare((item.path, content))

@@ -32,7 +32,7 @@ class _Worker:
 def make_parts_on_ray(
     parts: Iterable[Part], folder: Path, job: Job, origin: Origin, address: str | None
 ) -> Iterator[tuple[int, list[Failure]]]:
-    """Make parts on a cluster, as many at a time as it has processors for; yields as `make_part` returns.
+    """Make parts on a cluster, as many at a time as it has CPUs for; yields as `make_part` returns.
 
     Args:
         parts: numbers and contents.

@@ -1,4 +1,4 @@
-"""What to embed: pictures in folders, globs, lists, tables and tar shards, and captions in tables."""
+"""What to embed: images in folders, globs, lists, tables and tar shards, and captions in tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ..errors import RequestError
-from ..preprocessing.image import PICTURE_SUFFIXES
+from ..preprocessing.image import IMAGE_SUFFIXES
 
 _PATH_COLUMNS = ("path", "image", "file", "filename", "filepath")
 _CAPTION_COLUMNS = ("caption", "text")
@@ -22,12 +22,12 @@ _CAPTION_COLUMNS = ("caption", "text")
 
 @dataclass(frozen=True)
 class Item:
-    """One picture, or one text.
+    """One image, or one text.
 
     Attributes:
         path: what it is called: a file, `shard.tar::member`, or `table.csv#row` for a text.
         stamp: changes when the content does.
-        file: where a picture's bytes are.
+        file: where a image's bytes are.
         offset: where in that file they begin, in a tar shard.
         size: how many there are; None is all.
         caption: the text that belongs to it, or that is to be embedded where there is no file.
@@ -41,7 +41,7 @@ class Item:
     caption: str | None = None
 
     def read(self) -> bytes:
-        """A picture's bytes."""
+        """A image's bytes."""
         assert self.file is not None
         with Path(self.file).open("rb") as stream:
             stream.seek(self.offset)
@@ -84,11 +84,11 @@ def _items_of(source: str) -> Iterator[Item]:
         for line in path.read_text("utf-8").splitlines():
             if line.strip():
                 yield _file(str(path.parent / line.strip()))
-    elif path.suffix.lower() in PICTURE_SUFFIXES:
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
         yield _file(str(path))
     else:
         raise RequestError(
-            f"{source}: expected a folder, a picture, a glob, a .tar, .csv, .tsv or .parquet, or a .txt list"
+            f"{source}: expected a folder, a image, a glob, a .tar, .csv, .tsv or .parquet, or a .txt list"
         )
 
 
@@ -96,12 +96,12 @@ def _folder(folder: Path) -> Iterator[Item]:
     for directory, subfolders, files in os.walk(folder):
         subfolders.sort()
         for name in sorted(files):
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                yield _file(os.path.join(directory, name))  # noqa: PTH118 - a Path per picture costs time
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield _file(os.path.join(directory, name))  # noqa: PTH118 - a Path per image costs time
 
 
 def _file(path: str, caption: str | None = None) -> Item:
-    """A picture file; one that is not there is found out when it is read, and costs only itself."""
+    """A image file; one that is not there is found out when it is read, and costs only itself."""
     try:
         status = os.stat(path)  # noqa: PTH116
         stamp = f"{status.st_size}-{status.st_mtime_ns}"
@@ -111,14 +111,14 @@ def _file(path: str, caption: str | None = None) -> Item:
 
 
 def _shard(path: Path) -> Iterator[Item]:
-    """The pictures of a tar file in WebDataset's layout: `key.jpg`, with its caption in `key.txt`."""
+    """The images of a tar file in WebDataset's layout: `key.jpg`, with its caption in `key.txt`."""
     try:
         with tarfile.open(path, "r:") as shard:
             members = [member for member in shard if member.isfile()]
             texts = {member.name: member for member in members if member.name.endswith(".txt")}
             for member in members:
                 stem, suffix = os.path.splitext(member.name)  # noqa: PTH122
-                if suffix.lower() not in PICTURE_SUFFIXES:
+                if suffix.lower() not in IMAGE_SUFFIXES:
                     continue
                 text = texts.get(f"{stem}.txt")
                 content = shard.extractfile(text) if text else None
@@ -148,7 +148,7 @@ def _table(path: Path) -> Iterator[Item]:
     if paths is None and captions is None:
         raise RequestError(
             f"{path}: has the columns {', '.join(table.column_names)}; one must be called "
-            f"{', '.join(_PATH_COLUMNS)} (pictures) or {', '.join(_CAPTION_COLUMNS)} (texts)"
+            f"{', '.join(_PATH_COLUMNS)} (images) or {', '.join(_CAPTION_COLUMNS)} (texts)"
         )
     texts = table[captions].to_pylist() if captions else [None] * len(table)
     if paths is None:

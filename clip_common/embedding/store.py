@@ -1,6 +1,6 @@
 """Vectors on disk: a folder of numbered Parquet parts, each written whole or not at all.
 
-Columns: `path`, `stamp` (changes when the picture does), `width`, `height` (null for texts), `sha256` (of the
+Columns: `path`, `stamp` (changes when the image does), `width`, `height` (null for texts), `sha256` (of the
 file), `caption` (null where there is none) and `vector`, a fixed-size list of unit length. What made them
 stands in each part's metadata. What could not be read is in `errors.parquet`: `path`, `stamp`, `error`.
 """
@@ -59,7 +59,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture or text with its vector, [embed_dim] of unit length."""
+    """One image or text with its vector, [embed_dim] of unit length."""
 
     item: Item
     vector: np.ndarray

@@ -69,7 +69,7 @@ def kept_folder(record: Pretrained, weights: WeightsFile, runtime: str, precisio
 
 
 def _folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: str) -> Path:
-    # Packed weights are for one version's kernels, and one processor's.
+    # Packed weights are for one version's kernels, and one CPU's.
     version, machine = importlib.metadata.version(runtime), cpu.identity()
     key = [_VERSION, record.name, str(record.config), weights.sha256, runtime, version, precision, machine]
     return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]

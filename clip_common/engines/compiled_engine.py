@@ -1,4 +1,4 @@
-"""The model compiled for a processor's runtime: `runtime_onnx.py` or `runtime_openvino.py`."""
+"""The model compiled for a CPU's runtime: `runtime_onnx.py` or `runtime_openvino.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import artifacts
 from .text_batching import in_batches
 
 Tower = Callable[..., np.ndarray]
-_PICTURES_AT_ONCE = 8  # more fall out of the processor's cache
+_IMAGES_AT_ONCE = 8  # more fall out of the CPU's cache
 _TOKENS_AT_ONCE = 512
 
 
@@ -45,8 +45,8 @@ class CompiledEngine:
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, float32 [N, 3, R, R], to features, float32 [N, D], not normalised."""
         parts = [
-            self._image(pixels[start : start + _PICTURES_AT_ONCE])
-            for start in range(0, len(pixels), _PICTURES_AT_ONCE)
+            self._image(pixels[start : start + _IMAGES_AT_ONCE])
+            for start in range(0, len(pixels), _IMAGES_AT_ONCE)
         ]
         return np.concatenate(parts)
 

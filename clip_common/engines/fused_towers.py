@@ -31,10 +31,10 @@ _QUICK_GELU = 1.702
 def towers(model: CLIP) -> dict[str, tuple[nn.Layer, list[InputSpec]]]:
     """Both towers by name, in eval mode, each with the shapes of what it takes."""
     size = model.config.image_resolution
-    beginning, rest = InputSpec([None], "int64", "beginning"), InputSpec([None, None], "int64", "rest")
+    prefix, suffix = InputSpec([None], "int64", "prefix"), InputSpec([None, None], "int64", "suffix")
     made: dict[str, tuple[nn.Layer, list[InputSpec]]] = {
         "image": (ImageTower(model), [InputSpec([None, 3, size, size], "float32", "image")]),
-        "text": (TextTower(model), [beginning, rest]),
+        "text": (TextTower(model), [prefix, suffix]),
     }
     for tower, _ in made.values():
         tower.eval()
@@ -71,8 +71,8 @@ class ImageTower(nn.Layer):
 class TextTower(nn.Layer):
     """Texts to features [N, embed_dim], as `CLIP.encode_text`.
 
-    They come as the token ids [B] that all of them begin with, and the rest [N, L] of each, B + L up to the
-    context length. Attention is causal, so what the beginning gives is the same for all, and computed once:
+    They come as the token ids [B] that all of them begin with, and the suffix [N, L] of each, B + L up to the
+    context length. Attention is causal, so what the prefix gives is the same for all, and computed once:
     everything but attention runs on B + N L tokens.
     """
 
@@ -87,12 +87,12 @@ class TextTower(nn.Layer):
         self.text_projection = model.text_projection
         self.register_buffer("causal_mask", model.causal_mask, persistable=True)
 
-    def forward(self, beginning: Tensor, rest: Tensor) -> Tensor:
+    def forward(self, prefix: Tensor, suffix: Tensor) -> Tensor:
         """Token ids to features."""
-        shared, length = beginning.shape[0], rest.shape[1]
+        shared, length = prefix.shape[0], suffix.shape[1]
         whole = shared + length
-        x = self.token_embedding(beginning) + self.positional_embedding[:shared]  # B D
-        y = self.token_embedding(rest) + self.positional_embedding[shared:whole]  # N L D
+        x = self.token_embedding(prefix) + self.positional_embedding[:shared]  # B D
+        y = self.token_embedding(suffix) + self.positional_embedding[shared:whole]  # N L D
         width = y.shape[-1]
         tokens = paddle.concat([x, y.reshape([-1, width])])  # B D, N L D -> (B + NL) D
         mask = self.causal_mask[:whole, :whole]
@@ -100,7 +100,7 @@ class TextTower(nn.Layer):
             tokens = block(tokens, shared, length, mask)
         x, y = tokens[:shared], tokens[shared:].reshape([-1, length, width])  # (B + NL) D -> B D, N L D
         x = x + paddle.zeros_like(y[:, :1])  # B D -> N B D
-        place = rest.argmax(axis=-1, keepdim=True) + shared  # N 1, of the end token
+        place = suffix.argmax(axis=-1, keepdim=True) + shared  # N 1, of the end token
         position = paddle.arange(whole)
         is_end = (place == position).astype(y.dtype).unsqueeze(1)  # N 1 (B + L)
         beyond = (position > place).astype(y.dtype).unsqueeze(1) * -1e9  # N 1 (B + L)
@@ -116,7 +116,7 @@ class _ViT(nn.Layer):
         self.ln_pre = visual.ln_pre
         self.ln_post = visual.ln_post
         self.proj = visual.proj
-        self.blocks = nn.LayerList([_Block(block, _PictureAttention(block.attn)) for block in blocks])
+        self.blocks = nn.LayerList([_Block(block, _ImageAttention(block.attn)) for block in blocks])
         self.last = _LastBlock(last)
         positions = visual.positional_embedding
         self.register_buffer("class_token", visual.class_embedding + positions[0])
@@ -217,15 +217,15 @@ class _Attention(nn.Layer):
         return qkv.transpose([2, 0, 3, 1, 4]).unbind(0)  # N L 3 H d -> 3 x (N H L d)
 
 
-class _PictureAttention(_Attention):
-    """Every token of a picture sees every other: [N, L, D] to [N, L, D]."""
+class _ImageAttention(_Attention):
+    """Every token of a image sees every other: [N, L, D] to [N, L, D]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_proj(_attend(*self.heads_of(self.in_proj(x), x.shape[1])))
 
 
 class _TextAttention(_Attention):
-    """The beginning of texts sees itself, and each rest sees the beginning and itself.
+    """The prefix of texts sees itself, and each suffix sees the prefix and itself.
 
     [B + NL, D] to [B + NL, D], given B, L and the mask [B + L, B + L], which is added to the scores.
     """
@@ -233,13 +233,13 @@ class _TextAttention(_Attention):
     def forward(self, x: Tensor, shared: Tensor, length: Tensor, mask: Tensor) -> Tensor:
         qkv = self.in_proj(x)  # (B + NL) 3D
         q, k, v = self.heads_of(qkv[:shared], shared)  # 1 H B d
-        beginning = _attend(q, k, v, mask[:shared, :shared])  # 1 B D
+        prefix = _attend(q, k, v, mask[:shared, :shared])  # 1 B D
         q, own_k, own_v = self.heads_of(qkv[shared:], length)  # N H L d
-        nothing = paddle.zeros_like(q[:, :, :1])  # N H 1 d, by which the beginning's go to all texts
+        nothing = paddle.zeros_like(q[:, :, :1])  # N H 1 d, by which the prefix's go to all texts
         k = paddle.concat([k + nothing, own_k], axis=2)  # N H (B + L) d
         v = paddle.concat([v + nothing, own_v], axis=2)
-        rest = _attend(q, k, v, mask[shared:])  # N L D
-        return self.out_proj(paddle.concat([beginning.flatten(0, 1), rest.flatten(0, 1)]))
+        suffix = _attend(q, k, v, mask[shared:])  # N L D
+        return self.out_proj(paddle.concat([prefix.flatten(0, 1), suffix.flatten(0, 1)]))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -57,9 +57,9 @@ class PaddleEngine:
         with self._one_at_a_time, inference():
             return in_batches(ids, self._encode_texts, batch_size)
 
-    def _encode_texts(self, beginning: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        shared = np.broadcast_to(beginning, (len(rest), len(beginning)))
-        return self.model.encode_text(self._tensor(np.concatenate([shared, rest], axis=1))).numpy()
+    def _encode_texts(self, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
+        shared = np.broadcast_to(prefix, (len(suffix), len(prefix)))
+        return self.model.encode_text(self._tensor(np.concatenate([shared, suffix], axis=1))).numpy()
 
     def _tensor(self, array: np.ndarray) -> paddle.Tensor:
         return paddle.to_tensor(array, place=self._device)

@@ -14,7 +14,7 @@ from ..system import threads
 
 def compile_tower(source: Path, target: Path, precision: str) -> None:
     """Optimise a graph for this machine and write it, with its weights beside it in the order and packing
-    that the kernels of this processor read."""
+    that the kernels of this CPU read."""
     assert precision == "float32"
     options = _options()
     options.optimized_model_filepath = str(target)

@@ -1,4 +1,4 @@
-"""The compiled towers on OpenVINO, which leads on processors with AVX-512, and computes in bfloat16 where
+"""The compiled towers on OpenVINO, which leads on CPUs with AVX-512, and computes in bfloat16 where
 they have that."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Tower:
 def _settings(precision: str) -> dict[str, Any]:
     """What compiling and running share."""
     return {
-        # Where the processor has bfloat16 that is OpenVINO's own choice, for what it opens as well.
+        # Where the CPU has bfloat16 that is OpenVINO's own choice, for what it opens as well.
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads.count(),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Choice(NamedTuple):
-    """An engine for the processor, and why it is that one."""
+    """An engine for the CPU, and why it is that one."""
 
     name: str
     precision: str
@@ -32,7 +32,7 @@ def choose(engine: str = "auto", precision: str = "float32") -> Choice:
     """The engine that a name and a precision mean on this machine.
 
     Raises:
-        RequestError: there is no such engine or precision, it is not installed, or not for this processor.
+        RequestError: there is no such engine or precision, it is not installed, or not for this CPU.
     """
     if engine not in ENGINES:
         raise RequestError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
@@ -45,10 +45,10 @@ def choose(engine: str = "auto", precision: str = "float32") -> Choice:
     if engine != "auto":
         return Choice(engine, precision, "asked for by name")
     if "avx512f" in cpu.features() and _is_installed("openvino"):
-        return Choice("openvino", precision, "the fastest measured on processors with AVX-512")
+        return Choice("openvino", precision, "the fastest measured on CPUs with AVX-512")
     if _is_installed("onnxruntime"):
-        return Choice("onnxruntime", precision, "the fastest measured on processors (see benchmarks/)")
-    reason = "onnxruntime is not installed, which is about twice as fast on a processor"
+        return Choice("onnxruntime", precision, "the fastest measured on CPUs (see benchmarks/)")
+    reason = "onnxruntime is not installed, which is about twice as fast on a CPU"
     return Choice("paddle", precision, reason)
 
 
@@ -59,7 +59,7 @@ def _choose_bfloat16(engine: str) -> Choice:
         )
     if not cpu.computes_bfloat16():
         raise RequestError(
-            "precision is 'bfloat16', which this processor does not multiply (it takes AMX or AVX512-BF16): "
+            "precision is 'bfloat16', which this CPU does not multiply (it takes AMX or AVX512-BF16): "
             "leave it at 'float32'"
         )
     _require("openvino")
@@ -81,7 +81,7 @@ class Engines:
     Args:
         record: the module.
         weights: its weights.
-        choice: the engine for the processor; the GPU is Paddle's, in float32.
+        choice: the engine for the CPU; the GPU is Paddle's, in float32.
     """
 
     def __init__(self, record: Pretrained, weights: WeightsFile, choice: Choice) -> None:
@@ -103,7 +103,7 @@ class Engines:
         return opened.logit_scale
 
     def get(self, use_gpu: bool) -> Engine:
-        """The engine for the processor, or for the GPU.
+        """The engine for the CPU, or for the GPU.
 
         Raises:
             RequestError: a GPU is asked for that this Paddle, or this machine, does not have.

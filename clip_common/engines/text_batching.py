@@ -22,13 +22,13 @@ class TextBatch(NamedTuple):
 
     Attributes:
         rows: which texts these are, int64 [n].
-        beginning: the tokens that all of them begin with, int64 [B], at least one.
-        rest: what follows in each, int64 [n, L], at least the end token.
+        prefix: the tokens that all of them begin with, int64 [B], at least one.
+        suffix: what follows in each, int64 [n, L], at least the end token.
     """
 
     rows: np.ndarray
-    beginning: np.ndarray
-    rest: np.ndarray
+    prefix: np.ndarray
+    suffix: np.ndarray
 
 
 def in_batches(
@@ -41,17 +41,17 @@ def in_batches(
 
     Args:
         ids: see `text_batches`, as the two below.
-        encode: the beginning and the rest of a batch's texts to their features [n, D].
+        encode: the prefix and the suffix of a batch's texts to their features [n, D].
         batch_size: texts in a batch at most.
         most_tokens: tokens in a batch at most.
     """
     batches = list(text_batches(ids, batch_size, most_tokens))
-    features = np.concatenate([encode(batch.beginning, batch.rest) for batch in batches])
+    features = np.concatenate([encode(batch.prefix, batch.suffix) for batch in batches])
     return features[np.argsort(np.concatenate([batch.rows for batch in batches]))]
 
 
 def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = None) -> Iterator[TextBatch]:
-    """Texts in batches of like beginning and like length, each padded to its longest only.
+    """Texts in batches of like prefix and like length, each padded to its longest only.
 
     Args:
         ids: token ids, int64 [N, L], L from two: a start token, and an end token somewhere after it.
@@ -64,9 +64,9 @@ def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = Non
         start = 0
         while start < len(rows):
             part = rows[start : start + batch_size]
-            rest = length[part] - shared
+            suffix = length[part] - shared
             if most_tokens is not None:
-                size = np.arange(1, len(part) + 1) * rest  # tokens of the first 1, 2, ... texts
+                size = np.arange(1, len(part) + 1) * suffix  # tokens of the first 1, 2, ... texts
                 part = part[: max(1, int((size <= most_tokens - shared).sum()))]
             yield TextBatch(part, ids[part[0], :shared], ids[part, shared : length[part].max()])
             start += len(part)

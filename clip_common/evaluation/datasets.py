@@ -1,4 +1,4 @@
-"""Pictures with their classes: a folder per class, a table, or a usual data set from the user's files."""
+"""Images with their classes: a folder per class, a table, or a usual data set from the user's files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RequestError
-from ..inputs import NamedPicture
-from ..preprocessing.image import PICTURE_SUFFIXES
+from ..inputs import NamedImage
+from ..preprocessing.image import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures, each of one class.
+    """Images, each of one class.
 
     Attributes:
         targets: int64 [n], indices into `classes`.
         published: the key of its published figures, if it is a usual data set.
     """
 
-    pictures: list[NamedPicture]
+    images: list[NamedImage]
     targets: np.ndarray
     classes: list[str]
     published: str | None = None
@@ -52,7 +52,7 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
             for folder in sorted(path.iterdir())
             if folder.is_dir()
             for file in sorted(folder.rglob("*"))
-            if file.suffix.lower() in PICTURE_SUFFIXES
+            if file.suffix.lower() in IMAGE_SUFFIXES
         ]
     elif path.suffix == ".csv" and path.is_file():
         pairs = [(path.parent / row["path"], row["label"]) for row in _rows(path, "path", "label")]
@@ -60,7 +60,7 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
         known = ", ".join(f"{name}:FOLDER" for name in READERS)
         raise RequestError(f"{source}: expected a folder with a folder per class, a .csv, or one of {known}")
     if not pairs:
-        raise RequestError(f"{source}: no pictures in it; expected CLASS/picture.jpg")
+        raise RequestError(f"{source}: no images in it; expected CLASS/image.jpg")
     names = classes or sorted({label for _, label in pairs})
     unknown = sorted({label for _, label in pairs} - set(names))
     if unknown:
@@ -71,7 +71,7 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
 
 
 def read_captioned(source: str) -> list[tuple[Path, str]]:
-    """Pictures with captions from a `.csv` with the columns `path` and `caption`; a picture may have several.
+    """Images with captions from a `.csv` with the columns `path` and `caption`; a image may have several.
 
     Raises:
         RequestError: it is not there, or not as it must be.
@@ -164,7 +164,7 @@ def _pets(folder: Path) -> Labelled:
 
 
 def _food(folder: Path) -> Labelled:
-    """Food-101: `images/CLASS/NUMBER.jpg`, and the test pictures in `meta/test.txt`."""
+    """Food-101: `images/CLASS/NUMBER.jpg`, and the test images in `meta/test.txt`."""
     names = _needed(folder, "meta/test.txt").read_text().split()
     classes = sorted({name.partition("/")[0] for name in names})
     files = [folder / "images" / f"{name}.jpg" for name in names]
@@ -175,7 +175,7 @@ def _food(folder: Path) -> Labelled:
 
 
 def _imagenet(folder: Path) -> Labelled:
-    """ImageNet's validation pictures in a folder per synset; its classes are numbered in their order."""
+    """ImageNet's validation images in a folder per synset; its classes are numbered in their order."""
     from ..text.prompts import LABEL_SETS, read_lines
 
     classes = list(read_lines(LABEL_SETS["imagenet"]))
@@ -192,10 +192,8 @@ def _imagenet(folder: Path) -> Labelled:
 def _in_memory(
     pixels: np.ndarray, targets: np.ndarray, classes: list[str], published: str | None
 ) -> Labelled:
-    pictures: list[NamedPicture] = [
-        (f"picture {i}", Image.fromarray(array)) for i, array in enumerate(pixels)
-    ]
-    return Labelled(pictures, targets.astype(np.int64), classes, published)
+    images: list[NamedImage] = [(f"image {i}", Image.fromarray(array)) for i, array in enumerate(pixels)]
+    return Labelled(images, targets.astype(np.int64), classes, published)
 
 
 def _needed(folder: Path, *names: str) -> Path:

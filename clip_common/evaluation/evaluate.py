@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import ImageError, RequestError
-from ..inputs import NamedPicture
+from ..inputs import NamedImage
 from ..predictor import Predictor
 from ..zero_shot.scoring import l2_normalize
 from . import metrics
@@ -36,7 +36,7 @@ class Figures:
 
     Attributes:
         numbers: names and values, ready for JSON.
-        errors: pictures that could not be read, and why; they count neither for nor against.
+        errors: images that could not be read, and why; they count neither for nor against.
     """
 
     numbers: dict[str, float | int]
@@ -53,7 +53,7 @@ def zero_shot(
 
     Templates left out are the module's, or for classes that travel with the weights none: their vectors do.
     """
-    features, kept, errors = image_features(predictor, data.pictures, batch_size)
+    features, kept, errors = image_features(predictor, data.images, batch_size)
     prompts = predictor.class_prompts(data.classes, templates)
     vectors = predictor.label_embeddings(prompts)  # classes d
     logits = predictor.logit_scale * (features @ vectors.T).astype(np.float64)  # n classes
@@ -82,13 +82,13 @@ def linear_probe(predictor: Predictor, train: Labelled, test: Labelled, batch_si
 
     if train.classes != test.classes:
         raise RequestError("the classes of --train and of the data are not the same")
-    features, kept, errors = image_features(predictor, train.pictures, batch_size)
+    features, kept, errors = image_features(predictor, train.images, batch_size)
     probe = fit_probe(features, train.targets[kept])
-    test_features, test_kept, test_errors = image_features(predictor, test.pictures, batch_size)
+    test_features, test_kept, test_errors = image_features(predictor, test.images, batch_size)
     targets = test.targets[test_kept]
     predicted = probe.classifier.predict(test_features)
     numbers: dict[str, float | int] = {
-        "training pictures": len(features),
+        "training images": len(features),
         "pictures": len(targets),
         "classes": len(test.classes),
         "top-1": float((predicted == targets).mean()),
@@ -100,7 +100,7 @@ def linear_probe(predictor: Predictor, train: Labelled, test: Labelled, batch_si
 
 
 def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_size: int = 32) -> Figures:
-    """Recall at 1, 5 and 10 from pictures to captions and back; a picture may have several captions."""
+    """Recall at 1, 5 and 10 from images to captions and back; a image may have several captions."""
     files = list(dict.fromkeys(file for file, _ in pairs))
     features, kept, errors = image_features(predictor, [(str(file), file) for file in files], batch_size)
     row_of = {files[i]: row for row, i in enumerate(kept)}
@@ -110,17 +110,17 @@ def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_siz
     relevant = np.zeros((len(features), len(captions)), bool)
     for row, caption in readable:
         relevant[row, column_of[caption]] = True
-    similarity = features @ l2_normalize(predictor.text_features(captions, batch_size)).T  # pictures captions
+    similarity = features @ l2_normalize(predictor.text_features(captions, batch_size)).T  # images captions
     numbers: dict[str, float | int] = {"pictures": len(features), "captions": len(captions)}
     for k in RECALLS:
-        numbers[f"picture to text R@{k}"] = metrics.retrieval_recall(similarity, relevant, k)
+        numbers[f"image to text R@{k}"] = metrics.retrieval_recall(similarity, relevant, k)
     for k in RECALLS:
-        numbers[f"text to picture R@{k}"] = metrics.retrieval_recall(similarity.T, relevant.T, k)
+        numbers[f"text to image R@{k}"] = metrics.retrieval_recall(similarity.T, relevant.T, k)
     return Figures(numbers, errors)
 
 
 def image_features(
-    predictor: Predictor, pictures: Sequence[NamedPicture], batch_size: int
+    predictor: Predictor, images: Sequence[NamedImage], batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """Features, float32 [n, d] of unit length, of what can be read; its places; others' faults.
 
@@ -130,15 +130,13 @@ def image_features(
     features: list[np.ndarray] = []
     kept: list[int] = []
     errors: dict[str, str] = {}
-    items = chain.from_iterable(predictor.image_features(pictures, batch_size))
-    for i, item in enumerate(tqdm(items, desc="pictures", total=len(pictures), unit="", mininterval=1)):
+    items = chain.from_iterable(predictor.image_features(images, batch_size))
+    for i, item in enumerate(tqdm(items, desc="pictures", total=len(images), unit="", mininterval=1)):
         if isinstance(item, ImageError):
-            errors[pictures[i][0]] = str(item)
+            errors[images[i][0]] = str(item)
         else:
             features.append(item)
             kept.append(i)
     if not features:
-        raise RequestError(
-            f"no picture can be read; the first: {next(iter(errors.values()), 'there is none')}"
-        )
+        raise RequestError(f"no image can be read; the first: {next(iter(errors.values()), 'there is none')}")
     return l2_normalize(np.stack(features)), np.array(kept), errors

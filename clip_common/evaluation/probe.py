@@ -16,7 +16,7 @@ _VALIDATION_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe, and the C that was best on the pictures held back."""
+    """A fitted probe, and the C that was best on the images held back."""
 
     classifier: LogisticRegression
     c: float
@@ -28,7 +28,7 @@ def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0, intercep
     Args:
         features: of unit length, [n, d].
         targets: int64 [n].
-        seed: of the pictures that are held back.
+        seed: of the images that are held back.
         intercept: whether classes get an offset beside their vectors.
     """
     fitted, held_back, its_targets, other_targets = train_test_split(
@@ -57,7 +57,7 @@ def _regression(c: float, seed: int, intercept: bool) -> LogisticRegression:
 
 
 def _strata(targets: np.ndarray) -> np.ndarray | None:
-    """Classes for an even split, where there are enough pictures of each."""
+    """Classes for an even split, where there are enough images of each."""
     counts = np.unique(targets, return_counts=True)[1]
     enough = counts.min() >= 2 and len(targets) * _VALIDATION_SHARE >= len(counts)
     return targets if enough else None

@@ -14,7 +14,7 @@ import numpy as np
 from ..config import Pretrained, ReferenceValues
 from ..engines.paddle_engine import PaddleEngine
 from ..models.factory import load_model
-from ..preprocessing.image import Preprocess, open_picture
+from ..preprocessing.image import Preprocess, open_image
 from ..text.tokenizer import tokenize
 from ..weights.file import WeightsFile
 from ..zero_shot.scoring import l2_normalize, top_k_labels
@@ -42,7 +42,7 @@ def verify(record: Pretrained, weights: WeightsFile, image: Path | None = None) 
 
     Raises:
         WeightsError: the weights cannot be loaded.
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
     """
     checks = [_hash_check(record, weights)]
     engine = PaddleEngine(load_model(record, weights))
@@ -71,7 +71,7 @@ def _hash_check(record: Pretrained, weights: WeightsFile) -> Check:
 
 def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, image: Path) -> list[Check]:
     preprocess = Preprocess(record.config.image_resolution, record.preprocessing)
-    feature = engine.encode_image(preprocess(open_picture(image, str(image)))[None])
+    feature = engine.encode_image(preprocess(open_image(image, str(image)))[None])
     mean = float(np.mean(feature**2))
     answer = top_k_labels(feature[0], l2_normalize(text), engine.logit_scale, TEXTS, len(TEXTS))
     scores = [float(item["score"]) for text in TEXTS for item in answer if item["label"] == text]

@@ -1,4 +1,4 @@
-"""Figures as a table, JSON, and pictures."""
+"""Figures as a table, JSON, and images."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def _calibration(table: np.ndarray, path: Path) -> None:
     axes.plot(used[:, 1], used[:, 2], marker="o")
     for count, confidence, accuracy in used:
         axes.annotate(f"{int(count)}", (confidence, accuracy), textcoords="offset points", xytext=(4, -10))
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="pictures per point")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="images per point")
     figure.savefig(path, dpi=100)

@@ -15,10 +15,10 @@ from ..config import Pretrained
 from ..models import export
 from ..models.clip import CLIP
 from ..predictor import Predictor
-from ..preprocessing.image import Picture
-from ..server import batching as gather
+from ..preprocessing.image import ImageInput
+from ..server import batching
 from ..server.limits import Limits
-from ..server.request import Body
+from ..server.request import RequestBody
 from ..zero_shot.scoring import Answer
 from . import run_command
 
@@ -31,7 +31,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     Args:
         weights: a weights file in place of the module's own.
-        exif_rotation: turn pictures as their EXIF tag says, which OpenAI's code does not.
+        exif_rotation: turn images as their EXIF tag says, which OpenAI's code does not.
         engine: "auto", "onnxruntime", "openvino" or "paddle", see `Predictor`.
         precision: "float32" or "bfloat16", see `Predictor`.
         fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
@@ -60,7 +60,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def classify(
         self,
-        images: list[Picture] | None = None,
+        images: list[ImageInput] | None = None,
         paths: list[str] | None = None,
         labels: list[str] | None = None,
         templates: str | list[str] | None = None,
@@ -73,7 +73,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def embed(
         self,
-        images: list[Picture] | None = None,
+        images: list[ImageInput] | None = None,
         paths: list[str] | None = None,
         texts: list[str] | None = None,
         batch_size: int = 32,
@@ -90,7 +90,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         """Answer the JSON body of an HTTP request; PaddleHub's server calls this with its fields.
 
         It tells `classify` and `embed` apart, since PaddleHub gives a module one entry. Of a body's
-        fields none is a path or an address: see `request.Body`.
+        fields none is a path or an address: see `request.RequestBody`.
 
         Raises:
             ClipError: naming the field that is wrong; PaddleHub's server puts the message into its reply.
@@ -111,7 +111,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         return create_page(self.record, ask, finder_of(self.record, predictor.options))
 
     def _answer(self, predictor: Predictor, body: dict[str, Any]) -> Any:
-        return gather.answer_one(predictor, Body.parse(body).work(self.limits))
+        return batching.answer_one(predictor, RequestBody.parse(body).work(self.limits))
 
     def run_cmd(self, argvs: list[str]) -> str:
         """Run as `hub run` does, with its arguments; returns what it prints."""

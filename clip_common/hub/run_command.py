@@ -17,7 +17,7 @@ from ..engines.base import ENGINES, PRECISIONS
 from ..errors import ClipError, ImageError, RequestError
 from ..inputs import check_texts
 from ..predictor import Predictor
-from ..preprocessing.image import PICTURE_SUFFIXES, open_picture
+from ..preprocessing.image import IMAGE_SUFFIXES, open_image
 from ..text.prompts import TEMPLATE_SETS
 from ..zero_shot.scoring import Answer, l2_normalize
 
@@ -34,7 +34,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     """The command line of a module, in PaddleHub's two groups."""
     made = _Parser(prog=f"hub run {name}", description=f"Run the module {name}.")
     inputs = made.add_argument_group("Input options", "Data fed into the module.")
-    inputs.add_argument("--input_path", help="a picture, a folder of pictures, or a glob in quotes")
+    inputs.add_argument("--input_path", help="a image, a folder of images, or a glob in quotes")
     inputs.add_argument("--input_text", action="append", help="a text to embed; repeatable")
     inputs.add_argument("--labels", help="labels to choose from, separated by commas")
     inputs.add_argument("--labels_file", help="a text file with one label per line")
@@ -45,17 +45,15 @@ def parser(name: str) -> argparse.ArgumentParser:
         action="append",
         help=f"a prompt with {{}} for the label; repeatable; or a set: {', '.join(TEMPLATE_SETS)}",
     )
-    config.add_argument("--top_k", type=int, default=5, help="labels to print per picture")
+    config.add_argument("--top_k", type=int, default=5, help="labels to print per image")
     config.add_argument("--format", choices=("table", "json"), default="table")
     config.add_argument("--visualization", type=_flag, nargs="?", const=True, default=False, metavar="BOOL",
-                        help="save each picture with its scores as bars")  # fmt: skip
+                        help="save each image with its scores as bars")  # fmt: skip
     config.add_argument("--output_dir", default="clip_output", help="where --visualization saves")
     config.add_argument("--use_gpu", type=_flag, nargs="?", const=True, default=False, metavar="BOOL")
+    config.add_argument("--engine", choices=ENGINES, help="what runs the model on the CPU; default: auto")
     config.add_argument(
-        "--engine", choices=ENGINES, help="what runs the model on the processor; default: auto"
-    )
-    config.add_argument(
-        "--precision", choices=PRECISIONS, help="bfloat16 where the processor has it; default: float32"
+        "--precision", choices=PRECISIONS, help="bfloat16 where the CPU has it; default: float32"
     )
     config.add_argument("--batch_size", type=int, default=32)
     config.add_argument("--weights", help="a weights file in place of the module's own")
@@ -86,7 +84,7 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
 
     Exits:
         With status 1 and one line on standard error if the run cannot start; with status 1 after printing
-        the answers if some pictures failed.
+        the answers if some images failed.
     """
     args = parser(name).parse_args(argv)
     work = _embed if _task(args) == "embed" else _classify
@@ -99,7 +97,7 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
         return output
     print(output)
     plural = "s" if len(failures) > 1 else ""
-    print(f"{len(failures)} picture{plural} failed:", *failures, sep="\n  ", file=sys.stderr)
+    print(f"{len(failures)} image{plural} failed:", *failures, sep="\n  ", file=sys.stderr)
     sys.stdout.flush()
     sys.exit(1)
 
@@ -118,7 +116,7 @@ def _classify(predictor: Predictor, args: argparse.Namespace) -> tuple[str, list
     if args.visualization:
         _make_folder(args.output_dir)
     with tqdm(desc="labels", unit="label", delay=2, file=sys.stderr) as bar:
-        # Before the first picture, so that bad labels end the run there.
+        # Before the first image, so that bad labels end the run there.
         vectors = predictor.label_embeddings(prompts, args.use_gpu, lambda *done: _advance(bar, *done))
     results, errors = [], []
     for path, feature in _features(predictor, paths, args):
@@ -179,17 +177,17 @@ def _advance(bar: tqdm, done: int, total: int) -> None:
 
 
 def _input_paths(given: str | None) -> list[Path]:
-    """The pictures that `--input_path` means: a file, a folder's pictures, or a glob's matches."""
+    """The images that `--input_path` means: a file, a folder's images, or a glob's matches."""
     if not given:
-        raise RequestError("--input_path is missing: give a picture, a folder or a glob")
+        raise RequestError("--input_path is missing: give a image, a folder or a glob")
     path = Path(given).expanduser()
     if path.is_dir():
         found = sorted(
-            file for file in path.iterdir() if file.is_file() and file.suffix.lower() in PICTURE_SUFFIXES
+            file for file in path.iterdir() if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES
         )
         if not found:
             raise RequestError(
-                f"--input_path {given}: the folder has no pictures ({' '.join(sorted(PICTURE_SUFFIXES))})"
+                f"--input_path {given}: the folder has no images ({' '.join(sorted(IMAGE_SUFFIXES))})"
             )
         return found
     if path.exists():
@@ -248,12 +246,12 @@ def _make_folder(folder: str) -> None:
 
 
 def _visualize(path: Path, answer: Answer, folder: Path, number: int) -> str | None:
-    """Save a picture with its answer; returns what went wrong, since the other answers still count."""
+    """Save a image with its answer; returns what went wrong, since the other answers still count."""
     from ..visualize import save_answer  # matplotlib takes a second to import
 
     target = folder / f"{number:04d}_{path.stem}.png"
     try:
-        save_answer(open_picture(path, str(path)), answer, path.name, target)
+        save_answer(open_image(path, str(path)), answer, path.name, target)
     except (OSError, ImageError) as error:
-        return f"{path}: its picture {target} cannot be saved ({error})"
+        return f"{path}: its image {target} cannot be saved ({error})"
     return None

@@ -1,4 +1,4 @@
-"""Pictures to pixels, bit for bit what OpenAI's `clip._transform` feeds the model. No framework in here.
+"""Images to pixels, bit for bit what OpenAI's `clip._transform` feeds the model. No framework in here.
 
 The reference resizes with torchvision: shorter side to the model's resolution, bicubic with antialiasing,
 centre crop, and only then RGB, so palettes, alpha and greyscale are resized as they are. Where it fails or
@@ -23,25 +23,25 @@ from .resize import resize_and_crop
 # Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-Picture = Image.Image | np.ndarray | bytes
-"""A PIL picture, an HWC BGR uint8 array (PaddleHub's convention, OpenCV's order), or an encoded file."""
+ImageInput = Image.Image | np.ndarray | bytes
+"""A PIL image, an HWC BGR uint8 array (PaddleHub's convention, OpenCV's order), or an encoded file."""
 
 # Never EPS, which runs a program; nor the formats that nobody stores photographs in.
 FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
 _MAX_ASPECT = 1_000_000
-PICTURE_SUFFIXES = set(
+IMAGE_SUFFIXES = set(
     ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .webp .tif .tiff .ppm .pgm .ico .tga .jp2 .avif".split()
 )
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A model's preprocessing, as a function from a picture to pixels.
+    """A model's preprocessing, as a function from a image to pixels.
 
     Attributes:
         resolution: side of the square that the model sees, in pixels.
-        settings: normalisation, and the background under transparent pictures.
-        exif_rotation: turn pictures as their EXIF tag says. The reference does not, so neither do we
+        settings: normalisation, and the background under transparent images.
+        exif_rotation: turn images as their EXIF tag says. The reference does not, so neither do we
             unless asked.
         fast_jpeg: decode large JPEG photographs at a half, a quarter or an eighth of their size, never below
             twice the resolution. Several times faster on those, and the pixels differ a little.
@@ -52,16 +52,16 @@ class Preprocess:
     exif_rotation: bool = False
     fast_jpeg: bool = False
 
-    def open(self, source: Picture | str | Path, name: str) -> Image.Image:
-        """Decode a picture, see `open_picture`; a JPEG only as large as is needed, with `fast_jpeg`."""
-        return open_picture(source, name, 2 * self.resolution if self.fast_jpeg else None)
+    def open(self, source: ImageInput | str | Path, name: str) -> Image.Image:
+        """Decode a image, see `open_image`; a JPEG only as large as is needed, with `fast_jpeg`."""
+        return open_image(source, name, 2 * self.resolution if self.fast_jpeg else None)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """A decoded picture to normalised pixels, float32 [3, R, R]."""
+        """A decoded image to normalised pixels, float32 [3, R, R]."""
         return normalize(self.crop(image), self.settings)
 
     def crop(self, image: Image.Image) -> np.ndarray:
-        """A decoded picture to the square that the model sees, RGB uint8 [R, R, 3]."""
+        """A decoded image to the square that the model sees, RGB uint8 [R, R, 3]."""
         if self.exif_rotation:
             image = ImageOps.exif_transpose(image) or image
         image = _to_8_bit(image)
@@ -83,16 +83,16 @@ def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))  # ... H W C -> ... C H W
 
 
-def open_picture(source: Picture | str | Path, name: str, jpeg_side: int | None = None) -> Image.Image:
-    """Decode a picture, whole, whatever form it comes in.
+def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None = None) -> Image.Image:
+    """Decode a image, whole, whatever form it comes in.
 
     Args:
-        source: a path, or one of the forms of `Picture`.
+        source: a path, or one of the forms of `ImageInput`.
         name: what to call it in an error: its path, or "images[3]".
         jpeg_side: a JPEG's shorter side may be decoded smaller, but not smaller than this; None is exact.
 
     Raises:
-        ImageError: naming the picture and what is wrong with it.
+        ImageError: naming the image and what is wrong with it.
     """
     if isinstance(source, np.ndarray):
         return _from_bgr(source, name)
@@ -105,11 +105,11 @@ def open_picture(source: Picture | str | Path, name: str, jpeg_side: int | None 
         elif isinstance(source, (str, Path)):
             image = _decode(Path(source), Path(source).stat().st_size, jpeg_side)
         else:
-            raise ImageError(f"a {type(source).__name__} is not a picture: give PIL, a BGR array, or bytes")
+            raise ImageError(f"a {type(source).__name__} is not a image: give PIL, a BGR array, or bytes")
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not a picture") from None
+        raise ImageError(f"{name}: is a folder, not a image") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Image.UnidentifiedImageError:
@@ -120,7 +120,7 @@ def open_picture(source: Picture | str | Path, name: str, jpeg_side: int | None 
         raise ImageError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error
     width, height = image.size
     if min(width, height) < 1 or max(width, height) > _MAX_ASPECT * min(width, height):
-        raise ImageError(f"{name}: {width} x {height} pixels is not a picture's shape")
+        raise ImageError(f"{name}: {width} x {height} pixels is not a image's shape")
     return image
 
 
@@ -156,7 +156,7 @@ def _from_bgr(array: np.ndarray, name: str) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits, scaled; any other picture as it is.
+    """Greyscale of more than 8 bits, scaled; any other image as it is.
 
     16-bit modes use their whole range. Modes I and F hold anything: what stays below 256 is left to the
     reference's own path, and more is taken for 16 bits, as Pillow reads 16-bit PNG into I.

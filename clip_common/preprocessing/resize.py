@@ -1,6 +1,6 @@
-"""torchvision's "shorter side to R, centre crop to R", for PIL pictures of any shape in bounded memory.
+"""torchvision's "shorter side to R, centre crop to R", for PIL images of any shape in bounded memory.
 
-Pillow does the work. A very long picture would first grow to R pixels times its aspect, gigabytes for a
+Pillow does the work. A very long image would first grow to R pixels times its aspect, gigabytes for a
 line of 30,000 x 1; there only the columns that the crop keeps are computed, by Pillow's own arithmetic
 (`src/libImaging/Resample.c`: 22-bit fixed-point weights), so that the pixels are the same.
 """
@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """The centre square of a picture, in its own mode, of `size` pixels a side."""
+    """The centre square of a image, in its own mode, of `size` pixels a side."""
     width, height = image.size
     short, long = min(width, height), max(width, height)
     long_after = int(size * long / short)
@@ -43,7 +43,7 @@ def _resize_long(image: Image.Image, size: int, long_after: int, first: int) -> 
 
 
 def _resize_band(band: Image.Image, size: int, long_after: int, first: int) -> Image.Image:
-    """One band of a picture; Pillow resizes rows before columns, so the order is the same here."""
+    """One band of a image; Pillow resizes rows before columns, so the order is the same here."""
     axis = _Axis(max(band.size), long_after)
     if band.width >= band.height:
         strip = axis.resample(np.asarray(band), 0, first, size)

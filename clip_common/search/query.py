@@ -1,4 +1,4 @@
-"""What fits words, a picture, or both: queries to vectors, hits to a table, JSON, or a contact sheet."""
+"""What fits words, a image, or both: queries to vectors, hits to a table, JSON, or a contact sheet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import ClipError, RequestError
 from ..predictor import Predictor
-from ..preprocessing.image import open_picture
+from ..preprocessing.image import open_image
 from ..visualize import save_contact_sheet
 from ..zero_shot.scoring import l2_normalize
 
@@ -30,8 +30,8 @@ def query_vector(
     Args:
         predictor: the model that made the index.
         text: words.
-        image: a picture file.
-        text_weight: how much the words count beside the picture, 0 to 1.
+        image: a image file.
+        text_weight: how much the words count beside the image, 0 to 1.
 
     Raises:
         ClipError: neither is given, or one cannot be used.
@@ -45,7 +45,7 @@ def query_vector(
 
 
 def combined(texts: np.ndarray | None, images: np.ndarray | None, text_weight: float = 0.5) -> np.ndarray:
-    """One vector [d] of unit length of a text's and a picture's, [1, d] each; one of them may be missing."""
+    """One vector [d] of unit length of a text's and a image's, [1, d] each; one of them may be missing."""
     if texts is None or images is None:
         return (texts if images is None else images)[0]  # type: ignore[index]
     return l2_normalize(text_weight * texts[0] + (1 - text_weight) * images[0])
@@ -66,7 +66,7 @@ def as_table(hits: Sequence[Hit]) -> str:
 
 
 def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
-    """The pictures found, on one sheet, `search.png`; one that is not there any more is an empty place."""
+    """The images found, on one sheet, `search.png`; one that is not there any more is an empty place."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "search.png"
     save_contact_sheet([cell(hit) for hit in hits], title, path)
@@ -74,18 +74,18 @@ def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
 
 
 def cell(hit: Hit) -> tuple[Image.Image | None, str]:
-    """The picture of a hit, None where it is not there any more, and what stands below it."""
-    return _picture(hit), f"{hit.score:.3f}  {Path(hit.path).name}"
+    """The image of a hit, None where it is not there any more, and what stands below it."""
+    return _image(hit), f"{hit.score:.3f}  {Path(hit.path).name}"
 
 
-def _picture(hit: Hit) -> Image.Image | None:
+def _image(hit: Hit) -> Image.Image | None:
     """From its file or shard."""
     shard, separator, member = hit.path.partition("::")
     try:
         if not separator:
-            return open_picture(hit.path, hit.path)
+            return open_image(hit.path, hit.path)
         with tarfile.open(shard) as tar:
             content = tar.extractfile(member)
-            return open_picture(content.read(), hit.path) if content else None
+            return open_image(content.read(), hit.path) if content else None
     except (ClipError, OSError, KeyError, tarfile.TarError):
         return None

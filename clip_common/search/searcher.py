@@ -38,7 +38,7 @@ class Finder:
         self._opened: tuple[Index, Origin] | None = None
 
     def __call__(self, vector: np.ndarray, top_k: int, path: str | None) -> list[tuple[Image.Image, str]]:
-        """The pictures nearest to a vector [d] of unit length, each with its score and name, best first.
+        """The images nearest to a vector [d] of unit length, each with its score and name, best first.
 
         Args:
             vector: of unit length, [d].

@@ -41,11 +41,11 @@ class Admission:
     bytes_in_flight: int
     body_seconds: float
     draining: bool = False
-    under_way: int = 0
+    in_flight: int = 0
     bytes_held: int = 0
 
 
-class Guard:
+class AdmissionMiddleware:
     """ASGI middleware that reads a body whole, within its limits, before anything else sees the request."""
 
     def __init__(self, app: App, admission: Admission) -> None:
@@ -59,7 +59,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        self.admission.under_way += 1
+        self.admission.in_flight += 1
         held = _Held()
         try:
             refusal = self._refusal(scope) or await self._read(scope, receive, held)
@@ -69,7 +69,7 @@ class Guard:
                 await self.app(scope, _replay(held.body, receive), send)
         finally:
             self.admission.bytes_held -= held.size
-            self.admission.under_way -= 1
+            self.admission.in_flight -= 1
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         path, headers = scope["path"], dict(scope["headers"])

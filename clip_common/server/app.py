@@ -30,18 +30,18 @@ from ..config import pretrained
 from ..errors import BusyError, ClipError
 from ..predictor import Predictor, PredictorOptions
 from ..search.searcher import finder_of
-from .admission import Admission, Guard
+from .admission import Admission, AdmissionMiddleware
 from .batching import answer
 from .http import create_api
 from .limits import Limits
-from .request import Body, Work
+from .request import PredictRequest, RequestBody
 from .settings import Settings
 from .web_page import create_page
 
 _SECONDS: list[float] = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 _COUNTS: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 _PROMISED = 0.7  # of the deadline: a request that would take longer is refused at once
-_PICTURES_AT_ONCE = 64  # of a batch; deadlines are looked at in between
+_IMAGES_AT_ONCE = 64  # of a batch; deadlines are looked at in between
 
 
 class Replica:
@@ -53,25 +53,23 @@ class Replica:
             pretrained(name), weights, engine=settings.engine, precision=settings.precision
         )
         self._predictor.label_embeddings(self._predictor.prompts(None, None), settings.use_gpu)
-        self._predictor.classify(images=[_grey_picture()], use_gpu=settings.use_gpu)
+        self._predictor.classify(images=[_grey_image()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None
-        self._thread = ThreadPoolExecutor(
-            1, "clip-model"
-        )  # the model has all processors; one batch at a time
+        self._thread = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time
         tags = {"module": name}
         self._requests = Histogram("clip_batch_requests", "Requests in a batch", _COUNTS, ("module",))
-        self._pictures = Histogram("clip_batch_pictures", "Pictures in a batch", _COUNTS, ("module",))
-        for metric in (self._requests, self._pictures):
+        self._images = Histogram("clip_batch_pictures", "Images in a batch", _COUNTS, ("module",))
+        for metric in (self._requests, self._images):
             metric.set_default_tags(tags)
         batching: Any = self.answer  # the decorator adds these
         batching.set_max_batch_size(settings.batch_requests)
         batching.set_batch_wait_timeout_s(settings.batch_wait)
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
-    async def answer(self, jobs: list[tuple[Work, float]]) -> list[Any]:
+    async def answer(self, jobs: list[tuple[PredictRequest, float]]) -> list[Any]:
         """The results of requests, each with the time (of the clock) at which it is given up."""
         self._requests.observe(len(jobs))
-        self._pictures.observe(max(1, sum(len(work.pictures) for work, _ in jobs)))
+        self._images.observe(max(1, sum(len(work.images) for work, _ in jobs)))
         self._busy_since = time.monotonic()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, jobs)
@@ -84,7 +82,7 @@ class Replica:
         if self._busy_since is not None and time.monotonic() - self._busy_since > longest:
             raise RuntimeError(f"a batch has not ended in {longest:g} s")
 
-    def _answer(self, jobs: list[tuple[Work, float]]) -> list[Any]:
+    def _answer(self, jobs: list[tuple[PredictRequest, float]]) -> list[Any]:
         results: list[Any] = []
         while len(results) < len(jobs):
             part = _some(jobs[len(results) :])
@@ -96,29 +94,29 @@ class Replica:
         return results
 
 
-class Pace:
+class LoadEstimator:
     """How long a module's requests wait, judged by the last ones: latency over how many were under way."""
 
     def __init__(self) -> None:
-        self.under_way = 0
+        self.in_flight = 0
         self._seconds_each: deque[float] = deque(maxlen=16)
 
     def expected(self) -> float:
         """Seconds that one more request would take; where none is under way it is always let in."""
-        if not self.under_way or not self._seconds_each:
+        if not self.in_flight or not self._seconds_each:
             return 0.0
-        return (self.under_way + 1) * statistics.median(self._seconds_each)
+        return (self.in_flight + 1) * statistics.median(self._seconds_each)
 
     @contextlib.contextmanager
-    def one_more(self) -> Iterator[None]:
-        """While a request is under way; one that fails says nothing about the pace."""
-        self.under_way += 1
-        among, start = self.under_way, time.perf_counter()
+    def in_flight_request(self) -> Iterator[None]:
+        """While a request is under way; one that fails says nothing about the load."""
+        self.in_flight += 1
+        among, start = self.in_flight, time.perf_counter()
         try:
             yield
             self._seconds_each.append((time.perf_counter() - start) / among)
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
 
 
 class Gateway:
@@ -132,7 +130,7 @@ class Gateway:
         self._settings = settings
         self._limits = Limits.from_environment()
         self._replicas = replicas
-        self._paces = {name: Pace() for name in replicas}
+        self._load = {name: LoadEstimator() for name in replicas}
         self.modules = settings.modules
         self._requests = Counter("clip_requests", "Requests answered", ("module", "status"))
         self._seconds = Histogram("clip_request_seconds", "Time to answer", _SECONDS, ("module",))
@@ -145,18 +143,18 @@ class Gateway:
         )
         Gateway.here = self
 
-    async def ask(self, module: str, work: Work) -> Any:
+    async def ask(self, module: str, work: PredictRequest) -> Any:
         """See `http.Service`."""
-        self._waiting.set(self.admission.under_way)
+        self._waiting.set(self.admission.in_flight)
         seconds = self._settings.deadline
-        pace = self._paces[module]
-        if (expected := pace.expected()) > _PROMISED * seconds:
-            raise BusyError(f"{pace.under_way} requests wait for {module} already, about {expected:.0f} s")
+        load = self._load[module]
+        if (expected := load.expected()) > _PROMISED * seconds:
+            raise BusyError(f"{load.in_flight} requests wait for {module} already, about {expected:.0f} s")
         if self._settings.use_gpu:
             work = work.on_gpu()
         try:
             job = (work, time.time() + seconds)
-            with pace.one_more():
+            with load.in_flight_request():
                 result = await asyncio.wait_for(self._replicas[module].answer.remote(job), seconds)
         except BackPressureError:
             raise BusyError(f"{self._settings.queue} requests wait for {module} already") from None
@@ -170,7 +168,7 @@ class Gateway:
 
     async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
         """The `results` of a body that the page made; raises as `ask` does."""
-        return await self.ask(module, Body.parse(body).work(self._limits))
+        return await self.ask(module, RequestBody.parse(body).work(self._limits))
 
     async def ready(self) -> str | None:
         """See `http.Service`; the controller knows which replicas run and pass their health checks."""
@@ -206,7 +204,7 @@ def gateway_api(gateway: Gateway) -> FastAPI:
         ask = partial(gateway.ask_from_page, module)
         page = create_page(record, ask, finder_of(record, PredictorOptions(weights)))
         gradio.mount_gradio_app(api, page, f"/gradio/{module}", show_api=False)
-    api.add_middleware(Guard, admission=gateway.admission)
+    api.add_middleware(AdmissionMiddleware, admission=gateway.admission)
     return api
 
 
@@ -245,17 +243,17 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     )
 
 
-def _some(jobs: list[tuple[Work, float]]) -> list[tuple[Work, float]]:
-    """The first jobs, up to so many pictures, but one at least."""
-    pictures = 0
+def _some(jobs: list[tuple[PredictRequest, float]]) -> list[tuple[PredictRequest, float]]:
+    """The first jobs, up to so many images, but one at least."""
+    images = 0
     for i, (work, _) in enumerate(jobs):
-        pictures += len(work.pictures)
-        if i and pictures > _PICTURES_AT_ONCE:
+        images += len(work.images)
+        if i and images > _IMAGES_AT_ONCE:
             return jobs[:i]
     return jobs
 
 
-def _grey_picture() -> Image.Image:
+def _grey_image() -> Image.Image:
     return Image.new("RGB", (64, 64), (128, 128, 128))
 
 

@@ -1,4 +1,4 @@
-"""Requests to answers, several at once: their pictures go through the model together, and so do their texts.
+"""Requests to answers, several at once: their images go through the model together, and so do their texts.
 
 An answer does not depend on what was asked beside it; a request that cannot be answered gets its error, and
 costs the others nothing but time.
@@ -18,12 +18,12 @@ from ..predictor import Predictor
 from ..text.prompts import Prompts
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
 from ..zero_shot.scoring import l2_normalize
-from .request import Work
+from .request import PredictRequest
 
 Features = dict[str, np.ndarray]
 
 
-def answer(predictor: Predictor, works: Sequence[Work]) -> list[Any]:
+def answer(predictor: Predictor, works: Sequence[PredictRequest]) -> list[Any]:
     """The `results` of each request's reply, in plain JSON types, or the `ClipError` that it gets."""
     answers: dict[int, Any] = {}
     for use_gpu in (False, True):
@@ -35,7 +35,7 @@ def answer(predictor: Predictor, works: Sequence[Work]) -> list[Any]:
     return [answers[i] for i in range(len(works))]
 
 
-def answer_one(predictor: Predictor, work: Work) -> Any:
+def answer_one(predictor: Predictor, work: PredictRequest) -> Any:
     """The `results` of one request.
 
     Raises:
@@ -47,7 +47,7 @@ def answer_one(predictor: Predictor, work: Work) -> Any:
     return result
 
 
-def _answer(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[Any]:
+def _answer(predictor: Predictor, works: list[PredictRequest], use_gpu: bool) -> list[Any]:
     """Together; where that fails, each alone, so that the error reaches only the request it is about."""
     try:
         return _together(predictor, works, use_gpu)
@@ -57,7 +57,7 @@ def _answer(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[Any]
         return list(chain.from_iterable(_answer(predictor, [work], use_gpu) for work in works))
 
 
-def _together(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[Any]:
+def _together(predictor: Predictor, works: list[PredictRequest], use_gpu: bool) -> list[Any]:
     batch_size = max(work.batch_size for work in works)
     prompts = [
         predictor.prompts(work.labels, work.templates) if work.task == "classify" else None for work in works
@@ -65,13 +65,11 @@ def _together(predictor: Predictor, works: list[Work], use_gpu: bool) -> list[An
     texts = [check_texts(work.texts) if work.texts is not None else [] for work in works]
     encoded = _text_features(predictor, texts, [p for p in prompts if p], batch_size, use_gpu)
     vectors = [predictor.label_embeddings(p, use_gpu, known=encoded) if p else None for p in prompts]
-    pictures = list(chain.from_iterable(work.pictures for work in works))
-    features = chain.from_iterable(
-        predictor.image_features(pictures, batch_size, use_gpu) if pictures else ()
-    )
+    images = list(chain.from_iterable(work.images for work in works))
+    features = chain.from_iterable(predictor.image_features(images, batch_size, use_gpu) if images else ())
     answers: list[Any] = []
     for work, own_prompts, own_vectors in zip(works, prompts, vectors, strict=True):
-        items = [next(features) for _ in work.pictures]
+        items = [next(features) for _ in work.images]
         own = [item for item in items if not isinstance(item, ImageError)]
         if len(own) < len(items):
             answers.append(next(item for item in items if isinstance(item, ImageError)))
@@ -99,7 +97,7 @@ def _text_features(
     return dict(zip(wanted, predictor.text_features(list(wanted), batch_size, use_gpu), strict=True))
 
 
-def _embedding(work: Work, images: list[np.ndarray], encoded: Features) -> dict[str, list | None]:
+def _embedding(work: PredictRequest, images: list[np.ndarray], encoded: Features) -> dict[str, list | None]:
     finish = l2_normalize if work.normalize else np.asarray
     texts = None if work.texts is None else np.stack([encoded[text] for text in work.texts])
     return {

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_SECONDS = 10.0
 
 
-class PunctualProtocol(HttpToolsProtocol):
+class HeaderTimeoutProtocol(HttpToolsProtocol):
     """HTTP/1.1 whose request headers must have come `HEADER_SECONDS` after the first byte is awaited."""
 
     _due: asyncio.TimerHandle | None = None

@@ -15,7 +15,7 @@ from ..system.cache import logger
 from ..version import __version__
 from .admission import RETRY_AFTER
 from .limits import Limits
-from .request import Body, Work
+from .request import PredictRequest, RequestBody
 
 _STATUSES = (
     (MalformedError, 400),
@@ -40,7 +40,7 @@ _WHY = {
     404: "no such module is served here",
     408: "the body came too slowly",
     413: "more than a limit allows; the message names it",
-    422: "a field is wrong, or a picture cannot be read; the message names it",
+    422: "a field is wrong, or a image cannot be read; the message names it",
     500: "a fault of the server",
     503: "too busy, or not done within the deadline; see Retry-After",
 }
@@ -53,7 +53,7 @@ class Service(Protocol):
     def modules(self) -> Collection[str]:
         """Names of the modules that are served."""
 
-    async def ask(self, module: str, work: Work) -> Any:
+    async def ask(self, module: str, work: PredictRequest) -> Any:
         """The `results` of a request. Raises the `ClipError` that it gets."""
 
     async def ready(self) -> str | None:
@@ -71,7 +71,7 @@ def create_api(service: Service) -> FastAPI:
     api = FastAPI(
         title="CLIP on PaddlePaddle",
         version=__version__,
-        description="Zero-shot classification and embedding of pictures and texts.",
+        description="Zero-shot classification and embedding of images and texts.",
         openapi_tags=[{"name": "predict"}, {"name": "operations"}],
     )
     limits = Limits.from_environment()
@@ -109,7 +109,7 @@ def create_api(service: Service) -> FastAPI:
 async def _answer(service: Service, module: str, body: bytes, limits: Limits) -> tuple[int, Any]:
     """A reply's status, and its results or the message that says why there are none."""
     try:
-        return 200, await service.ask(module, Body.parse_json(body).work(limits))
+        return 200, await service.ask(module, RequestBody.parse_json(body).work(limits))
     except ClipError as error:
         status = next(status for kind, status in _STATUSES if isinstance(error, kind))
         return status, str(error)
@@ -124,7 +124,7 @@ def _add_predict(api: FastAPI, module: str, predict: Any) -> None:
     async def route(request: Request) -> Response:
         return await predict(module, request)
 
-    schema = {"content": {"application/json": {"schema": Body.model_json_schema()}}, "required": True}
+    schema = {"content": {"application/json": {"schema": RequestBody.model_json_schema()}}, "required": True}
     api.add_api_route(
         f"/predict/{module}",
         route,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from ..errors import MalformedError, RequestError
-from ..inputs import NamedPicture, named_pictures
+from ..inputs import NamedImage, named_images
 from ..text.prompts import template_texts
 from .limits import Limits
 
@@ -21,11 +21,11 @@ _FAULTS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Work:
+class PredictRequest:
     """A checked request, ready for a predictor."""
 
     task: Literal["classify", "embed"]
-    pictures: list[NamedPicture]
+    images: list[NamedImage]
     texts: list[str] | None
     labels: list[str] | None
     templates: str | list[str] | None
@@ -34,18 +34,18 @@ class Work:
     normalize: bool
     use_gpu: bool
 
-    def on_gpu(self) -> Work:
+    def on_gpu(self) -> PredictRequest:
         """The same on the GPU, whatever was asked."""
         return replace(self, use_gpu=True)
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """The JSON body of `POST /predict/<module>`."""
 
     model_config = ConfigDict(extra="forbid")
 
     images: list[StrictStr] | None = None
-    """Pictures, each an encoded file in base64."""
+    """Images, each an encoded file in base64."""
     labels: list[StrictStr] | None = None
     templates: StrictStr | list[StrictStr] | None = None
     texts: list[StrictStr] | None = None
@@ -57,7 +57,7 @@ class Body(BaseModel):
     use_gpu: StrictBool = False
 
     @classmethod
-    def parse(cls, fields: dict[str, Any]) -> Body:
+    def parse(cls, fields: dict[str, Any]) -> RequestBody:
         """Check a decoded JSON object.
 
         Raises:
@@ -69,7 +69,7 @@ class Body(BaseModel):
             raise _described(error) from None
 
     @classmethod
-    def parse_json(cls, body: bytes) -> Body:
+    def parse_json(cls, body: bytes) -> RequestBody:
         """Check a body as it came.
 
         Raises:
@@ -81,8 +81,8 @@ class Body(BaseModel):
         except ValidationError as error:
             raise _described(error) from None
 
-    def work(self, limits: Limits) -> Work:
-        """What the body asks for, its pictures decoded from base64 and everything within the limits.
+    def work(self, limits: Limits) -> PredictRequest:
+        """What the body asks for, its images decoded from base64 and everything within the limits.
 
         Raises:
             ClipError: what the body asks for makes no sense, or is too much; the message names the field.
@@ -97,9 +97,9 @@ class Body(BaseModel):
             self._refuse(task, "labels", "templates")
             if self.images is None and self.texts is None:
                 raise RequestError("nothing to embed: give images or texts")
-        return Work(
+        return PredictRequest(
             task=task,
-            pictures=self._pictures(limits),
+            images=self._images(limits),
             texts=self.texts,
             labels=self.labels,
             templates=self.templates,
@@ -126,12 +126,12 @@ class Body(BaseModel):
         for field, texts in (("labels", self.labels), ("templates", templates), ("texts", self.texts)):
             limits.check_characters(field, texts or ())
 
-    def _pictures(self, limits: Limits) -> list[NamedPicture]:
-        contents = [_picture(image, f"images[{i}]", limits) for i, image in enumerate(self.images or ())]
-        return named_pictures(contents if self.images is not None else None, None)
+    def _images(self, limits: Limits) -> list[NamedImage]:
+        contents = [_image(image, f"images[{i}]", limits) for i, image in enumerate(self.images or ())]
+        return named_images(contents if self.images is not None else None, None)
 
 
-def _picture(text: str, name: str, limits: Limits) -> bytes:
+def _image(text: str, name: str, limits: Limits) -> bytes:
     limits.check_bytes(name, len(text) * 3 // 4)
     content = _from_base64(text, name)
     limits.check_pixels(name, content)
@@ -143,7 +143,7 @@ def _from_base64(text: str, name: str) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)  # some encoders break lines
     except (binascii.Error, ValueError):
         raise RequestError(
-            f"{name} is not base64: send the bytes of a picture file in base64 (no path, no address)"
+            f"{name} is not base64: send the bytes of a image file in base64 (no path, no address)"
         ) from None
 
 
@@ -159,5 +159,5 @@ def _fault(fault: Any) -> str:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
     field = place.lstrip(".")[:80]
     if fault["type"] == "extra_forbidden":
-        return f"unknown field '{field}' (known: {', '.join(Body.model_fields)})"
+        return f"unknown field '{field}' (known: {', '.join(RequestBody.model_fields)})"
     return f"field '{field}': {fault['msg']}"

@@ -1,4 +1,4 @@
-"""The life of a server: start or join a cluster, deploy, open the door, wait for a signal, drain."""
+"""The life of a server: start or join a cluster, deploy, listen, wait for a signal, drain."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import uvicorn
 from ray import serve
 
 from .app import Gateway, gateway_api, replica
-from .header_timeout import PunctualProtocol
+from .header_timeout import HeaderTimeoutProtocol
 from .settings import Settings
 
 _NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least
 
 
-def serve_until_stopped(settings: Settings, door: socket.socket, address: str | None) -> int:
+def serve_until_stopped(settings: Settings, listener: socket.socket, address: str | None) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is under way and stop; returns the exit status.
 
     Requests are read, checked and refused in this process, which costs a millisecond; through Ray Serve's own
@@ -33,7 +33,7 @@ def serve_until_stopped(settings: Settings, door: socket.socket, address: str | 
 
     Args:
         settings: the app's.
-        door: the socket to listen at.
+        listener: the socket to listen at.
         address: a Ray cluster's; None starts one on this machine.
     """
     _connect(address, settings)
@@ -47,16 +47,18 @@ def serve_until_stopped(settings: Settings, door: socket.socket, address: str | 
     }
     gateway = Gateway(settings, **handles)
     api = gateway_api(gateway)
-    server = uvicorn.Server(uvicorn.Config(api, http=PunctualProtocol, log_level="warning", access_log=False))
-    serving = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="clip-http")
+    server = uvicorn.Server(
+        uvicorn.Config(api, http=HeaderTimeoutProtocol, log_level="warning", access_log=False)
+    )
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="clip-http")
     serving.start()
-    host, port = door.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     print(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs", flush=True)
     if host not in ("127.0.0.1", "::1") and not os.environ.get("CLIP_HUB_API_KEY"):
         print("anybody who reaches this address may ask: set CLIP_HUB_API_KEY", file=sys.stderr)
     stop.wait()
     _drain(gateway, settings.deadline)
-    serve.shutdown()  # its handles live in the door's event loop
+    serve.shutdown()  # its handles live in the listener's event loop
     server.should_exit = True
     serving.join()
     ray.shutdown()
@@ -86,5 +88,5 @@ def _drain(gateway: Gateway, deadline: float) -> None:
     gateway.admission.draining = True
     time.sleep(_NOTICE)
     end = time.monotonic() + deadline + 5
-    while time.monotonic() < end and gateway.admission.under_way:
+    while time.monotonic() < end and gateway.admission.in_flight:
         time.sleep(0.1)

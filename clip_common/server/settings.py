@@ -19,13 +19,13 @@ class Settings(BaseModel):
     gateways: int = Field(1, ge=1)
     """Processes that read and check requests, behind Ray Serve's proxies; the command itself is one."""
     threads: int | None = Field(None, ge=1)
-    """Processor threads of each replica; None means all that the machine has."""
+    """CPU threads of each replica; None means all that the machine has."""
     use_gpu: bool = False
     """Run on a GPU, one for each replica, whatever a request says of `use_gpu`."""
     engine: str = "auto"
-    """What multiplies the matrices on the processor."""
+    """What multiplies the matrices on the CPU."""
     precision: str = "float32"
-    """"float32", or "bfloat16" where the processor has that and OpenVINO is installed."""
+    """"float32", or "bfloat16" where the CPU has that and OpenVINO is installed."""
     batch_requests: int = Field(32, ge=1)
     """Requests that go through the model together at most."""
     batch_wait: float = Field(0.005, ge=0)

@@ -1,4 +1,4 @@
-"""A page for people, in a browser: a picture's labels as bars, a map of how texts and pictures match, and,
+"""A page for people, in a browser: a image's labels as bars, a map of how texts and images match, and,
 where there is an index, a search with thumbnails.
 
 It asks as an HTTP request does, so the same checks and limits hold.
@@ -26,7 +26,7 @@ Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 """The body of a request to its `results`; raises `ClipError`."""
 
 Find = Callable[[np.ndarray, int, str | None], list[tuple[Image.Image, str]]]
-"""A unit vector, how many, and a pattern of paths to pictures with their captions; raises `ClipError`."""
+"""A unit vector, how many, and a pattern of paths to images with their captions; raises `ClipError`."""
 
 _BARS = 10
 _HITS = 20
@@ -46,32 +46,32 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
         find: searches an index; without one there is no tab for it.
     """
 
-    async def classify(picture: str | None, labels: str, template: str) -> dict[str, float]:
-        if not picture:
-            raise gr.Error("Choose a picture first", print_exception=False)
-        body: dict[str, Any] = {"images": [_encoded(picture)], "top_k": _BARS}
+    async def classify(image: str | None, labels: str, template: str) -> dict[str, float]:
+        if not image:
+            raise gr.Error("Choose a image first", print_exception=False)
+        body: dict[str, Any] = {"images": [_encoded(image)], "top_k": _BARS}
         if chosen := _split(labels):
             body["labels"] = chosen
             body["templates"] = template.strip() or None
         (answer,) = await _asked(ask, body)
         return {item["label"]: item["score"] for item in answer}
 
-    async def compare(pictures: list[str] | None, texts: str) -> Figure:
-        if not pictures or not _split(texts):
-            raise gr.Error("Give at least one picture and one text", print_exception=False)
+    async def compare(images: list[str] | None, texts: str) -> Figure:
+        if not images or not _split(texts):
+            raise gr.Error("Give at least one image and one text", print_exception=False)
         chosen = _split(texts)
-        vectors = await _asked(ask, {"images": [_encoded(p) for p in pictures], "texts": chosen})
-        cosines = np.array(vectors["images"]) @ np.array(vectors["texts"]).T  # pictures d, d texts
-        return draw_similarities(cosines, [Path(p).name for p in pictures], chosen)
+        vectors = await _asked(ask, {"images": [_encoded(p) for p in images], "texts": chosen})
+        cosines = np.array(vectors["images"]) @ np.array(vectors["texts"]).T  # images d, d texts
+        return draw_similarities(cosines, [Path(p).name for p in images], chosen)
 
-    async def search(words: str, picture: str | None, weight: float, path: str) -> list:
+    async def search(words: str, image: str | None, weight: float, path: str) -> list:
         body: dict[str, Any] = {"task": "embed"}
         if words.strip():
             body["texts"] = [words.strip()]
-        if picture:
-            body["images"] = [_encoded(picture)]
+        if image:
+            body["images"] = [_encoded(image)]
         if len(body) == 1 or find is None:
-            raise gr.Error("Give some words, or a picture", print_exception=False)
+            raise gr.Error("Give some words, or a image", print_exception=False)
         vectors = await _asked(ask, body)
         texts, images = (
             None if vectors[kind] is None else np.array(vectors[kind], np.float32)
@@ -82,13 +82,11 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
 
     theme = gr.themes.Default(font=_FONTS, font_mono=["monospace"])
     with gr.Blocks(title=record.name, theme=theme, analytics_enabled=False) as page:
-        gr.Markdown(
-            f"# {record.name}\nWhich words fit a picture? CLIP ({record.config.name}) on PaddlePaddle."
-        )
+        gr.Markdown(f"# {record.name}\nWhich words fit a image? CLIP ({record.config.name}) on PaddlePaddle.")
         with gr.Tab("Classify"), gr.Row():
             with gr.Column():
-                picture = gr.Image(
-                    type="filepath", label="Picture", sources=["upload", "clipboard"], height=300
+                image = gr.Image(
+                    type="filepath", label="ImageInput", sources=["upload", "clipboard"], height=300
                 )
                 labels = gr.Textbox(label="Labels, one on a line or with commas between", lines=4)
                 template = gr.Textbox(label="Template", placeholder="a photo of a {}")
@@ -96,26 +94,26 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
             with gr.Column():
                 scores = gr.Label(label="Scores", num_top_classes=_BARS)
                 gr.Markdown(_HELP)
-            button.click(classify, [picture, labels, template], scores, api_name=False)
+            button.click(classify, [image, labels, template], scores, api_name=False)
         with gr.Tab("Compare"), gr.Row():
             with gr.Column():
-                pictures = gr.File(label="Pictures", file_count="multiple", file_types=["image"])
+                images = gr.File(label="Images", file_count="multiple", file_types=["image"])
                 texts = gr.Textbox(label="Texts, one on a line or with commas between", lines=4)
                 compare_button = gr.Button("Compare", variant="primary")
             with gr.Column():
                 similarities = gr.Plot(show_label=False)
-            compare_button.click(compare, [pictures, texts], similarities, api_name=False)
+            compare_button.click(compare, [images, texts], similarities, api_name=False)
         if find:
             with gr.Tab("Search"), gr.Row():
                 with gr.Column():
                     words = gr.Textbox(label="Words")
                     like = gr.Image(
                         type="filepath",
-                        label="Like this picture",
+                        label="Like this image",
                         sources=["upload", "clipboard"],
                         height=240,
                     )
-                    weight = gr.Slider(0, 1, 0.5, label="How much words count beside a picture")
+                    weight = gr.Slider(0, 1, 0.5, label="How much words count beside a image")
                     path = gr.Textbox(label="Only paths like", placeholder="*/holidays/*")
                     search_button = gr.Button("Search", variant="primary")
                 with gr.Column(scale=2):

@@ -1,4 +1,4 @@
-"""What this machine's processor is, as Linux tells it."""
+"""What this machine's CPU is, as Linux tells it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @cache
 def description() -> str:
-    """The kernel's description of the processors; empty where there is none."""
+    """The kernel's description of the CPUs; empty where there is none."""
     try:
         return Path("/proc/cpuinfo").read_text("utf-8", "replace")
     except OSError:  # not Linux
@@ -25,7 +25,7 @@ def features() -> frozenset[str]:
 
 
 def identity() -> str:
-    """What code compiled for this processor depends on."""
+    """What code compiled for this CPU depends on."""
     return " ".join(sorted(features())) or f"{platform.machine()} {platform.processor()}"
 
 

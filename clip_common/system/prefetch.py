@@ -1,4 +1,4 @@
-"""Work in threads, in order, a bounded way ahead of whoever uses the results."""
+"""Work in threads, in order, a bounded way before whoever uses the results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def ahead(make: Callable[[Given], Made], given: Iterable[Given], batch_size: int) -> Iterator[Made]:
-    """`map`, up to two batches ahead: pictures are prepared while the model works on the batch before."""
+def prefetch(make: Callable[[Given], Made], given: Iterable[Given], batch_size: int) -> Iterator[Made]:
+    """`map`, up to two batches ahead: images are prepared while the model works on the batch before."""
     workers = min(threads.count(), batch_size)
     coming: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(workers, "clip-prepare") as pool:

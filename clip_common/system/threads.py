@@ -1,4 +1,4 @@
-"""Processor threads, settled once, before the first matrix product, without the user setting anything.
+"""CPU threads, settled once, before the first matrix product, without the user setting anything.
 
 As it comes Paddle runs on one thread, its bundled mklml takes a slow path on AMD (PaddlePaddle/Paddle#75760),
 and its idle threads spin, which brings it to its knees beside any other busy process. On a two-core AMD
@@ -16,7 +16,7 @@ from . import cpu
 
 @cache
 def configure() -> None:
-    """Use the processor well; whatever the user has set in the environment stays as it is.
+    """Use the CPU well; whatever the user has set in the environment stays as it is.
 
     Effective only before the libraries start, that is before the process multiplies its first matrices.
     """
@@ -29,7 +29,7 @@ def configure() -> None:
 
 
 def count() -> int:
-    """Threads to compute with: the user's OMP_NUM_THREADS, else the processors that are ours."""
+    """Threads to compute with: the user's OMP_NUM_THREADS, else the CPUs that are ours."""
     chosen = _environment_at_start().get("OMP_NUM_THREADS", "").partition(",")[0]  # one per nesting level
     if chosen.isdecimal() and int(chosen) > 0:
         return int(chosen)

@@ -1,6 +1,6 @@
 """The whole state of a run in one file, written so that a kill or a full disk leaves the last one whole.
 
-Plain arrays (`.npz`), never pickles. Every step draws its pictures from a generator seeded by the run's
+Plain arrays (`.npz`), never pickles. Every step draws its images from a generator seeded by the run's
 seed and the step's number, so the step is all there is to remember of the randomness.
 """
 
@@ -29,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         step: steps done.
-        curve: loss and rate (pictures a second) of each step done, float64 [step, 2].
+        curve: loss and rate (images a second) of each step done, float64 [step, 2].
         settings: the run's settings; another run's cannot go on from here.
     """
 

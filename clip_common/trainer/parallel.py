@@ -36,7 +36,7 @@ def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
 
 
 def configure(workers: int) -> None:
-    """Make this process one of so many workers, with its share of the processor's threads."""
+    """Make this process one of so many workers, with its share of the CPU's threads."""
     threads.configure()
     if workers > 1:
         Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A run: steps with a progress bar, checkpoints, and the curves as a picture."""
+"""A run: steps with a progress bar, checkpoints, and the curves as a image."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def train(
             loss = trainer.step(batch)
             curve.append((loss, settings.batch_size / (time.perf_counter() - start)))
             bar.set_postfix(
-                loss=f"{np.mean([c[0] for c in curve[-20:]]):.3f}", pictures=f"{curve[-1][1]:.0f}/s"
+                loss=f"{np.mean([c[0] for c in curve[-20:]]):.3f}", images=f"{curve[-1][1]:.0f}/s"
             )
             bar.update()
             if first and (trainer.done % save_every == 0 or trainer.done == settings.steps):
@@ -114,5 +114,5 @@ def plot(curve: np.ndarray, settings: RunSettings, path: Path) -> None:
     middle.plot([learning_rate(step, settings) for step in range(len(curve))])
     middle.set_ylabel("learning rate")
     bottom.plot(curve[:, 1])
-    bottom.set(ylabel="pictures a second", xlabel="step")
+    bottom.set(ylabel="images a second", xlabel="step")
     figure.savefig(path)

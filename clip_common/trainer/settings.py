@@ -11,7 +11,7 @@ class RunSettings:
     """The same settings and data give the same curve.
 
     Attributes:
-        batch_size: pictures in a step, over all workers.
+        batch_size: images in a step, over all workers.
         learning_rate: the highest, after `warm_up` steps.
         average_decay: of the exponential average of the weights, which is what a run gives.
         workers: processes that share each batch.

@@ -27,10 +27,10 @@ def l2_normalize(features: np.ndarray) -> np.ndarray:
 def top_k_labels(
     feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float, labels: Sequence[str], top_k: int
 ) -> Answer:
-    """The best labels of a picture: the softmax of its scaled cosines with all of them.
+    """The best labels of a image: the softmax of its scaled cosines with all of them.
 
     Args:
-        feature: the picture's, [d].
+        feature: the image's, [d].
         label_embeddings: of unit length, [labels, d].
         logit_scale: the factor itself, not its logarithm.
         labels: their names.

@@ -10,7 +10,7 @@ import numpy as np
 EMBEDDING_BOUND = 1e-6  # largest difference of an element of unit-length embeddings
 SCORE_BOUND = 1e-5  # of a probability at logit scale 100
 STAGE_BOUND = 3e-5  # of a stage's element, relative to the spread of that stage
-CENTERED_BOUND = 1e-3  # as the first, after subtracting the mean over pictures, relative to what is left
+CENTERED_BOUND = 1e-3  # as the first, after subtracting the mean over images, relative to what is left
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def compare(ours: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> li
     return [
         *figures,
         Figure(
-            "picture: unit embedding, largest",
+            "image: unit embedding, largest",
             _largest(ours["picture"], reference["picture"]),
             EMBEDDING_BOUND,
         ),
-        Figure("picture: scores, largest", _largest(ours["scores"], reference["scores"]), SCORE_BOUND),
+        Figure("image: scores, largest", _largest(ours["scores"], reference["scores"]), SCORE_BOUND),
     ]
 
 

@@ -47,14 +47,14 @@ def run_reference(config: ClipConfig, state: dict[str, np.ndarray]) -> dict[str,
         text = model.encode_text(torch.from_numpy(tokenize(seeded.TEXTS))).numpy()
     for hook in hooks:
         hook.remove()
-    return {**seen, "image": image, "text": text, **answer_for_picture(model, config)}
+    return {**seen, "image": image, "text": text, **answer_for_image(model, config)}
 
 
-def answer_for_picture(model: Any, config: ClipConfig) -> dict[str, np.ndarray]:
-    """What OpenAI's code says of a whole picture: its unit vector, and its scores for three labels."""
+def answer_for_image(model: Any, config: ClipConfig) -> dict[str, np.ndarray]:
+    """What OpenAI's code says of a whole image: its unit vector, and its scores for three labels."""
     import torch
 
-    pixels = reference_pixels(seeded.picture(), config.image_resolution)
+    pixels = reference_pixels(seeded.image(), config.image_resolution)
     with torch.no_grad():
         image, text = torch.from_numpy(pixels[None]), torch.from_numpy(tokenize(seeded.LABELS))
         feature = model.encode_image(image)

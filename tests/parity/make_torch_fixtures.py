@@ -111,7 +111,7 @@ def views() -> dict[str, Any]:
 
 
 def features() -> dict[str, np.ndarray]:
-    """What OpenAI's code makes of each tiny architecture's pictures and texts, in float32."""
+    """What OpenAI's code makes of each tiny architecture's images and texts, in float32."""
     made = {}
     for config in (TINY_VIT, TINY_RN):
         model = build(config).float()

@@ -21,21 +21,21 @@ def run_ours(config: ClipConfig, state: dict[str, np.ndarray]) -> dict[str, np.n
     model = CLIP(config)
     model.load_openai(state)
     model.eval()
-    return run_stages(model, config) | answer_for_picture(model, config)
+    return run_stages(model, config) | answer_for_image(model, config)
 
 
 def run_engine(config: ClipConfig, checkpoint: Path, engine: str = "auto") -> dict[str, np.ndarray]:
-    """What users get: both towers, and the answer for a picture, through `Predictor`."""
+    """What users get: both towers, and the answer for a image, through `Predictor`."""
     record = next(record for record in PRETRAINED.values() if record.config == config)
     predictor = Predictor(record, checkpoint, engine=engine)
     engine = predictor.engine()
-    picture = [seeded.picture()]
-    answer = predictor.classify(images=picture, labels=seeded.LABELS)[0]
+    image = [seeded.image()]
+    answer = predictor.classify(images=image, labels=seeded.LABELS)[0]
     scores = {item["label"]: item["score"] for item in answer}
     return {
         "image": engine.encode_image(seeded.pixels(config)),
         "text": engine.encode_text(tokenize(seeded.TEXTS), len(seeded.TEXTS)),
-        "picture": predictor.embed(images=picture)["images"][0],
+        "picture": predictor.embed(images=image)["images"][0],
         "scores": np.array([scores[label] for label in seeded.LABELS]),
     }
 
@@ -56,10 +56,10 @@ def run_stages(model: CLIP, config: ClipConfig) -> dict[str, np.ndarray]:
     return {**seen, "image": image, "text": text}
 
 
-def answer_for_picture(model: CLIP, config: ClipConfig) -> dict[str, np.ndarray]:
-    """What our model says of a whole picture, through our own preprocessing."""
+def answer_for_image(model: CLIP, config: ClipConfig) -> dict[str, np.ndarray]:
+    """What our model says of a whole image, through our own preprocessing."""
     preprocess = Preprocess(config.image_resolution, Preprocessing())
-    image = paddle.to_tensor(preprocess(seeded.picture())[None])
+    image = paddle.to_tensor(preprocess(seeded.image())[None])
     with paddle.no_grad():
         feature = model.encode_image(image).numpy()
         logits, _ = model(image, paddle.to_tensor(tokenize(seeded.LABELS)))

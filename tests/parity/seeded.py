@@ -28,7 +28,7 @@ def state(config: ClipConfig) -> dict[str, np.ndarray]:
 
 
 def pixels(config: ClipConfig, count: int = 4) -> np.ndarray:
-    """Normalised pictures, float32 [count, 3, R, R]: coarse shapes with noise on them."""
+    """Normalised images, float32 [count, 3, R, R]: coarse shapes with noise on them."""
     random = np.random.RandomState(7)
     size = config.image_resolution
     block = math.ceil(size / 7)
@@ -36,8 +36,8 @@ def pixels(config: ClipConfig, count: int = 4) -> np.ndarray:
     return (coarse + 0.5 * random.standard_normal((count, 3, size, size))).astype("float32")
 
 
-def picture() -> Image.Image:
-    """A photo-like picture, RGB 500 x 375: soft colours, a few hard edges, some grain."""
+def image() -> Image.Image:
+    """A photo-like image, RGB 500 x 375: soft colours, a few hard edges, some grain."""
     random = np.random.RandomState(11)
     soft = Image.fromarray(random.randint(0, 256, (6, 8, 3)).astype("uint8")).resize(
         (500, 375), Image.Resampling.BILINEAR
