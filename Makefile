@@ -74,12 +74,12 @@ TRAINING := $(HOME)/.cache/clip_hub_training
 RUN ?= $(TRAINING)/run
 
 mini-data: setup $(VENV)/.installed-train
-	$(BIN)/python -m training.data --output $(TRAINING)/data --downloads $(TRAINING)/downloads
+	$(BIN)/python -m recipes.clip_mini.data --output $(TRAINING)/data --downloads $(TRAINING)/downloads
 
 # A run by its name, resumed if it was begun, and the weights that it ends with.
-run-of = $(BIN)/python -m training.train --data $(TRAINING)/data --output $(RUN)/$(1) $(2) \
+run-of = $(BIN)/python -m recipes.clip_mini.train --data $(TRAINING)/data --output $(RUN)/$(1) $(2) \
 	$(if $(wildcard $(RUN)/$(1)/checkpoint.npz),--resume)
-weights-of = $(BIN)/python -m training.export $(RUN)/$(1)/checkpoint.npz $(RUN)/$(2).safetensors \
+weights-of = $(BIN)/python -m recipes.clip_mini.export $(RUN)/$(1)/checkpoint.npz $(RUN)/$(2).safetensors \
 	--data $(TRAINING)/data
 
 mini-train: setup
@@ -91,7 +91,7 @@ mini-train: setup
 	$(call weights-of,third,clip_mini)
 
 mini-evaluate: setup
-	$(BIN)/python -m training.evaluate $(RUN)/clip_mini.safetensors --data $(TRAINING)/data
+	$(BIN)/python -m recipes.clip_mini.evaluate $(RUN)/clip_mini.safetensors --data $(TRAINING)/data
 
 lint: setup
 	$(BIN)/ruff check .

@@ -31,9 +31,9 @@ from clip_common.predictor import Predictor
 from clip_common.system import threads
 from clip_common.text.prompts import prompts_for
 from clip_common.weights.file import write_safetensors
+from recipes.clip_mini.data import DEFAULT_CACHE, Dataset, to_image
+from recipes.clip_mini.splits import rows_of
 from tests.parity import seeded
-from training.data import DEFAULT_CACHE, Dataset, to_image
-from training.splits import rows_of
 
 from .bench import EXAMPLES, Cell, in_turns, machine
 from .peers import onnx_tower
@@ -125,7 +125,7 @@ def share(_: argparse.Namespace) -> dict[str, object]:
         threads.configure()
         peak, whose = sgemm_peak()
         figures: dict[str, object] = {"sgemm, GFLOP/s": peak / 1e9, "by": whose}
-        figures["operations of a image, GFLOP"] = operations(record.config) / 1e9
+        figures["operations of an image, GFLOP"] = operations(record.config) / 1e9
         for batch in (8, 32):
             pixels = np.zeros([batch, 3, 224, 224], np.float32)
             seconds = float(np.median(in_turns({"": partial(engine.encode_image, pixels)}, 7)[""]))

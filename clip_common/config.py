@@ -74,7 +74,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a image goes through after resizing; `background` is put under transparent images."""
+    """What an image goes through after resizing; `background` is put under transparent images."""
 
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD

@@ -10,7 +10,7 @@ class ClipError(ValueError):
 
 
 class ImageError(ClipError):
-    """A image that cannot be read."""
+    """An image that cannot be read."""
 
 
 class LabelError(ClipError):

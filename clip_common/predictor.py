@@ -167,7 +167,7 @@ class Predictor:
             over all labels, 0..1.
 
         Raises:
-            ImageError: a image cannot be read; the message names its index or path.
+            ImageError: an image cannot be read; the message names its index or path.
             LabelError: labels or templates cannot be used.
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
@@ -204,7 +204,7 @@ class Predictor:
             {"images": float32 [n, d] or None, "texts": float32 [m, d] or None}.
 
         Raises:
-            ImageError: a image cannot be read; the message names its index or path.
+            ImageError: an image cannot be read; the message names its index or path.
             LabelError: a text cannot be used.
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
@@ -230,7 +230,7 @@ class Predictor:
         return encode_images(self._engine_for(batch_size, use_gpu), self.prepare, images, batch_size)
 
     def prepare(self, image: NamedImage) -> np.ndarray | ImageError:
-        """What the model sees of a image, float32 [3, R, R]; where it cannot be read, the error."""
+        """What the model sees of an image, float32 [3, R, R]; where it cannot be read, the error."""
         name, source = image
         try:
             return self.preprocess(self.preprocess.open(source, name))
@@ -328,7 +328,7 @@ class Predictor:
     def top_k_labels(
         self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], top_k: int
     ) -> Answer:
-        """A image's best labels, from its feature [d] and the labels' vectors."""
+        """An image's best labels, from its feature [d] and the labels' vectors."""
         return top_k_labels(feature, label_embeddings, self.logit_scale, labels, top_k)
 
 
@@ -341,7 +341,7 @@ def encode_images(
     """Features of images, which are prepared in threads while the model runs.
 
     Yields:
-        For each batch, in order, a list of features, float32 [d] not normalised; where a image cannot be
+        For each batch, in order, a list of features, float32 [d] not normalised; where an image cannot be
         read, the error.
     """
     batch: list[np.ndarray | ImageError] = []

@@ -1,4 +1,4 @@
-"""A image a person can read: the photo, and beside it its labels with their scores as bars."""
+"""An image a person can read: the photo, and beside it its labels with their scores as bars."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
 
 
 def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) -> Figure:
-    """A map of cosines [images, texts]: the darker, the better a text fits a image."""
+    """A map of cosines [images, texts]: the darker, the better a text fits an image."""
     rows, columns = cosines.shape
     figure = Figure(figsize=(3 + 0.9 * columns, 2 + 0.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)

@@ -74,7 +74,7 @@ def test_vectors_are_those_of_the_module(images: Path, tmp_path: Path) -> None:
         assert (row["width"], row["height"]) == image.size
     errors = pq.read_table(tmp_path / "out" / "errors.parquet").to_pylist()
     assert [Path(row["path"]).name for row in errors] == ["broken.png"]
-    assert "not a image" in errors[0]["error"]
+    assert "not an image" in errors[0]["error"]
 
 
 def test_only_what_is_new_or_changed(images: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     made.mkdir()
     seeded.image().save(made / "a.png")
     seeded.image().rotate(90, expand=True).save(made / "b.JPG", format="JPEG")
-    (made / "notes.txt").write_text("not a image, and not asked for")
+    (made / "notes.txt").write_text("not an image, and not asked for")
     return made
 
 

@@ -30,7 +30,7 @@ BODIES: list[dict[str, Any]] = [
     {"images": [example("dog")], "labels": ["a dog", "a tree", "a house"], "top_k": 1, "batch_size": 1},
 ]
 FAULTY: list[tuple[dict[str, Any], type[ClipError], str]] = [
-    ({"images": [example("dog"), "aGk="], "labels": ["a"]}, ImageError, r"images\[1\]: not a image"),
+    ({"images": [example("dog"), "aGk="], "labels": ["a"]}, ImageError, r"images\[1\]: not an image"),
     ({"texts": ["word " * 100]}, LabelError, "the limit is 77"),
     ({"images": [example("dog")], "labels": ["a", "a"]}, LabelError, "given twice"),
     ({"texts": []}, ClipError, "texts is empty"),

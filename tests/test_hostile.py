@@ -45,7 +45,7 @@ def image(kind: str, seed: int) -> bytearray:
 
 
 def mutated(kind: str, seed: int) -> bytes:
-    """A image with some bytes changed, most of them in its headers, and perhaps its end missing."""
+    """An image with some bytes changed, most of them in its headers, and perhaps its end missing."""
     rng = random.Random(seed)
     content = image(kind, seed)
     for _ in range(rng.randint(1, 12)):
@@ -99,7 +99,7 @@ def test_what_is_no_image_of_an_allowed_format_is_refused(content: bytes) -> Non
 @SCHEMA.parametrize()
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_openapi_document_is_what_the_server_does(case: schemathesis.Case) -> None:
-    # A document cannot say that labels do not go with texts, or that base64 must hold a image.
+    # A document cannot say that labels do not go with texts, or that base64 must hold an image.
     case.validate_response(case.call(), excluded_checks=[positive_data_acceptance])
 
 

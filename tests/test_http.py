@@ -94,7 +94,7 @@ def test_classify_and_embed(client: TestClient, service: Direct) -> None:
         (b'{"paths": ["/etc/passwd"]}', 422, "unknown field 'paths'"),
         (b'{"images": ["/etc/passwd"]}', 422, "images[0] is not base64"),
         (b'{"images": ["http://127.0.0.1/x.png"]}', 422, "images[0] is not base64"),
-        (b'{"images": ["aGk="], "labels": ["a"]}', 422, "images[0]: not a image"),
+        (b'{"images": ["aGk="], "labels": ["a"]}', 422, "images[0]: not an image"),
         (b'{"images": 5}', 422, "field 'images'"),
         (b'{"texts": [1]}', 422, "field 'texts[0]'"),
         (b'{"texts": ["a"], "top_k": 1e400}', 422, "field 'top_k'"),

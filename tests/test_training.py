@@ -27,17 +27,24 @@ from clip_common.trainer import checkpoint, muon, parallel
 from clip_common.trainer.loss import contrastive_loss
 from clip_common.weights.file import write_safetensors
 from clip_common.weights.readers import read_state
-from training import train
-from training.augment import augment
-from training.batches import Batch, Batches, Settings
-from training.captions import draw_subject, head_noun, is_clean, may_flip, put_in_template
-from training.data import Caption, Dataset, near_duplicates, package_drawings, perceptual_hash, prepare
-from training.diagrams import draw_diagrams
-from training.evaluate import Share
-from training.export import openai_state
-from training.sources import LICENCES, SOURCES, Drawing, Source
-from training.splits import rows_of, split_of
-from training.vocabulary import rows_in, tokens_of, training_vocabulary
+from recipes.clip_mini import train
+from recipes.clip_mini.augment import augment
+from recipes.clip_mini.batches import Batch, Batches, Settings
+from recipes.clip_mini.captions import draw_subject, head_noun, is_clean, may_flip, put_in_template
+from recipes.clip_mini.data import (
+    Caption,
+    Dataset,
+    near_duplicates,
+    package_drawings,
+    perceptual_hash,
+    prepare,
+)
+from recipes.clip_mini.diagrams import draw_diagrams
+from recipes.clip_mini.evaluate import Share
+from recipes.clip_mini.export import openai_state
+from recipes.clip_mini.sources import LICENCES, SOURCES, Drawing, Source
+from recipes.clip_mini.splits import rows_of, split_of
+from recipes.clip_mini.vocabulary import rows_in, tokens_of, training_vocabulary
 
 TINY = ClipConfig("tiny", 32, 64, ResNetConfig((1, 1, 1, 1), 8), TextConfig(64, 1, 77, 49408))
 SETTINGS = Settings(steps=6, batch_size=16, warm_up=2, small_share=0.4, workers=1)

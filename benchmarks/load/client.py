@@ -95,7 +95,7 @@ def run_clients(count: int, work: Callable[[int, Callable[[], bool]], None], sec
 
 
 def image(seed: int, side: int = 96, kind: str = "JPEG") -> bytes:
-    """A image of its own: coloured blocks."""
+    """An image of its own: coloured blocks."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(blocks).resize((side, side * 3 // 4), Image.Resampling.BICUBIC).save(file, kind)
@@ -103,7 +103,7 @@ def image(seed: int, side: int = 96, kind: str = "JPEG") -> bytes:
 
 
 def encoded(content: bytes) -> str:
-    """A image as a body carries it."""
+    """An image as a body carries it."""
     return base64.b64encode(content).decode()
 
 

@@ -62,7 +62,7 @@ class Batches:
         """A worker's part of a step.
 
         Raises:
-            ImageError: a image cannot be read any more.
+            ImageError: an image cannot be read any more.
         """
         epoch, place = divmod(step, self.epoch)
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.dataset.images))
@@ -86,7 +86,7 @@ class Batches:
 
 
 def crop_box(image: Image.Image, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Most of a image, at a random place and of about its shape: left, upper, right, lower in pixels."""
+    """Most of an image, at a random place and of about its shape: left, upper, right, lower in pixels."""
     width, height = image.size
     side = math.sqrt(rng.uniform(*CROP_AREA))
     stretch = math.sqrt(math.exp(rng.uniform(*np.log(CROP_ASPECT))))

@@ -22,7 +22,7 @@ class Dataset:
     Attributes:
         targets: int64 [n], indices into `texts`.
         texts: names of classes, or captions, each once.
-        captioned: whether the texts are captions. A image with several is there several times.
+        captioned: whether the texts are captions. An image with several is there several times.
     """
 
     images: list[NamedImage]
@@ -72,7 +72,7 @@ def _has_captions(source: str) -> bool:
 def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on, and rows held out: of each class the first by the hashes of their names.
 
-    Hashes of file names and not of places, so that a grown folder keeps its split; all captions of a image
+    Hashes of file names and not of places, so that a grown folder keeps its split; all captions of an image
     are on one side.
 
     Raises:

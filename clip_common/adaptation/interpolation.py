@@ -41,7 +41,7 @@ def best(points: list[Point]) -> Point:
 
 
 def plot(points: list[Point], chosen: float, probe: float | None, path: Path) -> None:
-    """The trade-off as a image: accuracy by `alpha`, or reference by held-out accuracy if there is one."""
+    """The trade-off as an image: accuracy by `alpha`, or reference by held-out accuracy if there is one."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Adapt and print; the exit status is 1 if a image could not be read."""
+    """Adapt and print; the exit status is 1 if an image could not be read."""
     for name in ("epochs", "batch_size", "workers", "save_every"):
         if getattr(args, name) < 1:
             raise RequestError(f"--{name} is {getattr(args, name)}, expected a whole number from 1")

@@ -64,8 +64,8 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `search`."""
     parser.add_argument("text", nargs="?", metavar="WORDS")
-    parser.add_argument("--image", help="a image to search with, alone or together with words")
-    parser.add_argument("--text_weight", type=float, default=0.5, help="of words beside a image, 0 to 1")
+    parser.add_argument("--image", help="an image to search with, alone or together with words")
+    parser.add_argument("--text_weight", type=float, default=0.5, help="of words beside an image, 0 to 1")
     parser.add_argument("--index", required=True, help="as `index` was given it")
     parser.add_argument("--module", choices=PRETRAINED, default="clip_mini", help="that made the index")
     parser.add_argument("--weights", help="a weights file in place of the module's own")

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print; the exit status is 1 if a image could not be read."""
+    """Evaluate and print; the exit status is 1 if an image could not be read."""
     from ..evaluation import evaluate, report
     from ..evaluation.datasets import read_captioned, read_labelled
 

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     action = commands.add_parser("index", help="put vectors into a vector database")
     bulk.add_index_arguments(action)
 
-    action = commands.add_parser("search", help="find images by words or by a image")
+    action = commands.add_parser("search", help="find images by words or by an image")
     bulk.add_search_arguments(action)
 
     action = commands.add_parser("evaluate", help="accuracy on images whose classes are known")

@@ -174,7 +174,7 @@ class _Prepared:
 
 
 def _prepare(predictor: Predictor, item: Item) -> _Prepared | Failure:
-    """Read, hash, decode and resize a image, in a thread."""
+    """Read, hash, decode and resize an image, in a thread."""
     try:
         content = item.read()
         pixels = predictor.prepare((item.path, content))

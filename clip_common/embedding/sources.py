@@ -27,7 +27,7 @@ class Item:
     Attributes:
         path: what it is called: a file, `shard.tar::member`, or `table.csv#row` for a text.
         stamp: changes when the content does.
-        file: where a image's bytes are.
+        file: where an image's bytes are.
         offset: where in that file they begin, in a tar shard.
         size: how many there are; None is all.
         caption: the text that belongs to it, or that is to be embedded where there is no file.
@@ -41,7 +41,7 @@ class Item:
     caption: str | None = None
 
     def read(self) -> bytes:
-        """A image's bytes."""
+        """An image's bytes."""
         assert self.file is not None
         with Path(self.file).open("rb") as stream:
             stream.seek(self.offset)
@@ -88,7 +88,7 @@ def _items_of(source: str) -> Iterator[Item]:
         yield _file(str(path))
     else:
         raise RequestError(
-            f"{source}: expected a folder, a image, a glob, a .tar, .csv, .tsv or .parquet, or a .txt list"
+            f"{source}: expected a folder, an image, a glob, a .tar, .csv, .tsv or .parquet, or a .txt list"
         )
 
 
@@ -101,7 +101,7 @@ def _folder(folder: Path) -> Iterator[Item]:
 
 
 def _file(path: str, caption: str | None = None) -> Item:
-    """A image file; one that is not there is found out when it is read, and costs only itself."""
+    """An image file; one that is not there is found out when it is read, and costs only itself."""
     try:
         status = os.stat(path)  # noqa: PTH116
         stamp = f"{status.st_size}-{status.st_mtime_ns}"

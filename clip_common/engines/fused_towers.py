@@ -218,7 +218,7 @@ class _Attention(nn.Layer):
 
 
 class _ImageAttention(_Attention):
-    """Every token of a image sees every other: [N, L, D] to [N, L, D]."""
+    """Every token of an image sees every other: [N, L, D] to [N, L, D]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_proj(_attend(*self.heads_of(self.in_proj(x), x.shape[1])))

@@ -71,7 +71,7 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
 
 
 def read_captioned(source: str) -> list[tuple[Path, str]]:
-    """Images with captions from a `.csv` with the columns `path` and `caption`; a image may have several.
+    """Images with captions from a `.csv` with the columns `path` and `caption`; an image may have several.
 
     Raises:
         RequestError: it is not there, or not as it must be.

@@ -100,7 +100,7 @@ def linear_probe(predictor: Predictor, train: Labelled, test: Labelled, batch_si
 
 
 def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_size: int = 32) -> Figures:
-    """Recall at 1, 5 and 10 from images to captions and back; a image may have several captions."""
+    """Recall at 1, 5 and 10 from images to captions and back; an image may have several captions."""
     files = list(dict.fromkeys(file for file, _ in pairs))
     features, kept, errors = image_features(predictor, [(str(file), file) for file in files], batch_size)
     row_of = {files[i]: row for row, i in enumerate(kept)}

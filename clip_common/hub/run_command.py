@@ -34,7 +34,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     """The command line of a module, in PaddleHub's two groups."""
     made = _Parser(prog=f"hub run {name}", description=f"Run the module {name}.")
     inputs = made.add_argument_group("Input options", "Data fed into the module.")
-    inputs.add_argument("--input_path", help="a image, a folder of images, or a glob in quotes")
+    inputs.add_argument("--input_path", help="an image, a folder of images, or a glob in quotes")
     inputs.add_argument("--input_text", action="append", help="a text to embed; repeatable")
     inputs.add_argument("--labels", help="labels to choose from, separated by commas")
     inputs.add_argument("--labels_file", help="a text file with one label per line")
@@ -179,7 +179,7 @@ def _advance(bar: tqdm, done: int, total: int) -> None:
 def _input_paths(given: str | None) -> list[Path]:
     """The images that `--input_path` means: a file, a folder's images, or a glob's matches."""
     if not given:
-        raise RequestError("--input_path is missing: give a image, a folder or a glob")
+        raise RequestError("--input_path is missing: give an image, a folder or a glob")
     path = Path(given).expanduser()
     if path.is_dir():
         found = sorted(
@@ -246,7 +246,7 @@ def _make_folder(folder: str) -> None:
 
 
 def _visualize(path: Path, answer: Answer, folder: Path, number: int) -> str | None:
-    """Save a image with its answer; returns what went wrong, since the other answers still count."""
+    """Save an image with its answer; returns what went wrong, since the other answers still count."""
     from ..visualize import save_answer  # matplotlib takes a second to import
 
     target = folder / f"{number:04d}_{path.stem}.png"

@@ -36,7 +36,7 @@ IMAGE_SUFFIXES = set(
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A model's preprocessing, as a function from a image to pixels.
+    """A model's preprocessing, as a function from an image to pixels.
 
     Attributes:
         resolution: side of the square that the model sees, in pixels.
@@ -53,7 +53,7 @@ class Preprocess:
     fast_jpeg: bool = False
 
     def open(self, source: ImageInput | str | Path, name: str) -> Image.Image:
-        """Decode a image, see `open_image`; a JPEG only as large as is needed, with `fast_jpeg`."""
+        """Decode an image, see `open_image`; a JPEG only as large as is needed, with `fast_jpeg`."""
         return open_image(source, name, 2 * self.resolution if self.fast_jpeg else None)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
@@ -84,7 +84,7 @@ def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
 
 
 def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None = None) -> Image.Image:
-    """Decode a image, whole, whatever form it comes in.
+    """Decode an image, whole, whatever form it comes in.
 
     Args:
         source: a path, or one of the forms of `ImageInput`.
@@ -105,11 +105,11 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
         elif isinstance(source, (str, Path)):
             image = _decode(Path(source), Path(source).stat().st_size, jpeg_side)
         else:
-            raise ImageError(f"a {type(source).__name__} is not a image: give PIL, a BGR array, or bytes")
+            raise ImageError(f"a {type(source).__name__} is not an image: give PIL, a BGR array, or bytes")
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not a image") from None
+        raise ImageError(f"{name}: is a folder, not an image") from None
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Image.UnidentifiedImageError:
@@ -120,7 +120,7 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
         raise ImageError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error
     width, height = image.size
     if min(width, height) < 1 or max(width, height) > _MAX_ASPECT * min(width, height):
-        raise ImageError(f"{name}: {width} x {height} pixels is not a image's shape")
+        raise ImageError(f"{name}: {width} x {height} pixels is not an image's shape")
     return image
 
 

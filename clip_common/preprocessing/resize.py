@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """The centre square of a image, in its own mode, of `size` pixels a side."""
+    """The centre square of an image, in its own mode, of `size` pixels a side."""
     width, height = image.size
     short, long = min(width, height), max(width, height)
     long_after = int(size * long / short)
@@ -43,7 +43,7 @@ def _resize_long(image: Image.Image, size: int, long_after: int, first: int) -> 
 
 
 def _resize_band(band: Image.Image, size: int, long_after: int, first: int) -> Image.Image:
-    """One band of a image; Pillow resizes rows before columns, so the order is the same here."""
+    """One band of an image; Pillow resizes rows before columns, so the order is the same here."""
     axis = _Axis(max(band.size), long_after)
     if band.width >= band.height:
         strip = axis.resample(np.asarray(band), 0, first, size)

@@ -1,4 +1,4 @@
-"""What fits words, a image, or both: queries to vectors, hits to a table, JSON, or a contact sheet."""
+"""What fits words, an image, or both: queries to vectors, hits to a table, JSON, or a contact sheet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def query_vector(
     Args:
         predictor: the model that made the index.
         text: words.
-        image: a image file.
+        image: an image file.
         text_weight: how much the words count beside the image, 0 to 1.
 
     Raises:
@@ -45,7 +45,7 @@ def query_vector(
 
 
 def combined(texts: np.ndarray | None, images: np.ndarray | None, text_weight: float = 0.5) -> np.ndarray:
-    """One vector [d] of unit length of a text's and a image's, [1, d] each; one of them may be missing."""
+    """One vector [d] of unit length of a text's and an image's, [1, d] each; one of them may be missing."""
     if texts is None or images is None:
         return (texts if images is None else images)[0]  # type: ignore[index]
     return l2_normalize(text_weight * texts[0] + (1 - text_weight) * images[0])

@@ -40,7 +40,7 @@ _WHY = {
     404: "no such module is served here",
     408: "the body came too slowly",
     413: "more than a limit allows; the message names it",
-    422: "a field is wrong, or a image cannot be read; the message names it",
+    422: "a field is wrong, or an image cannot be read; the message names it",
     500: "a fault of the server",
     503: "too busy, or not done within the deadline; see Retry-After",
 }

@@ -143,7 +143,7 @@ def _from_base64(text: str, name: str) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)  # some encoders break lines
     except (binascii.Error, ValueError):
         raise RequestError(
-            f"{name} is not base64: send the bytes of a image file in base64 (no path, no address)"
+            f"{name} is not base64: send the bytes of an image file in base64 (no path, no address)"
         ) from None
 
 

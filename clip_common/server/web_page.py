@@ -1,4 +1,4 @@
-"""A page for people, in a browser: a image's labels as bars, a map of how texts and images match, and,
+"""A page for people, in a browser: an image's labels as bars, a map of how texts and images match, and,
 where there is an index, a search with thumbnails.
 
 It asks as an HTTP request does, so the same checks and limits hold.
@@ -48,7 +48,7 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
 
     async def classify(image: str | None, labels: str, template: str) -> dict[str, float]:
         if not image:
-            raise gr.Error("Choose a image first", print_exception=False)
+            raise gr.Error("Choose an image first", print_exception=False)
         body: dict[str, Any] = {"images": [_encoded(image)], "top_k": _BARS}
         if chosen := _split(labels):
             body["labels"] = chosen
@@ -71,7 +71,7 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
         if image:
             body["images"] = [_encoded(image)]
         if len(body) == 1 or find is None:
-            raise gr.Error("Give some words, or a image", print_exception=False)
+            raise gr.Error("Give some words, or an image", print_exception=False)
         vectors = await _asked(ask, body)
         texts, images = (
             None if vectors[kind] is None else np.array(vectors[kind], np.float32)
@@ -82,7 +82,9 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
 
     theme = gr.themes.Default(font=_FONTS, font_mono=["monospace"])
     with gr.Blocks(title=record.name, theme=theme, analytics_enabled=False) as page:
-        gr.Markdown(f"# {record.name}\nWhich words fit a image? CLIP ({record.config.name}) on PaddlePaddle.")
+        gr.Markdown(
+            f"# {record.name}\nWhich words fit an image? CLIP ({record.config.name}) on PaddlePaddle."
+        )
         with gr.Tab("Classify"), gr.Row():
             with gr.Column():
                 image = gr.Image(
@@ -113,7 +115,7 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
                         sources=["upload", "clipboard"],
                         height=240,
                     )
-                    weight = gr.Slider(0, 1, 0.5, label="How much words count beside a image")
+                    weight = gr.Slider(0, 1, 0.5, label="How much words count beside an image")
                     path = gr.Textbox(label="Only paths like", placeholder="*/holidays/*")
                     search_button = gr.Button("Search", variant="primary")
                 with gr.Column(scale=2):

@@ -19,7 +19,7 @@ _BARE = ("{}",)
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a image is compared with: labels, each put into every template.
+    """What an image is compared with: labels, each put into every template.
 
     No template at all means classes that travel with the weights, see `classes.py`.
     """

@@ -1,1 +1,1 @@
-"""The trainer: what training clip_mini (`training/`) and adapting any module (`adaptation/`) share."""
+"""The trainer: what training clip_mini (`recipes/`) and adapting any module (`adaptation/`) share."""

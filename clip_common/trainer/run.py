@@ -1,4 +1,4 @@
-"""A run: steps with a progress bar, checkpoints, and the curves as a image."""
+"""A run: steps with a progress bar, checkpoints, and the curves as an image."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from .layouts import CLASS_VECTORS
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes by name, each with the vector that a image's unit feature is multiplied by.
+    """Classes by name, each with the vector that an image's unit feature is multiplied by.
 
     Attributes:
         vectors: float32 [classes, d], of any length: a class may be likelier than another.

@@ -27,7 +27,7 @@ def l2_normalize(features: np.ndarray) -> np.ndarray:
 def top_k_labels(
     feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float, labels: Sequence[str], top_k: int
 ) -> Answer:
-    """The best labels of a image: the softmax of its scaled cosines with all of them.
+    """The best labels of an image: the softmax of its scaled cosines with all of them.
 
     Args:
         feature: the image's, [d].

@@ -25,7 +25,7 @@ def run_ours(config: ClipConfig, state: dict[str, np.ndarray]) -> dict[str, np.n
 
 
 def run_engine(config: ClipConfig, checkpoint: Path, engine: str = "auto") -> dict[str, np.ndarray]:
-    """What users get: both towers, and the answer for a image, through `Predictor`."""
+    """What users get: both towers, and the answer for an image, through `Predictor`."""
     record = next(record for record in PRETRAINED.values() if record.config == config)
     predictor = Predictor(record, checkpoint, engine=engine)
     engine = predictor.engine()

@@ -39,7 +39,7 @@ def build_reference(state: dict[str, np.ndarray]) -> Any:
 
 
 def reference_pixels(image: Image.Image, size: int) -> np.ndarray:
-    """What `clip._transform` gives for a image, float32 [3, size, size], without torchvision."""
+    """What `clip._transform` gives for an image, float32 [3, size, size], without torchvision."""
     width, height = image.size
     if width <= height:
         width, height = size, int(size * height / width)

@@ -1,6 +1,6 @@
 """A checkpoint to the weights file that `clip_common` loads: the average, in OpenAI's names and types.
 
-`python -m training.export RUN/checkpoint.npz clip_mini.safetensors --data DATA`
+`python -m recipes.clip_mini.export RUN/checkpoint.npz clip_mini.safetensors --data DATA`
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def export(checkpoint: Path, target: Path, data: Path) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m recipes.clip_mini.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data")
@@ -64,7 +64,7 @@ def main() -> None:
     try:
         export(arguments.checkpoint, arguments.target, arguments.data)
     except TrainingError as error:
-        raise SystemExit(f"training.export: {error}") from None
+        raise SystemExit(f"recipes.clip_mini.export: {error}") from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Data preparation: packages to one folder of pictures and captions.
 
-`python -m training.data --output DATA` writes `pictures.npy` (uint8 [N, 96, 96, 4], premultiplied RGBA, a
-memory map), `captions.jsonl` (one record per picture) and `report.json`. The folder appears only when it is
+`python -m recipes.clip_mini.data --output DATA` writes `pictures.npy` (uint8 [N, 96, 96, 4], premultiplied
+RGBA, a memory map), `captions.jsonl` (one record per picture) and `report.json`. The folder appears only when it is
 whole; a folder of your own pictures is read by `--pictures FOLDER` (see README.md).
 """
 
@@ -262,7 +262,7 @@ def _caption(drawing: Drawing, near: str) -> Caption:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.data", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m recipes.clip_mini.data", description=__doc__)
     parser.add_argument("--output", type=Path, default=DEFAULT_CACHE / "data", help="folder to write")
     parser.add_argument(
         "--downloads", type=Path, default=DEFAULT_CACHE / "downloads", help="packages kept here"
@@ -275,7 +275,7 @@ def main() -> None:
     try:
         report = prepare(drawings, arguments.output)
     except TrainingError as error:
-        raise SystemExit(f"training.data: {error}") from None
+        raise SystemExit(f"recipes.clip_mini.data: {error}") from None
     print(
         f"{report['pictures']} pictures in {arguments.output}; {len(report['skipped'])} skipped (report.json)"
     )

@@ -28,7 +28,7 @@ def percentile(text: str) -> int:
 
 
 def split_of(caption: Caption) -> Split:
-    """The side that a image is on."""
+    """The side that an image is on."""
     if caption.style == HELD_OUT_STYLE:
         return "style"
     if caption.style == CONCEPT_STYLE and percentile(caption.concept) < CONCEPT_PERCENT:

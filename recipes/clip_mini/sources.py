@@ -100,7 +100,7 @@ _MAX_SIDE = 4000
 
 @dataclass(frozen=True)
 class Drawing:
-    """A image as its package holds it: an SVG text or an encoded file, with its name and words."""
+    """An image as its package holds it: an SVG text or an encoded file, with its name and words."""
 
     name: str
     tags: tuple[str, ...]

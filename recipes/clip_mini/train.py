@@ -1,4 +1,4 @@
-"""Contrastive training (paper section 2.3): `python -m training.train --output RUN [--resume]`.
+"""Contrastive training (paper section 2.3): `python -m recipes.clip_mini.train --output RUN [--resume]`.
 
 Processes share each batch; each makes its part of the next one in a thread while a step runs.
 """
@@ -52,7 +52,7 @@ class MiniTrainer(Trainer):
         super().__init__(self.clip, settings, [n for n, p in trained.items() if _is_hidden_matrix(n, p)])
 
     def begin_with_file(self, weights: Path) -> None:
-        """Take a weights file, as `training.export` writes, as the run's beginning.
+        """Take a weights file, as `recipes.clip_mini.export` writes, as the run's beginning.
 
         Tokens that its training did not see keep their rows drawn at random.
 
@@ -161,11 +161,15 @@ def _work(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
-    parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data", help="a folder of training.data")
+    parser = argparse.ArgumentParser(prog="python -m recipes.clip_mini.train", description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=DEFAULT_CACHE / "data", help="a folder of recipes.clip_mini.data"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    parser.add_argument("--begin-with", type=Path, help="a weights file, as training.export writes it")
+    parser.add_argument(
+        "--begin-with", type=Path, help="a weights file, as recipes.clip_mini.export writes it"
+    )
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
@@ -175,7 +179,7 @@ def main() -> None:
         check(arguments.data, settings, arguments.output, arguments.resume, arguments.begin_with)
         parallel.start(_work, (arguments, settings), settings.workers)
     except TrainingError as error:
-        raise SystemExit(f"training.train: {error}") from None
+        raise SystemExit(f"recipes.clip_mini.train: {error}") from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The model card's figures, on the held-out splits, through the module's own preprocessing and labels.
 
-`python -m training.evaluate clip_mini.safetensors --data DATA`. Labels never come from training: they are
-the module's published label set, or the held-out images' own names.
+`python -m recipes.clip_mini.evaluate clip_mini.safetensors --data DATA`. Labels never come from training:
+they are the module's published label set, or the held-out images' own names.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def draw_confusions(data: Dataset, confusions: Sequence[dict], path: Path) -> No
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m recipes.clip_mini.evaluate", description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -181,7 +181,7 @@ def main() -> None:
         data = Dataset.open(arguments.data)
         result = evaluate(arguments.weights, data)
     except (TrainingError, ClipError) as error:
-        raise SystemExit(f"training.evaluate: {error}") from None
+        raise SystemExit(f"recipes.clip_mini.evaluate: {error}") from None
     print("| held-out images | n | labels | top-1 (95 %) | top-5 (95 %) |\n| --- | --- | --- | --- | --- |")
     print("\n".join(figure["line"] for figure in result["figures"]))
     for name, answer in result["diagram, dog, cat"].items():

@@ -102,7 +102,7 @@ class Batches:
 
 
 def sampling_weight(caption: Caption) -> float:
-    """How often a image is shown: flags and the many emoji of persons less than things."""
+    """How often an image is shown: flags and the many emoji of persons less than things."""
     if caption.concept.startswith("flag-"):
         return 0.1 * caption.weight
     if any(

@@ -1,4 +1,4 @@
-"""What a image is called in training: its name, its head noun or a tag, in a template."""
+"""What an image is called in training: its name, its head noun or a tag, in a template."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def head_noun(name: str) -> str:
 
 
 def draw_subject(name: str, tags: tuple[str, ...], rng: np.random.Generator) -> str:
-    """What one showing of a image is called: its name, its head noun or a tag, in lower case."""
+    """What one showing of an image is called: its name, its head noun or a tag, in lower case."""
     kind = rng.random()
     if kind < HEAD_SHARE:
         return head_noun(name)
