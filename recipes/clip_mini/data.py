@@ -1,8 +1,8 @@
 """Data preparation: packages to one folder of pictures and captions.
 
 `python -m recipes.clip_mini.data --output DATA` writes `pictures.npy` (uint8 [N, 96, 96, 4], premultiplied
-RGBA, a memory map), `captions.jsonl` (one record per image) and `report.json`. The folder appears only when it
-is whole; a folder of your own images is read by `--pictures FOLDER` (see README.md).
+RGBA, a memory map), `captions.jsonl` (one record per image) and `report.json`. The folder appears only when
+it is whole; a folder of your own images is read by `--pictures FOLDER` (see README.md).
 """
 
 from __future__ import annotations
