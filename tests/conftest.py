@@ -17,11 +17,8 @@ os.environ.pop("CLIP_HUB_MIRROR", None)
 
 import pytest
 
-from clip_common.config import ClipConfig
-from clip_common.weights.file import write_safetensors
-from tests.parity import seeded
-
-ROOT = Path(__file__).parent.parent
+from tests.support.checkpoints import Checkpoints
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -34,19 +31,6 @@ def hub_home() -> Path:
         timeout=300,
     )
     return Path(os.environ["HUB_HOME"])
-
-
-class Checkpoints:
-    """Seeded checkpoints as files, each written when it is first asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __call__(self, config: ClipConfig) -> Path:
-        path = self._folder / f"{config.name.replace('/', '-')}.safetensors"
-        if not path.exists():
-            write_safetensors(seeded.state(config), path, {})
-        return path
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,261 @@
+"""The Ray Serve app, really started: answers under concurrency, a killed replica, SIGTERM under load."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("ray", reason="of the extra [test]")
+import requests
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from clip_common.cli.main import main
+from clip_common.config import pretrained
+from clip_common.predictor import Predictor
+from clip_common.server import app
+from clip_common.server.app import LoadEstimator
+from clip_common.server.batching import answer
+from clip_common.server.header_timeout import HEADER_SECONDS
+from clip_common.server.limits import Limits
+from clip_common.server.request import RequestBody
+from tests.support.answers import assert_same
+from tests.support.paths import ROOT
+from tests.support.processes import free_port
+
+CLIENTS = 16
+IMAGES = sorted((ROOT / "examples").glob("*.png"))
+WORDS = ["a dog", "a cat", "a tree", "a house", "a clock", "a guitar", "a car", "an apple"]
+
+
+def body(number: int) -> dict[str, Any]:
+    """A request of its own: images and labels differ, and tasks are mixed."""
+    image = base64.b64encode(IMAGES[number % len(IMAGES)].read_bytes()).decode()
+    words = WORDS[number % 5 : number % 5 + 3]
+    if number % 3 == 2:
+        return {"images": [image], "texts": [*words, f"number {number}"]}
+    return {"images": [image], "labels": words, "top_k": 3}
+
+
+class Server:
+    """A started server; `stop` ends it with SIGTERM."""
+
+    def __init__(self, log: Path, *options: str) -> None:
+        self.log, self.port = log, free_port()
+        command = [sys.executable, "-m", "clip_common", "serve", "clip_mini", "--port", str(self.port)]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen([*command, *options], stdout=output, stderr=output, cwd=ROOT)
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self.get("/ready") == 200:
+                return
+            time.sleep(1)
+        self.stop()
+        raise AssertionError(f"the server did not start: {self.log.read_text()[-3000:]}")
+
+    def get(self, path: str) -> int | None:
+        try:
+            return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=10).status_code
+        except requests.RequestException:
+            return None
+
+    def ask(self, content: dict[str, Any]) -> requests.Response:
+        return requests.post(f"http://127.0.0.1:{self.port}/predict/clip_mini", json=content, timeout=120)
+
+    def replica(self) -> psutil.Process:
+        """The process that holds the model."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return next(p for p in family if "ServeReplica:clip-clip_mini:clip_mini" in " ".join(p.cmdline()))
+
+    def stop(self) -> int:
+        family = (
+            psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        )
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(90)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        finally:
+            for process in psutil.wait_procs(family, timeout=20)[1]:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("serve") / "log.txt")
+    yield started
+    if started.process.poll() is None:
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(pretrained("clip_mini"))
+
+
+def test_every_answer_is_the_single_request_answer(server: Server, predictor: Predictor) -> None:
+    bodies = [body(number) for number in range(6 * CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        replies = list(pool.map(server.ask, bodies))
+    for content, reply in zip(bodies, replies, strict=True):
+        assert reply.status_code == 200, reply.text
+        (expected,) = answer(predictor, [RequestBody.parse(content).work(Limits())])
+        assert_same(reply.json()["results"], expected)
+
+
+def test_a_bad_request_beside_good_ones(server: Server) -> None:
+    bodies = [body(0), {"images": ["aGk="], "labels": ["a"]}, body(1), {"texts": ["word " * 100]}, body(2)]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        statuses = [reply.status_code for reply in pool.map(server.ask, bodies)]
+    assert statuses == [200, 422, 200, 422, 200]
+
+
+def test_pages_and_metrics(server: Server) -> None:
+    server.ask(body(0))
+    for path in ("/health", "/docs", "/openapi.json", "/gradio/clip_mini/"):
+        assert server.get(path) == 200, path
+    deadline = time.monotonic() + 60  # Ray exports its metrics every ten seconds
+    wanted = {"clip_requests_total", "clip_request_seconds_bucket", "clip_batch_requests_bucket"}
+    while time.monotonic() < deadline and wanted:
+        text = requests.get(f"http://127.0.0.1:{server.port}/metrics", timeout=30).text
+        wanted = {name for name in wanted if f"\n{name}{{" not in text}
+        time.sleep(1)
+    assert not wanted
+
+
+def test_it_listens_on_this_machine_only(server: Server) -> None:
+    family = [
+        psutil.Process(server.process.pid),
+        *psutil.Process(server.process.pid).children(recursive=True),
+    ]
+    listening = {c.laddr for p in family for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert any(address.port == server.port for address in listening)
+    assert {address.ip for address in listening if address.port == server.port} == {"127.0.0.1"}
+
+
+def test_slow_clients_keep_nobody_out(server: Server) -> None:
+    """They send half of their headers, half of a body, or nothing, and wait."""
+    beginnings = (
+        b"",
+        b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-",
+        b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
+    )
+    slow = {beginning: [] for beginning in beginnings}
+    for number in range(600):
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        connection.sendall(beginnings[number % 3])
+        slow[beginnings[number % 3]].append(connection)
+    start = time.monotonic()
+    assert server.ask(body(0)).status_code == 200
+    assert time.monotonic() - start < HEADER_SECONDS
+    for beginning, connections in slow.items():
+        for connection in connections:
+            said = connection.recv(1000)
+            assert said == b"" or (beginning.endswith(b"{") and b" 408 " in said.partition(b"\n")[0])
+            connection.close()
+    assert server.ask(body(1)).status_code == 200
+
+
+def test_a_killed_replica_comes_back_by_itself(server: Server) -> None:
+    server.replica().kill()
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        reply = server.ask(body(0))
+        if reply.status_code == 200:
+            break
+        assert reply.status_code in (500, 503), reply.text
+        time.sleep(0.5)
+    assert reply.status_code == 200
+    assert server.get("/ready") == 200
+
+
+def test_sigterm_under_load_answers_what_was_accepted(server: Server) -> None:
+    """The last test of this server: it ends."""
+    url = f"http://127.0.0.1:{server.port}/predict/clip_mini"
+
+    def client(number: int) -> list[int]:
+        """Statuses until the server is gone. Only who was told so (503) may find it gone in mid-request."""
+        statuses: list[int] = []
+        with requests.Session() as session:
+            while True:
+                try:
+                    statuses.append(session.post(url, json=body(number), timeout=60).status_code)
+                except requests.ConnectionError as error:
+                    assert "refused" in str(error) or statuses[-1] == 503, error
+                    return statuses
+                number += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(client, number) for number in range(8)]
+        time.sleep(3)
+        assert server.stop() == 0
+        statuses = [status for done in clients for status in done.result()]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) > 8
+
+
+def test_settings_are_checked_before_anything_starts() -> None:
+    for options, words in (
+        (["clip_huge"], "no module is named 'clip_huge'"),
+        (["clip_mini", "--queue", "0"], "queue: Input should be greater than or equal to 1"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "clip_common", "serve", *options],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_kubernetes_example_is_a_configuration_of_this_app() -> None:
+    """Its schema, its import path and its arguments; it was not run on a cluster of Kubernetes."""
+    manifest = yaml.safe_load((ROOT / "deploy" / "rayservice.yaml").read_text())
+    config = ServeDeploySchema.parse_obj(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    (application,) = config.applications
+    module, _, function = application.import_path.partition(":")
+    built = getattr(importlib.import_module(module), function)(application.args)
+    assert built._bound_deployment.name == "Gateway"
+
+
+def test_a_taken_port_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "clip_mini", "--port", str(port)]) == 1
+    assert f"--port {port}: cannot listen there" in capsys.readouterr().err
+
+
+def test_the_pace_is_latency_over_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(app.time, "perf_counter", lambda: now[0])
+    load = LoadEstimator()
+    assert load.expected() == 0  # nothing is known yet
+    with load.in_flight_request(), load.in_flight_request():
+        assert load.expected() == 0
+        now[0] += 4
+    assert load.in_flight == 0
+    assert load.expected() == 0  # however long the last ones took, one is let in
+    with pytest.raises(KeyError), load.in_flight_request():
+        now[0] += 1000
+        raise KeyError
+    with load.in_flight_request():
+        assert load.expected() == 2 * 3  # 4 s alone and 4 s of two: 4 and 2 s each

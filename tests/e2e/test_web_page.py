@@ -1,0 +1,169 @@
+"""The page for people, in a real headless Chromium: from upload to answer. Needs Chromium and its driver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("selenium", reason="of the extra [test]")
+from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from clip_common.cli.main import main
+from clip_common.config import pretrained
+from clip_common.errors import ClipError
+from clip_common.predictor import Predictor
+from clip_common.search.searcher import finder_of
+from clip_common.server.batching import answer
+from clip_common.server.limits import Limits
+from clip_common.server.request import RequestBody
+from clip_common.server.web_page import create_page
+from tests.support.paths import ROOT
+from tests.support.processes import free_port
+
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not DRIVER, reason="needs chromium and chromium-driver; CI installs both")
+SHOTS = os.environ.get("CLIP_HUB_SCREENSHOTS")  # a folder, to look at what the tests saw
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the example images, as the commands make it."""
+    pytest.importorskip("pymilvus", reason="of the extra [search]")
+    folder = tmp_path_factory.mktemp("index")
+    assert main(["embed", str(ROOT / "examples"), "--output", str(folder / "vectors")]) == 0
+    assert main(["index", str(folder / "vectors"), "--index", str(folder / "pictures.db")]) == 0
+    return folder / "pictures.db"
+
+
+@pytest.fixture(scope="module")
+def address(index: Path) -> Iterator[str]:
+    predictor = Predictor(pretrained("clip_mini"))
+
+    async def ask(body: dict[str, Any]) -> Any:
+        (result,) = await asyncio.to_thread(answer, predictor, [RequestBody.parse(body).work(Limits())])
+        if isinstance(result, ClipError):
+            raise result
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIP_HUB_INDEX", str(index))
+        page = create_page(predictor.record, ask, finder_of(predictor.record, predictor.options))
+    page.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True)
+    yield page.local_url
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
+        options.add_argument(option)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """The page as a visitor uses it."""
+
+    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
+        self.driver = driver
+        driver.get(address)
+        self.wait("button.primary")
+
+    def wait(self, selector: str, words: str = "") -> WebElement:
+        """The first visible element of a selector, once it is there with such words."""
+
+        def found(driver: webdriver.Chrome) -> WebElement | None:
+            items = [item for item in driver.find_elements(By.CSS_SELECTOR, selector) if item.is_displayed()]
+            return next((item for item in items if words in item.text), None)
+
+        try:
+            return WebDriverWait(self.driver, 60).until(found)
+        except TimeoutException:
+            self.save("page_missing")
+            raise AssertionError(f"no {selector} with {words!r}") from None
+
+    def upload(self, *files: Path) -> None:
+        def field(driver: webdriver.Chrome) -> WebElement | None:  # hidden, and made when its tab is
+            panels = driver.find_elements(By.CSS_SELECTOR, "div[role=tabpanel]")
+            shown = [panel for panel in panels if panel.is_displayed()]
+            fields = [
+                each for panel in shown for each in panel.find_elements(By.CSS_SELECTOR, "input[type=file]")
+            ]
+            return fields[0] if fields else None
+
+        WebDriverWait(self.driver, 60).until(field).send_keys("\n".join(map(str, files)))
+
+    def write(self, field: str, text: str) -> None:
+        self.wait("label", field).find_element(By.TAG_NAME, "textarea").send_keys(text)
+
+    def save(self, name: str) -> None:
+        if SHOTS:
+            self.driver.save_screenshot(str(Path(SHOTS) / f"{name}.png"))
+
+
+def test_from_upload_to_scores(chromium: webdriver.Chrome, address: str) -> None:
+    page = Page(chromium, address)
+    page.upload(ROOT / "examples" / "diagram.png")
+    page.wait("img")
+    page.write("Labels", "a diagram, a dog, a cat")
+    page.wait("button.primary", "Classify").click()
+    scores = page.wait("div[role=tabpanel]", "%").text
+    best, *others = scores[scores.index("Scores") :].splitlines()[1:]
+    assert best == "a diagram"
+    assert {"a dog", "a cat"} <= set(others)
+    page.save("page_classify")
+
+
+def test_texts_and_images_are_compared(chromium: webdriver.Chrome, address: str) -> None:
+    page = Page(chromium, address)
+    page.wait("button[role=tab]", "Compare").click()
+    page.upload(*(ROOT / "examples" / f"{name}.png" for name in ("dog", "tree", "house")))
+    page.wait("div[role=tabpanel]", "house")
+    page.write("Texts", "a dog, a tree, a house")
+    page.wait("button.primary", "Compare").click()
+    figure = page.wait("div[role=tabpanel] img[src]")
+    assert int(chromium.execute_script("return arguments[0].naturalWidth", figure)) > 300
+    page.save("page_compare")
+
+
+def test_words_find_images(chromium: webdriver.Chrome, address: str) -> None:
+    page = Page(chromium, address)
+    page.wait("button[role=tab]", "Search").click()
+    page.write("Words", "a bicycle")
+    page.wait("button.primary", "Search").click()
+    first = page.wait("button.thumbnail-item img, .grid-container img")
+    assert int(chromium.execute_script("return arguments[0].naturalWidth", first)) > 50
+    assert "bicycle" in page.wait(".caption-label").text
+    page.save("page_search")
+
+
+def test_a_mistake_is_explained(chromium: webdriver.Chrome, address: str) -> None:
+    page = Page(chromium, address)
+    page.upload(ROOT / "examples" / "dog.png")
+    page.wait("img")
+    page.write("Labels", "a dog, a dog")
+    page.wait("button.primary", "Classify").click()
+    assert "given twice" in page.wait(".toast-body", "given twice").text
+    page.save("page_mistake")
+
+
+def test_nothing_is_fetched_from_elsewhere(chromium: webdriver.Chrome, address: str) -> None:
+    Page(chromium, address)
+    script = (
+        "return performance.getEntriesByType('resource').map(e => [e.name, e.responseStatus, e.transferSize])"
+    )
+    loaded = [name for name, status, size in chromium.execute_script(script) if status or size]
+    assert loaded
+    assert all(name.startswith(address.rstrip("/")) for name in loaded), loaded

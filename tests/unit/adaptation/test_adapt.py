@@ -1,0 +1,348 @@
+"""Adapting a module: to classes and to captions, killed and resumed, mixed, packed under its own name."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image, ImageDraw
+
+from clip_common.adaptation import adapt as adapting
+from clip_common.adaptation import interpolation as interpolation
+from clip_common.adaptation.adapt import Task, adapt
+from clip_common.adaptation.batches import Batch, Batches, crop_box
+from clip_common.adaptation.dataset import read_dataset, split
+from clip_common.adaptation.trainers import ClassTrainer
+from clip_common.cli.main import main
+from clip_common.config import pretrained
+from clip_common.errors import RequestError, TrainingError, WeightsError
+from clip_common.hub.pack import pack
+from clip_common.predictor import Predictor
+from clip_common.preprocessing.image import Preprocess
+from clip_common.trainer import checkpoint
+from clip_common.trainer.loss import class_loss
+from clip_common.weights.class_head import read_classes
+from clip_common.weights.file import write_safetensors
+from clip_common.weights.readers import read_state
+from tests.support.paths import ROOT
+
+MINI = pretrained("clip_mini")
+KINDS = ("bim", "drel", "fosk")  # bars, discs and frames, by names that mean nothing to the model
+OWN_WEIGHTS = ROOT / "modules" / "clip_mini" / "clip_mini.safetensors"
+
+
+def drawing(kind: str, number: int) -> Image.Image:
+    rng = np.random.default_rng([KINDS.index(kind), number])
+    image = Image.new("RGB", (64, 64), tuple(int(v) for v in rng.integers(180, 256, 3)))
+    draw, colour = ImageDraw.Draw(image), tuple(int(v) for v in rng.integers(0, 120, 3))
+    x, y = (int(v) for v in rng.integers(8, 20, 2))
+    if kind == "bim":
+        draw.rectangle((x, y + 12, x + 36, y + 18), fill=colour)
+    elif kind == "drel":
+        draw.ellipse((x, y, x + 32, y + 32), fill=colour)
+    else:
+        draw.rectangle((x, y, x + 32, y + 32), outline=colour, width=4)
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawings")
+    for kind in KINDS:
+        (root / kind).mkdir()
+        for number in range(16):
+            drawing(kind, number).save(root / kind / f"{kind}{number}.png")
+    return root
+
+
+def task(data: Path, output: Path, **changes: object) -> Task:
+    given = {"epochs": 6, "batch_size": 12, "held_out": 0.25, "save_every": 2}
+    return Task("clip_mini", str(data), output, **{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def adapted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> adapting.Adapted:
+    return adapt(task(folder, tmp_path_factory.mktemp("run"), alpha=1.0))
+
+
+def held_out_paths(adapted: adapting.Adapted) -> list[str]:
+    return [name for name, _ in adapted.prepared.held_out.images]
+
+
+# --- what comes of it -----------------------------------------------------------------------------------
+
+
+def test_accuracy_rises_on_images_that_training_does_not_see(adapted: adapting.Adapted) -> None:
+    before, after = adapted.points[0].held_out, adapted.chosen.held_out
+    assert after >= 0.9 and after > before + 0.3
+    seen = {name for name, _ in adapted.prepared.train.images}
+    assert len(seen) == 36 and not seen & set(held_out_paths(adapted))
+
+
+def test_the_module_chooses_among_its_own_classes(adapted: adapting.Adapted) -> None:
+    predictor = Predictor(MINI, adapted.path)
+    paths = held_out_paths(adapted)
+    answers = predictor.classify(paths=paths, top_k=3)
+    right = [
+        answer[0]["label"] == Path(path).parent.name for answer, path in zip(answers, paths, strict=True)
+    ]
+    assert np.mean(right) == adapted.chosen.held_out
+    state = read_state(adapted.path)
+    features = predictor.embed(paths=paths)["images"]
+    logits = np.exp(float(state["logit_scale"])) * features @ state["class_vectors"].T
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for answer, row in zip(answers, scores, strict=True):
+        np.testing.assert_allclose([item["score"] for item in answer], sorted(row)[::-1], rtol=1e-4)
+        assert {item["label"] for item in answer} == set(KINDS)
+
+
+def test_some_of_the_classes_keep_their_vectors_and_other_labels_are_read(adapted: adapting.Adapted) -> None:
+    predictor = Predictor(MINI, adapted.path)
+    prompts = predictor.prompts(["fosk", "drel"], None)
+    vectors = read_classes(adapted.path, MINI.config.embed_dim).vectors
+    np.testing.assert_array_equal(predictor.label_embeddings(prompts), vectors[[2, 1]])
+    words = ["drel", "a dog"]
+    np.testing.assert_allclose(
+        predictor.label_embeddings(predictor.prompts(words, None)),
+        predictor.embed(texts=words)["texts"],
+        atol=1e-6,
+    )
+    assert predictor.prompts(None, "a {}").texts() == ["a bim", "a drel", "a fosk"]
+
+
+def test_nothing_of_the_text_tower_changes(adapted: adapting.Adapted) -> None:
+    before, after = read_state(OWN_WEIGHTS), read_state(adapted.path)
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        if not name.startswith("visual."):
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+    assert set(after) - set(before) == {"class_vectors"}
+
+
+def test_alpha_0_is_the_module_as_it_was(folder: Path, adapted: adapting.Adapted, tmp_path: Path) -> None:
+    again = task(folder, adapted.path.parent, alpha=0.0, resume=True)  # a finished run is only mixed again
+    path = adapted.path.rename(adapted.path.with_name("kept.safetensors"))
+    try:
+        found = adapt(again)
+        state, before = read_state(found.path), read_state(OWN_WEIGHTS)
+        np.testing.assert_array_equal(state["visual.conv1.weight"], before["visual.conv1.weight"])
+        plain = Predictor(MINI)
+        np.testing.assert_array_equal(
+            state["class_vectors"], plain.label_embeddings(plain.class_prompts(list(KINDS)))
+        )
+    finally:
+        path.rename(adapted.path)
+
+
+def test_the_figures_are_written(adapted: adapting.Adapted) -> None:
+    folder = adapted.path.parent
+    figures = json.loads((folder / "figures.json").read_text("utf-8"))
+    assert figures["training images"] == 36 and figures["held-out images"] == 12
+    assert [point["alpha"] for point in figures["trade-off"]] == list(interpolation.ALPHAS)
+    for image in ("trade_off.png", "curves.png"):
+        assert np.asarray(Image.open(folder / image).convert("L")).std() > 5
+
+
+def test_a_probe_is_a_beginning(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="of the extra [evaluate]")
+    found = adapt(task(folder, tmp_path, head="probe", epochs=1, reference=str(folder)))
+    assert found.probe is not None and found.probe > found.points[0].held_out
+    assert found.points[0].reference == pytest.approx(_zero_shot_accuracy(folder))
+
+
+def _zero_shot_accuracy(folder: Path) -> float:
+    data, predictor = read_dataset(str(folder)), Predictor(MINI)
+    answers = predictor.classify(
+        paths=[name for name, _ in data.images], labels=data.texts, templates="a picture of a {}", top_k=1
+    )
+    named = [data.texts.index(str(answer[0]["label"])) for answer in answers]
+    return float(np.mean(np.array(named) == data.targets))
+
+
+def test_captions_train_both_towers(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "caption"])
+        for kind in KINDS:
+            for path in sorted((folder / kind).iterdir()):
+                writer.writerow([path, f"the {kind} of my collection"])
+    found = adapt(task(table, tmp_path / "run", alpha=1.0, epochs=4))
+    assert found.chosen.held_out > found.points[0].held_out
+    state, before = read_state(found.path), read_state(OWN_WEIGHTS)
+    assert set(state) == set(before)
+    assert not np.array_equal(state["text_projection"], before["text_projection"])
+    Predictor(MINI, found.path).embed(texts=["the bim of my collection"])
+
+
+# --- the run --------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_resumes_on_the_same_curve(
+    folder: Path, adapted: adapting.Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = ClassTrainer.step
+
+    def killed_at_the_sixth(self: ClassTrainer, batch: Batch) -> float:
+        if self.done == 5:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(ClassTrainer, "step", killed_at_the_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(task(folder, tmp_path))
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="other settings"):
+        adapt(task(folder, tmp_path, resume=True, seed=1))
+    with pytest.raises(TrainingError, match="--resume"):
+        adapt(task(folder, tmp_path))
+    adapt(task(folder, tmp_path, resume=True))
+    whole = checkpoint.load(adapted.path.parent / "checkpoint.npz")
+    resumed = checkpoint.load(tmp_path / "checkpoint.npz")
+    np.testing.assert_allclose(resumed.curve[:, 0], whole.curve[:, 0], rtol=1e-4)
+
+
+def test_two_workers_make_the_same_curve(folder: Path, adapted: adapting.Adapted, tmp_path: Path) -> None:
+    adapt(task(folder, tmp_path, workers=2))
+    whole = checkpoint.load(adapted.path.parent / "checkpoint.npz")
+    shared = checkpoint.load(tmp_path / "checkpoint.npz")
+    np.testing.assert_allclose(shared.curve[:, 0], whole.curve[:, 0], rtol=1e-3)
+
+
+def test_the_loss_is_that_of_the_scores_that_are_shown() -> None:
+    rng = np.random.default_rng(0)
+    image, classes = rng.normal(size=(5, 4)).astype("f"), rng.normal(size=(3, 4)).astype("f")
+    targets = np.array([0, 2, 1, 1, 0])
+    logits = 7.0 * (image / np.linalg.norm(image, axis=1, keepdims=True)) @ classes.T
+    expected = -np.log(np.exp(logits)[range(5), targets] / np.exp(logits).sum(axis=1)).mean()
+    found = class_loss(*map(paddle.to_tensor, (image, classes)), 7.0, paddle.to_tensor(targets))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_epoch_shows_each_image_once(folder: Path) -> None:
+    dataset = read_dataset(str(folder))
+    settings = task(folder, folder).settings(dataset)
+    batches = Batches(dataset, Preprocess(64, MINI.preprocessing), settings)
+    seen = np.concatenate([batches(step).targets for step in range(4)])
+    assert sorted(seen) == sorted(dataset.targets)
+    np.testing.assert_array_equal(batches(2).pixels, batches(2).pixels)
+    assert not np.array_equal(batches(0).targets, batches(4).targets)
+    halves = [
+        Batches(dataset, batches.preprocess, replace(settings, workers=2), worker=worker)(1)
+        for worker in (0, 1)
+    ]
+    np.testing.assert_array_equal(np.concatenate([half.pixels for half in halves]), batches(1).pixels)
+
+
+def test_crops_are_within_the_image() -> None:
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (3, 200), (640, 480)):
+        for _ in range(200):
+            left, upper, right, lower = crop_box(Image.new("L", size), rng)
+            assert 0 <= left < right <= size[0] and 0 <= upper < lower <= size[1]
+            assert (right - left) * (lower - upper) >= 0.5 * size[0] * size[1]
+
+
+def test_the_split_is_by_class_and_by_name_alone(folder: Path, tmp_path: Path) -> None:
+    dataset = read_dataset(str(folder))
+    train, held_out = split(dataset, 0.25)
+    assert [int((dataset.targets[held_out] == kind).sum()) for kind in range(3)] == [4, 4, 4]
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(folder)
+    np.testing.assert_array_equal(split(read_dataset(str(moved)), 0.25)[1], held_out)
+    assert sorted([*train, *held_out]) == list(range(48))
+
+
+def test_mixtures_are_on_the_line() -> None:
+    before, after = {"w": np.zeros(2, "f")}, {"w": np.array([1.0, -2.0], "f")}
+    np.testing.assert_allclose(interpolation.mix(before, after, 0.25)["w"], [0.25, -0.5])
+    points = [
+        interpolation.Point(0.0, 0.5, None),
+        interpolation.Point(0.4, 0.9, None),
+        interpolation.Point(1.0, 0.9, None),
+    ]
+    assert interpolation.best(points).alpha == 0.4
+
+
+# --- what is wrong with it ------------------------------------------------------------------------------
+
+
+def test_a_broken_image_costs_itself(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for kind in KINDS:
+        (data / kind).mkdir(parents=True)
+        for number in range(4):
+            drawing(kind, number).save(data / kind / f"{number}.png")
+    (data / "bim" / "broken.png").write_bytes(b"no image")
+    arguments = ["adapt", str(data), "--output", str(tmp_path / "run"), "--epochs", "1", "--batch_size", "4"]
+    assert main([*arguments, "--held_out", "0.25"]) == 1
+    printed = capsys.readouterr()
+    assert "broken.png" in printed.err and "1 images could not be read" in printed.err
+    assert "alpha" in printed.out and (tmp_path / "run" / "adapted.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "nowhere"}, "nowhere"),
+        ({"reference": "nowhere"}, "nowhere"),
+        ({"validation": "nowhere"}, "nowhere"),
+        ({"held_out": 0.0}, "--validation"),
+        ({"batch_size": 10, "workers": 3}, "cannot be shared among 3"),
+        ({"resume": True}, "no checkpoint"),
+        ({"use_gpu": True}, "CPU build"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    folder: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    if changes.get("use_gpu") and paddle.is_compiled_with_cuda():
+        pytest.skip("this Paddle has CUDA")
+    with pytest.raises((RequestError, TrainingError), match=message):
+        adapt(replace(task(folder, tmp_path), **changes))
+
+
+def test_damaged_classes_are_refused(adapted: adapting.Adapted, tmp_path: Path) -> None:
+    state, path = read_state(adapted.path), tmp_path / "w.safetensors"
+    for names, vectors, message in (
+        (["bim", "drel"], state["class_vectors"], "float32"),
+        (["bim", "bim", "drel"], state["class_vectors"], "twice"),
+        (None, state["class_vectors"], "labels"),
+        (list(KINDS), state["class_vectors"] * np.nan, "finite"),
+    ):
+        write_safetensors({**state, "class_vectors": vectors}, path, {"classes": names})
+        with pytest.raises(WeightsError, match=message):
+            Predictor(MINI, path).classify(images=[Image.new("RGB", (8, 8))])
+
+
+# --- a module of its own --------------------------------------------------------------------------------
+
+
+def test_it_packs_under_a_name_of_its_own(
+    adapted: adapting.Adapted, folder: Path, tmp_path: Path, hub_home: Path
+) -> None:
+    with pytest.raises(RequestError, match="cannot be a module's name"):
+        pack(MINI, tmp_path, adapted.path, name="My Clip")
+    archive = pack(MINI, tmp_path, adapted.path, name="my_drawings")
+    assert archive.name == "my_drawings-1.0.0.tar.gz"
+    bin_ = Path(sys.executable).parent
+    subprocess.run([bin_ / "hub", "install", archive], check=True, capture_output=True, timeout=240)
+    try:
+        image = str(folder / "drel" / "drel3.png")
+        command = [bin_ / "hub", "run", "my_drawings", "--input_path", image, "--format", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+        labels = json.loads(done.stdout)["results"][0]["labels"]
+        assert labels[0]["label"] == "drel" and {item["label"] for item in labels} == set(KINDS)
+    finally:
+        subprocess.run(
+            [bin_ / "hub", "uninstall", "my_drawings"], check=True, capture_output=True, timeout=240
+        )

@@ -1,0 +1,218 @@
+"""`embed`: every kind of source, each image exactly once whatever happens, the same on a Ray cluster."""
+
+from __future__ import annotations
+
+import io
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from clip_common.config import pretrained
+from clip_common.embedding.embed import Job, Report, embed
+from clip_common.embedding.sources import items_of
+from clip_common.embedding.store import Store, vectors_of
+from clip_common.errors import RequestError
+from clip_common.predictor import Predictor
+from tests.support.paths import ROOT
+
+JOB = Job(pretrained("clip_mini"), part_size=7, batch_size=4)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Twenty images of mixed formats and sizes in folders, and one that is none."""
+    folder = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        path = folder / f"{number % 3}" / f"{number:02d}.{('png', 'jpg', 'webp')[number % 3]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocks = rng.integers(0, 256, (5, 5, 3), np.uint8)
+        Image.fromarray(blocks).resize((40 + number, 90 - number)).save(path)
+    (folder / "1" / "broken.png").write_bytes(b"no image")
+    (folder / "notes.md").write_text("no image either")
+    return folder
+
+
+def run(source: Any, output: Path, **options: Any) -> Report:
+    sources = [str(source)] if isinstance(source, (str, Path)) else [str(item) for item in source]
+    return embed(items_of(sources), output, options.pop("job", JOB), **options)
+
+
+def contents(output: Path) -> dict[str, np.ndarray]:
+    """Vectors by path; a path that is there twice is an error."""
+    found: dict[str, np.ndarray] = {}
+    for table in Store(output).tables():
+        for path, vector in zip(table["path"].to_pylist(), vectors_of(table), strict=True):
+            assert path not in found, f"{path} is there twice"
+            found[path] = vector
+    return found
+
+
+def test_vectors_are_those_of_the_module(images: Path, tmp_path: Path) -> None:
+    report = run(images, tmp_path / "out")
+    assert (report.embedded, report.failed, report.known) == (20, 1, 0)
+    found = contents(tmp_path / "out")
+    paths = sorted(str(path) for path in images.rglob("*") if path.suffix in (".png", ".jpg", ".webp"))
+    assert sorted(found) == [path for path in paths if "broken" not in path]
+    expected = Predictor(pretrained("clip_mini")).embed(paths=sorted(found))["images"]
+    np.testing.assert_allclose(np.stack([found[path] for path in sorted(found)]), expected, atol=1e-5)
+    table = pq.read_table(Store(tmp_path / "out").parts()[0])
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 256)
+    row = table.to_pylist()[0]
+    with Image.open(row["path"]) as image:
+        assert (row["width"], row["height"]) == image.size
+    errors = pq.read_table(tmp_path / "out" / "errors.parquet").to_pylist()
+    assert [Path(row["path"]).name for row in errors] == ["broken.png"]
+    assert "not an image" in errors[0]["error"]
+
+
+def test_only_what_is_new_or_changed(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(images, output)
+    before = contents(output)
+    again = run(images, output)
+    assert (again.embedded, again.known, again.failed_before) == (0, 20, 1)
+    changed, removed = images / "0" / "00.png", images / "1" / "01.jpg"
+    Image.new("RGB", (50, 50), "red").save(changed)
+    Image.new("RGB", (50, 50), "blue").save(images / "new.png")
+    Image.new("RGB", (50, 50), "green").save(images / "1" / "broken.png")
+    removed.unlink()
+    report = run(images, output)
+    assert (report.embedded, report.known) == (3, 18)
+    after = contents(output)
+    assert not (output / "errors.parquet").exists()
+    assert after.keys() - before.keys() == {str(images / "new.png"), str(images / "1" / "broken.png")}
+    assert np.abs(after[str(changed)] - before[str(changed)]).max() > 0.01
+    assert str(removed) in after
+    assert run(images, output, prune=True).removed == 1
+    assert contents(output).keys() == after.keys() - {str(removed)}
+
+
+def test_killed_at_any_moment_each_image_is_there_once(tmp_path: Path) -> None:
+    folder, output = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    for number in range(600):
+        Image.new("RGB", (32, 32), (number % 256, number // 256, 77)).save(folder / f"{number:04d}.png")
+    command = [sys.executable, "-m", "clip_common", "embed", str(folder), "--output", str(output)]
+    command += ["--part_size", "20", "--batch_size", "4"]
+    rng = random.Random(1)
+    kills = 0
+    for _ in range(5):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline, goal = time.monotonic() + 60, len(Store(output).parts()) + rng.randint(1, 3)
+        while process.poll() is None and len(Store(output).parts()) < goal and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.05)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert len(contents(output)) % 20 == 0
+    assert kills >= 3
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(contents(output)) == 600
+    assert not list(output.glob(".part*")) or all(path.name.startswith(".") for path in output.glob(".part*"))
+
+
+def test_every_kind_of_source(images: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "shard.tar"
+    with tarfile.open(shard, "w") as tar:
+        for number, word in enumerate(("red", "blue")):
+            file = io.BytesIO()
+            Image.new("RGB", (40, 40), word).save(file, "PNG")
+            for name, content in ((f"{number}.png", file.getvalue()), (f"{number}.txt", word.encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    table = tmp_path / "table.csv"
+    table.write_text("path,caption\npictures/0/00.png,blocks\npictures/missing.png,nothing\n")
+    texts = tmp_path / "texts.parquet"
+    pq.write_table(pa.table({"caption": ["a dog", "word " * 200]}), texts)
+    listed = tmp_path / "list.txt"
+    listed.write_text("pictures/0/03.png\n\n")
+    sources = [shard, table, texts, listed, f"{images}/2/*.webp", images / "0" / "00.png"]
+    report = run(sources, tmp_path / "out")
+    found = contents(tmp_path / "out")
+    webp = sorted(str(path) for path in (images / "2").glob("*.webp"))
+    assert set(found) == {
+        f"{shard}::0.png", f"{shard}::1.png", str(images / "0" / "00.png"), f"{texts}#0",
+        str(images / "0" / "03.png"), *webp,
+    }  # fmt: skip
+    assert report.failed == 2
+    reasons = {Path(p).name: reason for p, (_, reason) in Store(tmp_path / "out").errors().items()}
+    assert "No such file" in reasons["missing.png"]
+    assert "the limit is 77" in reasons["texts.parquet#1"]
+    predictor = Predictor(pretrained("clip_mini"))
+    red = predictor.embed(images=[Image.new("RGB", (40, 40), "red")])["images"][0]
+    np.testing.assert_allclose(found[f"{shard}::0.png"], red, atol=1e-5)
+    np.testing.assert_allclose(found[f"{texts}#0"], predictor.embed(texts=["a dog"])["texts"][0], atol=1e-5)
+    captions = {
+        row["path"]: row["caption"] for t in Store(tmp_path / "out").tables() for row in t.to_pylist()
+    }
+    assert captions[f"{shard}::1.png"] == "blue"
+    assert captions[str(images / "0" / "00.png")] == "blocks"
+
+
+def test_float16_halves_the_vectors(images: Path, tmp_path: Path) -> None:
+    run(images / "0", tmp_path / "whole")
+    run(images / "0", tmp_path / "half", job=Job(pretrained("clip_mini"), dtype="float16"))
+    whole, half = contents(tmp_path / "whole"), contents(tmp_path / "half")
+    for path, vector in whole.items():
+        assert 0 < np.abs(vector - half[path]).max() < 1e-3
+
+
+def test_what_cannot_be_done_is_said(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(images / "0", output)
+    other = (
+        r"holds vectors of clip_mini .*as float32.*, not of clip_mini .*as float16.*: choose another --output"
+    )
+    with pytest.raises(RequestError, match=other):
+        run(images / "0", output, job=Job(pretrained("clip_mini"), dtype="float16"))
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "bad.tar").write_bytes(b"x" * 2000)
+    (tmp_path / "bad.parquet").write_bytes(b"x" * 2000)
+    for source, words in (
+        ("nowhere", "no such file or folder"),
+        ("bad.csv", "has the columns a, b; one must be called"),
+        ("bad.tar", "not a whole, uncompressed tar file"),
+        ("bad.parquet", "cannot be read as a table"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            run(tmp_path / source, output)
+    part = Store(output).parts()[0]
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(RequestError, match=r"part-000000\.parquet"):
+        run(images, output)
+
+
+def test_two_writers_do_not_mix(images: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RequestError, match="another process writes"):
+        run(images, tmp_path / "out")
+
+
+def test_ray_gives_the_same(images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="of the extra [test]")
+    run(images, tmp_path / "local")
+    report = run(images, tmp_path / "ray", ray=True)
+    assert (report.embedded, report.failed) == (20, 1)
+    local, on_ray = contents(tmp_path / "local"), contents(tmp_path / "ray")
+    assert local.keys() == on_ray.keys()
+    for path, vector in local.items():
+        np.testing.assert_allclose(on_ray[path], vector, atol=1e-5)
+    assert Store(tmp_path / "ray").errors() == Store(tmp_path / "local").errors()
+    assert run(images, tmp_path / "ray", ray=True).embedded == 0

@@ -1,0 +1,350 @@
+"""Engines: the rewritten towers give the model's features; what goes wrong costs speed only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from clip_common.cli.main import main
+from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pretrained, pretrained
+from clip_common.engines import artifacts, compile_cache, compile_worker, select
+from clip_common.engines.base import PRECISIONS
+from clip_common.engines.compiled_engine import CompiledEngine
+from clip_common.engines.fused_towers import ImageTower, TextTower
+from clip_common.engines.paddle_engine import PaddleEngine
+from clip_common.engines.select import Engines, choose
+from clip_common.engines.text_batching import in_batches, text_batches
+from clip_common.errors import RequestError
+from clip_common.models.clip import CLIP
+from clip_common.predictor import Predictor
+from clip_common.system import cpu
+from clip_common.text.tokenizer import tokenize
+from clip_common.weights.file import WeightsFile
+from clip_common.weights.locate import find
+from tests.parity import seeded
+from tests.parity.compare import EMBEDDING_BOUND
+from tests.support.paths import ROOT
+
+MINI = pretrained("clip_mini")
+RUNTIMES = ("onnxruntime", "openvino")
+TEXTS = [*seeded.TEXTS, "x", "a dog " * 30]
+EXAMPLE = ROOT / "examples" / "diagram.png"
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of the test's own."""
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def mini() -> WeightsFile:
+    return find(MINI)
+
+
+# --- the rewriting ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [RN50, RN101, VIT_B32], ids=lambda config: config.name)
+def test_the_towers_are_the_model(config: ClipConfig) -> None:
+    model = CLIP(config)
+    model.load_openai(seeded.state(config))
+    model.eval()
+    image, text = ImageTower(model), TextTower(model)
+    image.eval(), text.eval()
+    pixels, ids = paddle.to_tensor(seeded.pixels(config)), paddle.to_tensor(tokenize(TEXTS))
+    with paddle.no_grad():
+        for ours, expected in (
+            (image(pixels), model.encode_image(pixels)),
+            (text(ids[0, :1], ids[:, 1:]), model.encode_text(ids)),
+        ):
+            assert np.abs(unit(ours.numpy()) - unit(expected.numpy())).max() <= EMBEDDING_BOUND
+
+
+PROMPTS = [f"a photo of a {name}." for name in "cat dog house bicycle lighthouse".split()] * 40
+
+
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1], PROMPTS, PROMPTS + TEXTS])
+def test_texts_come_back_in_their_order_from_batches(texts: list[str]) -> None:
+    ids = tokenize(texts)
+    seen = []
+
+    def encode(beginning: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        seen.append((len(beginning), *rest.shape))
+        whole = np.concatenate([np.broadcast_to(beginning, (len(rest), len(beginning))), rest], axis=1)
+        return np.pad(whole, [(0, 0), (0, 77 - whole.shape[1])])
+
+    for batch_size, most in ((1, None), (2, None), (32, None), (1000, None), (32, 10), (32, 1)):
+        seen.clear()
+        np.testing.assert_array_equal(in_batches(ids, encode, batch_size, most), ids)
+        for shared, count, length in seen:
+            assert shared >= 1 and length >= 1 and count <= batch_size
+            assert most is None or count == 1 or shared + count * length <= most
+
+
+def test_what_texts_begin_with_goes_into_a_batch_once() -> None:
+    def shapes(texts: list[str]) -> list[tuple[int, int, int]]:
+        batches = text_batches(tokenize(texts), 1000)
+        return [(len(batch.beginning), *batch.rest.shape) for batch in batches]
+
+    assert shapes(PROMPTS) == [(5, 200, 3)]  # start, a, photo, of, a
+    drawings = [prompt.replace("photo", "drawing") for prompt in PROMPTS]
+    assert sorted(shapes(PROMPTS + drawings)) == [(5, 200, 3), (5, 200, 3)]
+    assert shapes(["cat", "dog"]) == [(1, 2, 2)]
+    assert shapes(["cat"]) == [(1, 1, 2)]
+    # Few texts that begin alike are not worth a batch of their own.
+    assert shapes([*PROMPTS[:3], "cat"]) == [(1, 4, 7)]
+
+
+# --- compiled -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_compiled_engine_gives_the_models_features(name: str, mini: WeightsFile) -> None:
+    pytest.importorskip(name)
+    engines = Engines(MINI, mini, choose(name))
+    compiled_engine, model = engines.get(use_gpu=False), PaddleEngine(engines.model)
+    assert isinstance(compiled_engine, CompiledEngine) and compiled_engine.name == name
+    pixels = np.repeat(seeded.pixels(MINI.config), 3, axis=0)  # 12, more than go through at once
+    ids = tokenize(TEXTS)
+    for ours, expected in (
+        (compiled_engine.encode_image(pixels), model.encode_image(pixels)),
+        (compiled_engine.encode_text(ids, 2), model.encode_text(ids, 2)),
+    ):
+        assert ours.dtype == np.float32
+        assert np.abs(unit(ours) - unit(expected)).max() <= EMBEDDING_BOUND
+    assert engines.logit_scale == pytest.approx(float(engines.model.logit_scale.exp()))
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: WeightsFile) -> None:
+    pytest.importorskip(name)
+    compiled_engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+    pixels = np.repeat(seeded.pixels(MINI.config), 2, axis=0)
+    expected = [compiled_engine.encode_image(pixels[i : i + 1]) for i in range(len(pixels))]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: compiled_engine.encode_image(pixels[i % 8 :][:1]), range(64)))
+    for i, feature in enumerate(found):
+        np.testing.assert_allclose(feature, expected[i % 8], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not cpu.computes_bfloat16(), reason="this CPU has no bfloat16")
+def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
+    pytest.importorskip("openvino")
+    paths = sorted((ROOT / "examples").glob("*.png"))
+    exact, near = (Predictor(MINI, precision=name).embed(paths=paths)["images"] for name in PRECISIONS)
+    assert not np.array_equal(exact, near)
+    assert (exact * near).sum(axis=1).min() > 0.99
+
+
+def test_it_is_compiled_once(cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = compile_cache.compiled_folder(MINI, mini, "onnxruntime")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
+    assert compile_cache.compiled_folder(MINI, mini, "onnxruntime") == folder
+    monkeypatch.setattr(compile_cache, "_VERSION", "another")
+    with pytest.raises(pytest.fail.Exception):
+        compile_cache.compiled_folder(MINI, mini, "onnxruntime")
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: WeightsFile) -> None:
+    pytest.importorskip(name)
+    folder = compile_cache.compiled_folder(MINI, mini, name)
+    before = CompiledEngine(name, "float32", folder).encode_text(tokenize(["a dog"]), 1)
+    for damage in (b"", b"x" * 100):
+        (folder / artifacts.file_of("text")).write_bytes(damage)
+        again = compile_cache.compiled_folder(MINI, mini, name)
+        after = CompiledEngine(name, "float32", again).encode_text(tokenize(["a dog"]), 1)
+        np.testing.assert_array_equal(after, before)
+    assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_speed(
+    tmp_path: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(blocked / "cache"))
+    answer = Predictor(MINI).classify(paths=[EXAMPLE], labels=["a diagram", "a dog"])
+    assert answer[0][0]["label"] == "a diagram"
+    assert "runs on Paddle in float32, which is slower" in caplog.text
+
+
+def test_a_compiler_that_fails_costs_only_speed(
+    cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    answer = Predictor(MINI).classify(paths=[EXAMPLE], labels=["a diagram", "a dog"])
+    assert answer[0][0]["label"] == "a diagram"
+    assert "compiling ended with status 1" in caplog.text
+    assert not [folder for folder in (cache / "engines").iterdir() if folder.is_dir()]
+
+
+def test_towers_that_give_something_else_are_refused(
+    mini: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = compile_worker.probe
+    monkeypatch.setattr(compile_worker, "probe", lambda *given: (right(*given)[0], right(*given)[1] * 1.001))
+    monkeypatch.setattr(
+        sys, "argv", ["compile_worker", "clip_mini", str(mini.path), "onnxruntime", "float32", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit, match="does not give what the model gives"):
+        compile_worker.main()
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_the_cache_of_engines_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "data").write_bytes(bytes(100))
+        os.utime(folder, (number, number))
+    monkeypatch.setattr(compile_cache, "_KEPT", 4)
+    compile_cache._prune(tmp_path, tmp_path / "0")  # the oldest, and in use
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["0", "2", "3", "4"]
+    monkeypatch.setattr(compile_cache, "_KEPT_BYTES", 250)
+    (tmp_path / ".left.behind").mkdir()
+    os.utime(tmp_path / ".left.behind", (5, 5))
+    (tmp_path / ".under.way").mkdir()
+    compile_cache._prune(tmp_path, tmp_path / "0")
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [".under.way", "0", "4"]
+
+
+def test_what_is_compiled_depends_on_weights_and_machine(
+    mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(weights: WeightsFile = mini, record: Pretrained = MINI, precision: str = "float32") -> Path:
+        return compile_cache._folder(record, weights, "onnxruntime", precision)
+
+    first = folder()
+    others = {folder(WeightsFile(mini.path, "0" * 64)), folder(precision="bfloat16")}
+    others |= {folder(record=record) for record in PRETRAINED.values() if record is not MINI}
+    monkeypatch.setattr(cpu, "identity", lambda: "another")
+    others.add(folder())
+    assert first not in others and len(others) == 3 + len(PRETRAINED) - 1
+
+
+# --- the choice ---------------------------------------------------------------------------------------
+
+
+def test_the_choice_is_explained_and_wrong_names_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
+    assert choose("auto")[:2] == ("onnxruntime", "float32") and "fastest" in choose("auto").reason
+    assert choose("paddle").name == "paddle"
+    with pytest.raises(RequestError, match="precision is 'float8', expected one of float32, bfloat16"):
+        Predictor(MINI, precision="float8")
+    with pytest.raises(RequestError, match="engine is 'tensorrt', expected one of auto"):
+        Predictor(MINI, engine="tensorrt")
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda _: None)
+    assert choose("auto").name == "paddle" and "not installed" in choose("auto").reason
+    with pytest.raises(RequestError, match="pip install onnxruntime"):
+        choose("onnxruntime")
+
+
+def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
+    assert choose("auto").name == "onnxruntime"
+    with pytest.raises(RequestError, match="this CPU does not multiply"):
+        choose("auto", "bfloat16")
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "avx512f", "amx_bf16"}))
+    assert choose("auto").name == "openvino"
+    assert choose("auto", "bfloat16")[:2] == ("openvino", "bfloat16")
+    for name in ("onnxruntime", "paddle"):
+        with pytest.raises(RequestError, match=f"engine '{name}' computes in float32"):
+            choose(name, "bfloat16")
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda name: name != "openvino" or None)
+    assert choose("auto").name == "onnxruntime"
+    with pytest.raises(RequestError, match="pip install openvino"):
+        choose("auto", "bfloat16")
+
+
+def test_both_engines_give_one_answer(mini: WeightsFile) -> None:
+    answers = [
+        Predictor(MINI, engine=name).classify(paths=[EXAMPLE], top_k=300)
+        for name in ("onnxruntime", "paddle")
+    ]
+    scores = [{item["label"]: item["score"] for item in answer[0]} for answer in answers]
+    assert scores[0].keys() == scores[1].keys()
+    assert max(abs(scores[0][label] - scores[1][label]) for label in scores[0]) <= 1e-5
+
+
+def test_a_second_process_finds_everything_and_reads_no_weights(cache: Path, tmp_path: Path) -> None:
+    """Label vectors and engines are kept, so weights need not be opened again."""
+    folder = tmp_path / "clip_mini"
+    folder.mkdir()
+    shutil.copy(find(MINI).path, folder / "clip_mini.safetensors")
+    script = (
+        "import sys, json; from pathlib import Path; from clip_common.config import pretrained\n"
+        "from clip_common import predictor\n"
+        "if sys.argv[2] == 'again':\n"
+        "    sys.modules['clip_common.models.factory'] = None\n"
+        "    predictor.tokenize = None\n"
+        "p = predictor.Predictor(pretrained('clip_mini'), module_dir=Path(sys.argv[1]))\n"
+        f"print(json.dumps(p.classify(paths=[{str(EXAMPLE)!r}], labels=['a diagram', 'a dog'])))\n"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", script, str(folder), turn],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        ).stdout
+        for turn in ("first", "again")
+    ]
+    assert json.loads(outputs[0].splitlines()[-1]) == json.loads(outputs[1].splitlines()[-1])
+
+
+def test_the_choice_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path))
+    assert main(["engine", "clip_mini"]) == 0
+    said = capsys.readouterr().out
+    assert "float32: the fastest measured on CPUs" in said
+    assert "not compiled yet" in said
+    assert main(["engine", "clip_mini", "--engine", "paddle"]) == 0
+    assert capsys.readouterr().out == "paddle, float32: asked for by name\n"
+
+
+def test_any_thread_may_be_the_first_to_import_paddle() -> None:
+    """Paddle's mode is each thread's own: what imports it in a thread leaves the others in static mode."""
+    code = """
+import sys
+from threading import Thread
+import numpy as np
+from clip_common.config import pretrained
+from clip_common.predictor import Predictor
+
+assert "paddle" not in sys.modules
+first = Thread(target=__import__, args=["paddle"])
+first.start()
+first.join()
+predictor = Predictor(pretrained("clip_mini"), engine="paddle")
+here = predictor.embed(texts=["a dog"])["texts"]
+found = []
+other = Thread(target=lambda: found.append(predictor.embed(texts=["a dog"])["texts"]))
+other.start()
+other.join()
+assert np.array_equal(found[0], here)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

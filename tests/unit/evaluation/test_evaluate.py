@@ -1,0 +1,186 @@
+"""`evaluate`: figures equal scikit-learn's to the last digit; data sets are read as published."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="of the extra [test]")
+from PIL import Image
+from sklearn import metrics as judge
+from sklearn.linear_model import LogisticRegression
+
+from clip_common.cli.main import main
+from clip_common.config import pretrained
+from clip_common.errors import RequestError
+from clip_common.evaluation import metrics
+from clip_common.evaluation.datasets import read_captioned, read_labelled
+from clip_common.evaluation.evaluate import retrieval, zero_shot
+from clip_common.evaluation.probe import fit_probe
+from clip_common.predictor import Predictor
+from tests.support.paths import ROOT
+
+NAMES = ("bicycle", "car", "clock", "diagram", "tree", "umbrella")
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """A folder per class: each example twice, mirrored and smaller."""
+    for name in NAMES:
+        folder = tmp_path / "classes" / name
+        folder.mkdir(parents=True)
+        with Image.open(ROOT / "examples" / f"{name}.png") as image:
+            picture = image.convert("RGBA")
+        picture.save(folder / "1.png")
+        picture.resize((150, 150)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "2.png")
+    return tmp_path / "classes"
+
+
+def test_metrics_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((500, 12))
+    scores /= scores.sum(axis=1, keepdims=True)
+    targets = rng.integers(0, 12, 500)
+    predicted = scores.argmax(axis=1)
+    for k in (1, 5):
+        assert metrics.top_k_accuracy(scores, targets, k) == judge.top_k_accuracy_score(
+            targets, scores, k=k, labels=range(12)
+        )
+    assert metrics.mean_per_class_accuracy(predicted, targets) == judge.balanced_accuracy_score(
+        targets, predicted
+    )
+    expected = judge.confusion_matrix(targets, predicted, labels=range(12))
+    np.testing.assert_array_equal(metrics.confusion_matrix(predicted, targets, 12), expected)
+
+
+def test_calibration() -> None:
+    sure = np.array([[0.95, 0.05]] * 10 + [[0.35, 0.65]] * 10)
+    targets = np.array([0] * 9 + [1] + [1] * 3 + [0] * 7)
+    table, error = metrics.calibration(sure, targets)
+    np.testing.assert_allclose(table[9], [10, 0.95, 0.9])
+    np.testing.assert_allclose(table[6], [10, 0.65, 0.3])
+    assert table[:, 0].sum() == 20
+    assert error == pytest.approx((0.05 + 0.35) / 2)
+
+
+def test_retrieval_recall() -> None:
+    similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.1], [0.1, 0.5, 0.4]])
+    relevant = np.eye(3, dtype=bool)
+    assert [metrics.retrieval_recall(similarity, relevant, k) for k in (1, 2, 3)] == [1 / 3, 1.0, 1.0]
+
+
+def test_zero_shot_is_what_classify_says(classes: Path) -> None:
+    predictor = Predictor(pretrained("clip_mini"))
+    data = read_labelled(str(classes))
+    assert data.classes == list(NAMES)
+    found = zero_shot(predictor, data, "a picture of a {}")
+    answers = predictor.classify(
+        paths=[str(path) for _, path in data.images], labels=list(NAMES), templates="a picture of a {}"
+    )
+    right = [
+        answer[0]["label"] == NAMES[target] for answer, target in zip(answers, data.targets, strict=True)
+    ]
+    assert found.numbers["top-1"] == np.mean(right)
+    assert found.numbers["pictures"] == 12
+    assert found.numbers["top-1"] >= 0.5  # it knows such pictures
+
+
+def test_probe_is_logistic_regression_and_better_than_chance() -> None:
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(5, 32))
+    targets = rng.integers(0, 5, 400)
+    features = centres[targets] + rng.normal(size=(400, 32)) * 1.5
+    probe = fit_probe(features[:300], targets[:300])
+    expected = LogisticRegression(C=probe.c, max_iter=1000, random_state=0).fit(features[:300], targets[:300])
+    np.testing.assert_array_equal(probe.classifier.predict(features[300:]), expected.predict(features[300:]))
+    assert probe.classifier.score(features[300:], targets[300:]) > 0.7
+    assert 1e-6 < probe.c < 1e6
+
+
+def test_command_writes_what_a_person_reads(
+    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (classes / "tree" / "broken.png").write_bytes(b"no picture")
+    output = tmp_path / "out"
+    arguments = ["evaluate", str(classes), "--train", str(classes), "--output_dir", str(output)]
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert "broken.png: not a picture" in said.err and "1 pictures could not be read" in said.err
+    figures = json.loads((output / "figures.json").read_text())
+    assert figures["zero-shot"]["pictures"] == 12
+    assert figures["linear probe"]["top-1"] == 1.0  # these are its training pictures
+    assert f"| zero-shot | top-1 | {figures['zero-shot']['top-1']:.4f} |" in said.out
+    for name in ("zero-shot_confusion", "zero-shot_calibration", "linear_probe_confusion"):
+        with Image.open(output / f"{name}.png") as image:
+            assert min(image.size) > 200
+
+
+def test_retrieval_from_a_table(classes: Path, tmp_path: Path) -> None:
+    table = tmp_path / "captions.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "caption"])
+        for name in NAMES:
+            writer.writerow([f"classes/{name}/1.png", f"a {name}"])
+            writer.writerow([f"classes/{name}/1.png", f"a drawing of a {name}"])
+    found = retrieval(Predictor(pretrained("clip_mini")), read_captioned(str(table))).numbers
+    assert (found["pictures"], found["captions"]) == (6, 12)
+    assert found["picture to text R@1"] <= found["picture to text R@5"] <= found["picture to text R@10"]
+    assert found["text to picture R@1"] >= 0.5
+
+
+def test_usual_data_sets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    cifar = tmp_path / "cifar"
+    cifar.mkdir()
+    records = [
+        bytes([label]) + image.transpose(2, 0, 1).tobytes()
+        for label, image in zip((1, 0, 1), pixels, strict=True)
+    ]
+    (cifar / "test_batch.bin").write_bytes(b"".join(records))
+    (cifar / "batches.meta.txt").write_text("airplane\nautomobile\n\n")
+    data = read_labelled(f"cifar10:{cifar}")
+    assert (data.classes, data.targets.tolist()) == (["airplane", "automobile"], [1, 0, 1])
+    np.testing.assert_array_equal(np.asarray(data.images[2][1]), pixels[2])
+    (cifar / "test.bin").write_bytes(b"".join(bytes([9]) + record for record in records))
+    (cifar / "fine_label_names.txt").write_text("aquarium_fish\napple\n")
+    fine = read_labelled(f"cifar100:{cifar}")
+    assert (fine.classes, fine.targets.tolist()) == (["aquarium fish", "apple"], [1, 0, 1])
+    fashion = tmp_path / "fashion"
+    fashion.mkdir()
+    grey = rng.integers(0, 256, (2, 28, 28), np.uint8)
+    (fashion / "t10k-images-idx3-ubyte.gz").write_bytes(
+        gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 2, 28, 28) + grey.tobytes())
+    )
+    (fashion / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + struct.pack(">I", 2) + bytes([9, 0]))
+    clothes = read_labelled(f"fashion-mnist:{fashion}")
+    assert [clothes.classes[i] for i in clothes.targets] == ["ankle boot", "T-shirt"]
+    np.testing.assert_array_equal(np.asarray(clothes.images[0][1])[..., 0], 255 - grey[0])
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nowhere", "expected a folder with a folder per class"),
+        ("cifar10:nowhere", "has no test_batch.bin: put the data set's own files there"),
+        ("empty", "no pictures in it"),
+        ("bad.csv", "no column 'label', it has path, class"),
+        ("holes.csv", "line 3: path and label must not be empty"),
+    ],
+)
+def test_what_cannot_be_read_is_said(
+    source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("bad.csv").write_text("path,class\na.png,x\n")
+    Path("holes.csv").write_text("path,label\na.png,x\n,y\n")
+    with pytest.raises(RequestError, match=words):
+        read_labelled(source)

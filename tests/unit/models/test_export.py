@@ -1,0 +1,72 @@
+"""The exported towers give what the model gives, in the runtimes they are for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import onnx.reference
+import paddle
+import paddle.inference
+import paddlehub as hub
+import pytest
+
+from clip_common.engines.paddle_engine import PaddleEngine
+from clip_common.text.tokenizer import tokenize
+from tests.parity import seeded
+from tests.support.paths import ROOT
+
+TEXTS = ["a dog", "two cats on a sofa", "x"]
+
+
+@pytest.fixture(scope="module")
+def module() -> hub.Module:
+    return hub.Module(directory=str(ROOT / "modules" / "clip_mini"))
+
+
+@pytest.fixture(scope="module")
+def expected(module: hub.Module) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Inputs and what the model makes of them, per tower."""
+    engine = PaddleEngine(module.model)
+    pixels, ids = seeded.pixels(module.model.config), tokenize(TEXTS)
+    return {"image": (pixels, engine.encode_image(pixels)), "text": (ids, engine.encode_text(ids, 3))}
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and float(np.abs(a - b).max()) <= 3e-6 * float(np.abs(b).max())
+
+
+def test_paddle_inference(module: hub.Module, expected: dict, tmp_path: Path) -> None:
+    module.save_inference_model(str(tmp_path))
+    assert {"image.json", "image.pdiparams", "text.json", "text.pdiparams"} <= {
+        f.name for f in tmp_path.iterdir()
+    }
+    for tower, (given, wanted) in expected.items():
+        settings = paddle.inference.Config(
+            str(tmp_path / f"{tower}.json"), str(tmp_path / f"{tower}.pdiparams")
+        )
+        settings.disable_glog_info()
+        predictor = paddle.inference.create_predictor(settings)
+        predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(given)
+        predictor.run()
+        found = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+        assert close(found, wanted), tower
+
+
+def test_onnx_and_no_package_is_installed(module: hub.Module, expected: dict, tmp_path: Path) -> None:
+    """paddle2onnx's default optimiser would install packages while it runs."""
+    before = {(dist.name, dist.version) for dist in importlib.metadata.distributions()}
+    module.export_onnx_model(str(tmp_path))
+    assert {(dist.name, dist.version) for dist in importlib.metadata.distributions()} == before
+    for tower, (given, wanted) in expected.items():
+        model = onnx.load(tmp_path / f"{tower}.onnx")
+        onnx.checker.check_model(model, full_check=True)
+        (found,) = onnx.reference.ReferenceEvaluator(model).run(None, {tower: given})
+        assert close(found, wanted), tower
+
+
+def test_training_mode_of_the_model_is_untouched(module: hub.Module, tmp_path: Path) -> None:
+    module.save_inference_model(str(tmp_path))
+    assert not module.model.training
+    assert paddle.in_dynamic_mode()

@@ -1,0 +1,555 @@
+from __future__ import annotations
+
+import importlib.util
+import io
+import math
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from clip_common.config import OPENAI_MEAN, OPENAI_STD, Preprocessing, pretrained
+from clip_common.errors import ImageError
+from clip_common.preprocessing.image import Preprocess, open_image
+from clip_common.preprocessing.resize import resize_and_crop
+from tests.support.paths import ROOT
+
+SIZE = 224
+PLAIN = Preprocess(SIZE, Preprocessing())
+MODES = ["1", "L", "P", "P+transparency", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F"]
+BICUBIC = Image.Resampling.BICUBIC
+
+
+# --- the oracle: torchvision's Resize(224, BICUBIC), CenterCrop(224), then RGB, ToTensor, Normalize ------
+
+
+def resized_size(width: int, height: int) -> tuple[int, int]:
+    """torchvision.transforms.functional._compute_resized_output_size, of an int."""
+    short, long = (width, height) if width <= height else (height, width)
+    new_short, new_long = SIZE, int(SIZE * long / short)
+    return (new_short, new_long) if width <= height else (new_long, new_short)
+
+
+def centre(width: int, height: int) -> tuple[int, int, int, int]:
+    """torchvision.transforms.functional.center_crop, as Pillow's box."""
+    top = int(round((height - SIZE) / 2.0))  # noqa: RUF046 - as it stands there
+    left = int(round((width - SIZE) / 2.0))  # noqa: RUF046
+    return left, top, left + SIZE, top + SIZE
+
+
+def expected_crop(image: Image.Image) -> np.ndarray:
+    size = resized_size(*image.size)
+    return np.asarray(image.resize(size, BICUBIC).crop(centre(*size)).convert("RGB"))
+
+
+def expected_pixels(image: Image.Image) -> np.ndarray:
+    channels = expected_crop(image).transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    mean, std = (np.array(three, np.float32).reshape(3, 1, 1) for three in (OPENAI_MEAN, OPENAI_STD))
+    return (channels - mean) / std
+
+
+def picture(mode: str, width: int, height: int, seed: int = 0) -> Image.Image:
+    """Noise over a gradient: every pixel matters, and the resized values over- and undershoot."""
+    random = np.random.RandomState(seed)
+    pixels = random.randint(0, 256, (height, width, 4))
+    pixels[..., 0] = (pixels[..., 0] + np.arange(width) * 3) % 256
+    image = Image.fromarray(pixels.astype(np.uint8), "RGBA")
+    if mode in ("I", "F"):
+        return Image.fromarray(pixels[..., 0].astype("int32" if mode == "I" else "float32"))
+    if mode.startswith(("P", "PA")):
+        palette = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        if mode == "P+transparency":
+            palette.info["transparency"] = 3
+        return palette.convert("PA") if mode == "PA" else palette
+    if mode in ("CMYK", "YCbCr", "HSV"):
+        return image.convert("RGB").convert(mode)
+    return image.convert(mode)
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+# --- pixels ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "size",
+    [(300, 200), (200, 300), (224, 224), (224, 301), (63, 61), (1, 1), (2, 1), (1, 3), (449, 448), (5, 260)],
+)
+def test_pixels_are_the_references_bit_for_bit(mode, size):
+    image = picture(mode, *size)
+    pixels = PLAIN(image)
+    assert pixels.dtype == np.float32
+    assert pixels.shape == (3, SIZE, SIZE)
+    assert pixels.flags.c_contiguous
+    assert np.array_equal(pixels, expected_pixels(image))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(MODES), st.integers(1, 400), st.integers(1, 400), st.integers(0, 99))
+def test_pixels_of_any_size_are_the_references(mode, width, height, seed):
+    image = picture(mode, width, height, seed)
+    assert np.array_equal(PLAIN.crop(image), expected_crop(image))
+
+
+def test_a_picture_is_not_changed():
+    image = picture("P+transparency", 40, 30)
+    before = image.copy()
+    PLAIN(image)
+    assert image == before
+    assert image.info == before.info
+
+
+def test_normalisation_is_openais():
+    # White and black, from the constants by hand: (1 - 0.48145466) / 0.26862954, and so on.
+    white = PLAIN(Image.new("RGB", (9, 9), "white"))[:, 0, 0]
+    black = PLAIN(Image.new("RGB", (9, 9), "black"))[:, 0, 0]
+    assert np.abs(white - [1.9303361, 2.0748837, 2.1458970]).max() < 1e-6
+    assert np.abs(black - [-1.7922625, -1.7520971, -1.4802198]).max() < 1e-6
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="compares with torch: pip install torch")
+def test_live_arithmetic_is_torchs():
+    import torch
+
+    image = picture("RGB", 256, 256)  # all 256 values
+    crop = torch.from_numpy(expected_crop(image).copy())
+    pixels = crop.permute(2, 0, 1).contiguous().to(torch.float32).div(255)  # ToTensor
+    mean, std = (
+        torch.as_tensor(three, dtype=torch.float32).view(-1, 1, 1) for three in (OPENAI_MEAN, OPENAI_STD)
+    )
+    pixels.sub_(mean).div_(std)  # Normalize
+    assert len(np.unique(crop)) == 256
+    assert np.array_equal(PLAIN(image), pixels.numpy())
+
+
+def test_another_resolution_and_another_normalisation():
+    record = pretrained("clip_mini")
+    image = picture("RGB", 90, 70)
+    preprocess = Preprocess(record.config.image_resolution, Preprocessing(mean=(0, 0, 0), std=(1, 0.5, 0.25)))
+    crop = image.resize((82, 64), BICUBIC).crop((9, 0, 73, 64))
+    expected = np.asarray(crop).astype(np.float32).transpose(2, 0, 1) / np.float32(255)
+    assert np.array_equal(preprocess(image), expected * np.float32([[[1]], [[2]], [[4]]]))
+
+
+# --- very wide and very tall -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(1500, 7), (7, 1500), (900, 14), (333, 5)])
+def test_long_pictures_are_the_references_bit_for_bit(mode, size):
+    assert max(size) > 64 * min(size)
+    image = picture(mode, *size)
+    assert np.array_equal(PLAIN.crop(image), expected_crop(image))
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [
+        ("L", (5000, 3)),
+        ("RGB", (5000, 3)),
+        ("RGBA", (3, 2000)),
+        ("L", (20_000, 2)),
+        ("P", (20_000, 2)),
+        ("1", (3, 9000)),
+    ],
+)
+def test_longer_pictures_are_the_references_bit_for_bit(mode, size):
+    image = picture(mode, *size)  # resized whole, 20,000 x 2 takes 500 MB in mode L
+    assert np.array_equal(PLAIN.crop(image), expected_crop(image))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "CMYK"])
+@pytest.mark.parametrize("size", [(30_000, 1), (1, 30_000), (20_000, 3)])
+def test_lines_are_the_references_by_its_two_passes(mode, size):
+    """Pillow resizes rows, then columns, each column by itself: only the crop's own need the second pass."""
+    image = picture(mode, *size)
+    width, height = resized_size(*size)
+    left, top, right, bottom = centre(width, height)
+    straight = {"RGBA": "RGBa", "LA": "La"}.get(mode, mode)
+    passed = image.convert(straight)
+    if width > height:
+        passed = passed.resize((width, image.height), BICUBIC).crop((left, 0, right, image.height))
+        passed = passed.resize((SIZE, SIZE), BICUBIC)
+    else:  # one pixel wide: every column is the same
+        passed = passed.resize((1, height), BICUBIC).crop((0, top, 1, bottom)).resize((SIZE, SIZE), 0)
+    assert np.array_equal(PLAIN.crop(image), np.asarray(passed.convert(mode).convert("RGB")))
+
+
+_MEMORY_SCRIPT = """
+import sys
+from PIL import Image
+from clip_common.config import Preprocessing
+from clip_common.preprocessing.image import Preprocess
+
+def peak():  # of this process alone; getrusage's would begin at its parent's
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+width, height, background = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "background"
+preprocess = Preprocess(224, Preprocessing(background=(255, 255, 255) if background else None))
+before = peak()
+for mode in ("RGB", "RGBA", "P", "1"):
+    assert preprocess(Image.new("RGB", (width, height), "red").convert(mode)).shape == (3, 224, 224)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak from /proc")
+@pytest.mark.parametrize("size", [(30_000, 1), (1, 30_000), (1_000_000, 1), (1, 1_000_000)])
+def test_lines_take_bounded_memory(size):
+    command = [sys.executable, "-c", _MEMORY_SCRIPT, *map(str, size), "background"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) < 200  # MB; resized whole, the shortest of them would take 6000
+
+
+def test_a_line_of_more_than_a_million_to_one_is_refused_by_name():
+    with pytest.raises(ImageError, match=r"line\.png: 1000001 x 1 pixels"):
+        open_image(Image.new("1", (1_000_001, 1)), "line.png")
+
+
+# --- more than 8 bits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
+def test_16_bit_greyscale_is_scaled_to_8_bits(mode):
+    wide = np.arange(65536).reshape(256, 256)  # every value
+    image = Image.frombytes(mode, (256, 256), wide.astype(">u2" if mode == "I;16B" else "<u2").tobytes())
+    narrow = Image.fromarray(((wide + 128) // 257).astype(np.uint8))  # 65535 is 255, rounded; never a tie
+    assert np.array_equal(PLAIN(image), expected_pixels(narrow))
+
+
+@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("TIFF", {})])
+def test_16_bit_greyscale_files(form, options):
+    wide = (np.arange(60 * 50) * 21 % 65536).astype(np.uint16).reshape(50, 60)
+    image = open_image(encoded(Image.fromarray(wide), form, **options), "x")
+    narrow = Image.fromarray(((wide.astype(int) + 128) // 257).astype(np.uint8))
+    assert np.array_equal(PLAIN(image), expected_pixels(narrow))
+
+
+@pytest.mark.parametrize("kind", ["int32", "float32"])
+def test_wide_integers_and_floats_are_taken_for_16_bits(kind):
+    wide = np.arange(65536).reshape(256, 256)
+    narrow = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    assert np.array_equal(PLAIN(Image.fromarray(wide.astype(kind))), expected_pixels(narrow))
+
+
+def test_a_value_just_below_zero_does_not_turn_a_picture_black():
+    values = np.asarray(picture("L", 50, 40)).astype("int32")
+    values[3, 4] = -1
+    image = Image.fromarray(values)
+    assert np.array_equal(PLAIN(image), expected_pixels(image))
+
+
+# --- EXIF rotation -----------------------------------------------------------------------------------
+
+_UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", _UPRIGHT)
+def test_exif_rotation_is_an_option_and_off(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = picture("RGB", 60, 41)
+    image = open_image(encoded(plain, "PNG", exif=exif), "x")
+    assert np.array_equal(PLAIN.crop(image), expected_crop(plain))
+    upright = Image.fromarray(np.ascontiguousarray(_UPRIGHT[orientation](np.asarray(plain))))
+    turning = Preprocess(SIZE, Preprocessing(), exif_rotation=True)
+    assert np.array_equal(turning.crop(image), expected_crop(upright))
+
+
+def test_exif_rotation_without_a_tag_changes_nothing():
+    image = picture("RGB", 60, 41)
+    turning = Preprocess(SIZE, Preprocessing(), exif_rotation=True)
+    assert np.array_equal(turning.crop(image), expected_crop(image))
+
+
+# --- fast_jpeg ---------------------------------------------------------------------------------------
+
+
+def test_fast_jpeg_decodes_large_photographs_smaller_and_is_off():
+    exact, fast = (Preprocess(SIZE, Preprocessing(), fast_jpeg=given) for given in (False, True))
+    with Image.open(ROOT / "examples" / "photo_cat.jpg") as photo:
+        large = encoded(photo.resize((2400, 1800)), "JPEG", quality=90)
+    assert exact.open(large, "x").size == (2400, 1800)
+    assert fast.open(large, "x").size == (600, 450)  # an eighth would be below twice the resolution
+    far = np.abs(fast.crop(fast.open(large, "x")).astype(int) - exact.crop(exact.open(large, "x")))
+    assert 0 < far.mean() < 2
+
+
+@pytest.mark.parametrize(("size", "kind"), [((800, 600), "JPEG"), ((2400, 1800), "PNG")])
+def test_fast_jpeg_leaves_the_rest_alone(size, kind):
+    fast = Preprocess(SIZE, Preprocessing(), fast_jpeg=True)
+    given = encoded(picture("RGB", *size), kind)
+    assert np.array_equal(np.asarray(fast.open(given, "x")), np.asarray(open_image(given, "x")))
+
+
+# --- background --------------------------------------------------------------------------------------
+
+WHITE = Preprocess(64, Preprocessing(background=(255, 255, 255)))
+
+
+def transparent(alpha: int, form: str) -> Image.Image:
+    """A picture of one colour, (40, 90, 200) or grey 90, with one alpha, in each form that has one."""
+    if form == "RGBA":
+        return Image.new("RGBA", (50, 40), (40, 90, 200, alpha))
+    if form == "LA":
+        return Image.new("LA", (50, 40), (90, alpha))
+    palette = Image.new("P", (50, 40), 5)
+    palette.putpalette([0, 0, 0] * 5 + [40, 90, 200])
+    palette.info["transparency"] = bytes([255] * 5 + [alpha])
+    return palette
+
+
+@pytest.mark.parametrize("form", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("alpha", [0, 64, 128, 255])
+def test_a_background_shows_through_by_alpha(form, alpha):
+    colour = np.array([90] * 3 if form == "LA" else [40, 90, 200])
+    blended = colour * alpha / 255 + 255 * (255 - alpha) / 255
+    seen = WHITE.crop(transparent(alpha, form))
+    assert np.ptp(seen.reshape(-1, 3), axis=0).max() == 0
+    assert np.abs(seen[0, 0] - blended).max() <= (0.5 if alpha in (0, 255) else 2)  # premultiplied in 8 bits
+    assert WHITE.crop(transparent(alpha, form)).shape == (64, 64, 3)
+
+
+def test_a_background_under_a_colour_that_png_declares_transparent():
+    plain = Image.new("RGB", (50, 40), (40, 90, 200))
+    image = open_image(encoded(plain, "PNG", transparency=(40, 90, 200)), "x")
+    assert (WHITE.crop(image) == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "RGB", "CMYK", "YCbCr", "HSV", "I", "F"])
+def test_a_background_does_not_show_through_an_opaque_picture(mode):
+    image = picture(mode, 300, 280)
+    with_background = Preprocess(SIZE, Preprocessing(background=(1, 200, 3)))
+    # Not the reference's pixels: colours are resized, and palettes are made colours first.
+    assert np.array_equal(with_background.crop(image), expected_crop(image.convert("RGB")))
+
+
+def test_a_background_under_shapes_is_blended_after_resizing():
+    image = picture("RGBA", 300, 200)
+    resized = image.resize((96, 64), BICUBIC).crop((16, 0, 80, 64))
+    canvas = Image.new("RGBA", (64, 64), (10, 20, 30, 255))
+    expected = np.asarray(Image.alpha_composite(canvas, resized).convert("RGB"))
+    assert np.array_equal(Preprocess(64, Preprocessing(background=(10, 20, 30))).crop(image), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # which the reference drops
+def test_openais_models_have_no_background_and_clip_mini_has_white():
+    for name in ("clip_rn50", "clip_rn101", "clip_vit_b32"):
+        assert pretrained(name).preprocessing == Preprocessing(OPENAI_MEAN, OPENAI_STD, background=None)
+    assert pretrained("clip_mini").preprocessing.background == (255, 255, 255)
+    # Without a background alpha is dropped, as the reference does.
+    assert (PLAIN.crop(transparent(255, "RGBA")) == (40, 90, 200)).all()
+    assert (PLAIN.crop(transparent(255, "P")) == (40, 90, 200)).all()
+
+
+# --- files and bytes ---------------------------------------------------------------------------------
+
+FORMS = {
+    "jpeg": ("RGB", "JPEG", {}),
+    "jpeg progressive": ("RGB", "JPEG", {"progressive": True, "quality": 80}),
+    "jpeg grey": ("L", "JPEG", {}),
+    "jpeg CMYK": ("CMYK", "JPEG", {}),
+    "png": ("RGB", "PNG", {}),
+    "png alpha": ("RGBA", "PNG", {}),
+    "png palette": ("P+transparency", "PNG", {}),
+    "png bits": ("1", "PNG", {}),
+    "png grey alpha": ("LA", "PNG", {}),
+    "gif": ("P", "GIF", {}),
+    "webp": ("RGB", "WEBP", {}),
+    "webp alpha": ("RGBA", "WEBP", {"lossless": True}),
+    "tiff": ("RGB", "TIFF", {}),
+    "tiff compressed": ("CMYK", "TIFF", {"compression": "tiff_lzw"}),
+    "tiff float": ("F", "TIFF", {}),
+    "bmp": ("RGB", "BMP", {}),
+    "bmp palette": ("P", "BMP", {}),
+    "ppm": ("RGB", "PPM", {}),
+    "tga": ("RGBA", "TGA", {}),
+    "jpeg 2000": ("RGB", "JPEG2000", {}),
+    "mpo": ("RGB", "MPO", {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_of_every_format_give_the_references_pixels(form, tmp_path):
+    mode, kind, options = FORMS[form]
+    data = encoded(picture(mode, 83, 61), kind, **options)
+    expected = expected_pixels(Image.open(io.BytesIO(data)))
+    path = tmp_path / "picture.jpg"  # told by content, whatever the name
+    path.write_bytes(data)
+    for source in (data, bytearray(data), path, str(path)):
+        assert np.array_equal(PLAIN(open_image(source, "x")), expected)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_taken(form):
+    first, second = Image.new("RGB", (40, 30), (200, 30, 10)), Image.new("RGB", (40, 30), (0, 99, 255))
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(first, form, save_all=True, append_images=[second, first], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 3
+    image = open_image(data, "x")
+    assert (PLAIN.crop(image) == (200, 30, 10)).all()
+
+
+def test_a_decoded_picture_does_not_need_its_file_any_more(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(picture("RGB", 30, 20), "PNG"))
+    image = open_image(path, "x")
+    path.unlink()
+    assert np.array_equal(PLAIN(image), expected_pixels(picture("RGB", 30, 20)))
+
+
+def test_a_pil_picture_that_is_not_loaded_yet():
+    data = encoded(picture("RGB", 30, 20), "PNG")
+    assert np.array_equal(
+        PLAIN(open_image(Image.open(io.BytesIO(data)), "x")), expected_pixels(picture("RGB", 30, 20))
+    )
+
+
+# --- arrays ------------------------------------------------------------------------------------------
+
+
+def test_arrays_are_bgr():
+    rgb = picture("RGB", 60, 40)
+    bgr = np.asarray(rgb)[:, :, ::-1]  # a view with a negative stride, too
+    assert np.array_equal(PLAIN(open_image(bgr, "x")), expected_pixels(rgb))
+    blue = np.zeros((10, 10, 3), np.uint8)
+    blue[:, :, 0] = 255
+    assert (PLAIN.crop(open_image(blue, "x")) == (0, 0, 255)).all()
+
+
+def test_arrays_of_grey_and_with_alpha():
+    grey = picture("L", 60, 40)
+    for array in (np.asarray(grey), np.asarray(grey)[:, :, None]):
+        assert np.array_equal(PLAIN(open_image(array, "x")), expected_pixels(grey))
+    colours = picture("RGBA", 60, 40)
+    bgra = np.asarray(colours)[:, :, [2, 1, 0, 3]]
+    assert np.array_equal(PLAIN(open_image(bgra, "x")), expected_pixels(colours))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((10, 10, 3), np.float32), "float32.*uint8"),
+        (np.zeros((10, 10, 3), np.int64), "int64.*uint8"),
+        (np.zeros((3, 10, 10), np.uint8), r"shape \[3, 10, 10\]"),
+        (np.zeros((10, 10, 2), np.uint8), r"shape \[10, 10, 2\]"),
+        (np.zeros((2, 10, 10, 3), np.uint8), r"shape \[2, 10, 10, 3\]"),
+        (np.zeros(10, np.uint8), r"shape \[10\]"),
+        (np.uint8(3) * np.ones((), np.uint8), r"shape \[\]"),
+        (np.zeros((0, 10, 3), np.uint8), "empty"),
+        (np.zeros((10, 10, 0), np.uint8), "empty"),
+    ],
+)
+def test_arrays_that_are_no_bgr_picture(array, said):
+    with pytest.raises(ImageError, match=rf"^images\[3\]: .*{said}"):
+        open_image(np.asarray(array), "images[3]")
+
+
+# --- what is not a picture ---------------------------------------------------------------------------
+
+
+def claims_to_be_huge() -> bytes:
+    """A PNG of a few bytes whose header promises 60000 x 60000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(header) - 4) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def bad_sources(folder: Path) -> dict[str, tuple[object, str]]:
+    whole = encoded(picture("RGB", 200, 200), "JPEG")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.jpg").write_text("this is no picture\n" * 20)
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    eps = encoded(picture("RGB", 20, 20), "EPS")
+    return {
+        "missing": (folder / "missing.jpg", "no such file"),
+        "folder": (folder, "folder"),
+        "empty": (folder / "empty.jpg", "empty"),
+        "text": (folder / "notes.jpg", "supported format"),
+        "truncated": (folder / "cut.jpg", "cannot be decoded"),
+        "name with a zero byte": ("a\0b.jpg", "cannot be decoded"),
+        "empty bytes": (b"", "empty"),
+        "text bytes": (b"this is no picture\n" * 20, "supported format"),
+        "truncated bytes": (whole[:-5000], "cannot be decoded"),
+        "header only": (encoded(picture("RGB", 20, 20), "PNG")[:20], "."),
+        "PNG cut in a chunk": (encoded(picture("RGB", 99, 99), "PNG")[:-500], "cannot be decoded"),
+        "EPS": (eps, "supported format"),
+        "PDF": (encoded(picture("RGB", 20, 20), "PDF"), "supported format"),
+        "bomb": (claims_to_be_huge(), "cannot be decoded.*pixels"),
+        "None": (None, "NoneType"),
+        "a list": ([1, 2], "list"),
+        "a number": (7, "int"),
+        "PIL without pixels": (Image.new("RGB", (0, 0)), "0 x 0"),
+        "PIL without rows": (Image.new("RGB", (5, 0)), "5 x 0"),
+        "PIL truncated": (Image.open(io.BytesIO(whole[:-5000])), "cannot be decoded"),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    "missing|folder|empty|text|truncated|name with a zero byte|empty bytes|text bytes|truncated bytes|"
+    "header only|PNG cut in a chunk|EPS|PDF|bomb|None|a list|a number|PIL without pixels|PIL without rows|"
+    "PIL truncated".split("|"),
+)
+def test_what_is_no_picture_is_named_with_its_fault(kind, tmp_path):
+    source, said = bad_sources(tmp_path)[kind]
+    with pytest.raises(ImageError, match=rf"(?s)^the picture: .*{said}"):
+        open_image(source, "the picture")
+
+
+def test_eps_never_starts_a_program(monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **_: started.append(args))
+    monkeypatch.setattr(subprocess, "check_call", lambda *args, **_: started.append(args))
+    with pytest.raises(ImageError):
+        open_image(encoded(picture("RGB", 20, 20), "EPS"), "x.eps")
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    "form", ["jpeg", "png palette", "gif", "webp", "tiff compressed", "bmp", "jpeg 2000", "tga"]
+)
+def test_damaged_files_are_a_picture_or_an_error_and_nothing_else(form):
+    mode, kind, options = FORMS[form]
+    whole = encoded(picture(mode, 31, 22), kind, **options)
+    random = np.random.RandomState(len(form))
+    for _ in range(40):
+        damaged = bytearray(whole[: random.randint(1, len(whole) + 1)])
+        for _ in range(random.randint(0, 4)):
+            damaged[random.randint(min(len(damaged), 400))] = random.randint(256)
+        try:
+            image = open_image(bytes(damaged), "x")
+        except ImageError as error:
+            assert str(error).startswith("x: ")
+        else:
+            assert math.prod(image.size) > 0
+
+
+def test_resize_and_crop_keeps_the_mode():
+    for mode in MODES:
+        image = picture(mode, 50, 40)
+        assert resize_and_crop(image, 32).mode == image.mode
+        assert resize_and_crop(image, 32).size == (32, 32)

@@ -1,0 +1,178 @@
+"""The server's HTTP door without Ray: statuses, refusals, limits, the API key, the OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from clip_common.errors import BusyError
+from clip_common.server.admission import Admission, AdmissionMiddleware
+from clip_common.server.http import create_api
+from tests.support.direct_service import MODULE, URL, Direct
+from tests.support.paths import ROOT
+
+DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
+
+
+@pytest.fixture(scope="module")
+def service() -> Direct:
+    return Direct()
+
+
+@pytest.fixture
+def admission() -> Admission:
+    return Admission(None, body_bytes=200_000, bytes_in_flight=500_000, body_seconds=0.5)
+
+
+@pytest.fixture
+def client(service: Direct, admission: Admission) -> Iterator[TestClient]:
+    service.fault, service.seen = None, []
+    api = create_api(service)
+    api.add_middleware(AdmissionMiddleware, admission=admission)
+    yield TestClient(api, raise_server_exceptions=False)
+
+
+def test_classify_and_embed(client: TestClient, service: Direct) -> None:
+    reply = client.post(URL, json={"images": [DOG], "labels": ["a dog", "a tree"], "top_k": 1})
+    assert reply.status_code == 200
+    body = reply.json()
+    assert (body["status"], body["msg"]) == ("000", "")
+    assert body["results"][0][0]["label"] == "a dog"
+    reply = client.post(URL, json={"texts": ["a dog", "a tree"]})
+    assert [len(vector) for vector in reply.json()["results"]["texts"]] == [256, 256]
+    assert service.seen == [(MODULE, 200), (MODULE, 200)]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"", 400, "the body is not JSON"),
+        (b"{", 400, "the body is not JSON"),
+        (b"\xff\xfe", 400, "the body is not JSON"),
+        (b"[" * 100_000, 400, "recursion limit"),
+        (b'{"texts": ["\\ud800"]}', 400, "the body is not JSON"),
+        (b"[1]", 422, "should be an object"),
+        (b"null", 422, "should be an object"),
+        (b"{}", 422, "nothing to classify"),
+        (b'{"paths": ["/etc/passwd"]}', 422, "unknown field 'paths'"),
+        (b'{"images": ["/etc/passwd"]}', 422, "images[0] is not base64"),
+        (b'{"images": ["http://127.0.0.1/x.png"]}', 422, "images[0] is not base64"),
+        (b'{"images": ["aGk="], "labels": ["a"]}', 422, "images[0]: not an image"),
+        (b'{"images": 5}', 422, "field 'images'"),
+        (b'{"texts": [1]}', 422, "field 'texts[0]'"),
+        (b'{"texts": ["a"], "top_k": 1e400}', 422, "field 'top_k'"),
+        (b'{"texts": ["a"], "batch_size": 99999999999999999999999}', 200, ""),
+        (b'{"texts": ["' + b"a" * 2000 + b'"]}', 413, "CLIP_HUB_MAX_CHARACTERS"),
+        (b'{"texts": [' + b'"a",' * 2000 + b'"a"]}', 413, "CLIP_HUB_MAX_TEXTS"),
+        (b'{"texts": ["' + b"word " * 150 + b'"]}', 422, "the limit is 77"),
+        (b'{"texts": ["a"], "use_gpu": true}', 422, "use_gpu is set"),
+        (b'{"x": "' + b"a" * 300_000 + b'"}', 413, "the body has more than 200,000 bytes"),
+    ],
+)
+def test_statuses_of_refusals(client: TestClient, content: bytes, status: int, words: str) -> None:
+    reply = client.post(URL, content=content)
+    assert (reply.status_code, words in reply.json()["msg"]) == (status, True), reply.text[:300]
+    assert client.post(URL, json={"texts": ["a dog"]}).status_code == 200
+
+
+def test_unknown_routes(client: TestClient) -> None:
+    reply = client.post("/predict/clip_vit_l14", json={})
+    assert reply.status_code == 404
+    assert "there are clip_mini" in reply.json()["msg"]
+    assert client.get(URL).status_code == 405
+    assert client.get("/../../etc/passwd").status_code == 404
+
+
+def test_busy_and_broken(client: TestClient, service: Direct) -> None:
+    service.fault = BusyError("128 requests wait already")
+    reply = client.post(URL, json={"texts": ["a"]})
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    assert client.get("/ready").status_code == 503
+    assert client.get("/health").status_code == 200
+    service.fault = RuntimeError("secret of the house")
+    reply = client.post(URL, json={"texts": ["a"]})
+    assert reply.status_code == 500
+    assert "secret" not in reply.text
+    service.fault = None
+    assert client.get("/ready").json() == {"status": "ok"}
+
+
+def test_api_key(client: TestClient, admission: Admission) -> None:
+    admission.api_key = "s3cret"
+    ask = {"texts": ["a dog"]}
+    basic = base64.b64encode(b"anybody:s3cret").decode()
+    wrong = ("", "Bearer", "Bearer wrong", "Bearer s3cret2", "Basic s3cret", "Basic !!", "Basic " + "QQ==")
+    for header in wrong:
+        reply = client.post(URL, json=ask, headers={"authorization": header})
+        assert reply.status_code == 401, header
+        assert reply.headers["www-authenticate"].startswith("Basic")
+    for header in ("Bearer s3cret", f"Basic {basic}"):
+        assert client.post(URL, json=ask, headers={"authorization": header}).status_code == 200
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/health").status_code == client.get("/ready").status_code == 200
+
+
+def test_draining_refuses_what_is_new(client: TestClient, admission: Admission) -> None:
+    admission.draining = True
+    reply = client.post(URL, json={"texts": ["a"]})
+    assert (reply.status_code, reply.headers["connection"]) == (503, "close")
+    assert admission.in_flight == 0
+
+
+def test_bodies_in_flight_are_bounded(client: TestClient, admission: Admission) -> None:
+    admission.bytes_held = 400_000
+    assert client.post(URL, content=b" " * 150_000).status_code == 503
+    assert client.post(URL, json={"texts": ["a"]}).status_code == 200
+    assert admission.bytes_held == 400_000
+
+
+@pytest.mark.parametrize(
+    ("messages", "status"),
+    [
+        ([{"type": "http.request", "body": b"{", "more_body": True}], 408),  # and then nothing
+        ([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}], 400),
+        ([{"type": "http.request", "body": b"x" * 90_000, "more_body": True}] * 9, 413),  # no content-length
+    ],
+)
+def test_slow_cut_and_endless_bodies(
+    service: Direct, admission: Admission, messages: list[dict[str, Any]], status: int
+) -> None:
+    guard = AdmissionMiddleware(create_api(service), admission)
+    sent: list[Any] = []
+    coming = iter(messages)
+
+    async def receive() -> Any:
+        message = next(coming, None)
+        if message is None:
+            await asyncio.sleep(60)
+        return message
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": URL, "headers": []}
+    asyncio.run(guard(scope, receive, send))
+    assert sent[0]["status"] == status
+    assert json.loads(sent[1]["body"])["status"] == "101"
+    assert admission.bytes_held == admission.in_flight == 0
+
+
+def test_websockets_are_closed(client: TestClient) -> None:
+    with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/health"):
+        pass
+    assert refused.value.code == 1008
+
+
+def test_metrics_and_openapi(client: TestClient) -> None:
+    assert "clip_requests_total 1" in client.get("/metrics").text
+    document = client.get("/openapi.json").json()
+    body = document["paths"][URL]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["additionalProperties"] is False
+    assert set(body["properties"]) >= {"images", "labels", "texts", "templates", "top_k"}

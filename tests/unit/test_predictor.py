@@ -1,0 +1,255 @@
+"""Classify and embed: answers, arguments, what is kept between calls. On the small trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_common.config import PRETRAINED, pretrained
+from clip_common.errors import ClipError, ImageError, LabelError, RequestError
+from clip_common.predictor import Predictor
+from clip_common.system.cache import cache_dir
+from clip_common.text.prompts import prompts_for, read_lines
+from clip_common.zero_shot import label_embeddings
+from tests.parity import seeded
+from tests.support.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def mini() -> Predictor:
+    return Predictor(pretrained("clip_mini"))
+
+
+@pytest.fixture
+def fresh_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def pictures(count: int) -> list[Image.Image]:
+    random = np.random.RandomState(3)
+    sizes = random.randint(20, 200, (count, 2))
+    return [Image.fromarray(random.randint(0, 256, (h, w, 3)).astype("uint8")) for h, w in sizes]
+
+
+# --- meaning -----------------------------------------------------------------------------------------
+
+
+def test_a_diagram_is_a_diagram(mini: Predictor) -> None:
+    (answer,) = mini.classify(
+        paths=[ROOT / "examples" / "diagram.png"], labels=["a diagram", "a dog", "a cat"]
+    )
+    assert answer[0]["label"] == "a diagram"
+    assert answer[0]["score"] > 0.5
+
+
+def test_text_finds_its_picture(mini: Predictor) -> None:
+    names = ["diagram", "cat", "bicycle"]
+    vectors = mini.embed(
+        paths=[ROOT / "examples" / f"{name}.png" for name in names],
+        texts=[f"a picture of a {name}" for name in names],
+    )
+    assert (vectors["texts"] @ vectors["images"].T).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+# --- classify ----------------------------------------------------------------------------------------
+
+
+def test_scores_are_a_distribution_over_all_labels(mini: Predictor) -> None:
+    (answer,) = mini.classify(images=pictures(1), labels=["a", "b", "c"], top_k=10)
+    assert len(answer) == 3
+    assert sum(item["score"] for item in answer) == pytest.approx(1)
+    assert all(type(item["score"]) is float for item in answer)
+    (shorter,) = mini.classify(images=pictures(1), labels=["a", "b", "c"], top_k=1)
+    assert shorter == answer[:1]
+
+
+def test_default_labels_are_the_modules_own(mini: Predictor) -> None:
+    (answer,) = mini.classify(images=pictures(1), top_k=10_000)
+    assert {item["label"] for item in answer} == set(read_lines("pictogram_names.txt"))
+
+
+def test_templates_are_averaged_as_in_the_paper(mini: Predictor) -> None:
+    labels, templates = ["cat", "dog"], ["a photo of a {}.", "a drawing of the {}"]
+    image = pictures(1)
+    texts = [template.format(label) for label in labels for template in templates]
+    vectors = mini.embed(images=image, texts=texts)
+    classes = vectors["texts"].reshape(2, 2, -1).mean(axis=1)
+    classes /= np.linalg.norm(classes, axis=1, keepdims=True)
+    logits = mini.logit_scale * vectors["images"][0] @ classes.T
+    expected = np.exp(logits) / np.exp(logits).sum()
+    (answer,) = mini.classify(images=image, labels=labels, templates=templates)
+    found = {item["label"]: item["score"] for item in answer}
+    assert [found["cat"], found["dog"]] == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_label_may_hold_braces(mini: Predictor) -> None:
+    (answer,) = mini.classify(images=pictures(1), labels=["{0.__class__}", "{}"], templates="a {}")
+    assert {item["label"] for item in answer} == {"{0.__class__}", "{}"}
+
+
+@pytest.mark.parametrize(("name", "count"), [("openai", 80), ("openai7", 7)])
+def test_published_template_sets(name: str, count: int) -> None:
+    prompts = prompts_for(pretrained("clip_rn50"), ["dog"], name)
+    assert len(prompts.templates) == len(set(prompts.templates)) == count
+    assert len(prompts.texts()) == count
+
+
+def test_imagenet_is_the_default_of_the_backbones() -> None:
+    prompts = prompts_for(pretrained("clip_rn50"), None, None)
+    assert len(prompts.labels) == 1000
+    assert prompts.texts()[0] == "a photo of a tench."
+    assert prompts.labels[-1] == "toilet paper"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_a_batch_equals_its_singles(mini: Predictor, batch_size: int) -> None:
+    images = pictures(5)
+    singles = np.concatenate([mini.embed(images=[image])["images"] for image in images])
+    together = mini.embed(images=images, batch_size=batch_size)["images"]
+    assert np.abs(together - singles).max() <= 1e-6
+
+
+def test_texts_of_any_length_in_any_order(mini: Predictor) -> None:
+    texts = ["a cat", "a very " * 20 + "long text", "dog", "a cat", "x"]
+    singles = np.concatenate([mini.embed(texts=[text])["texts"] for text in texts])
+    together = mini.embed(texts=texts, batch_size=2)["texts"]
+    assert np.abs(together - singles).max() <= 1e-6
+    assert np.array_equal(together[0], together[3])
+
+
+def test_normalize_is_optional(mini: Predictor) -> None:
+    unit = mini.embed(texts=["a cat"])["texts"]
+    raw = mini.embed(texts=["a cat"], normalize=False)["texts"]
+    assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
+    assert np.linalg.norm(raw) > 1.5
+    assert np.allclose(raw / np.linalg.norm(raw), unit, atol=1e-6)
+
+
+# --- what is kept ------------------------------------------------------------------------------------
+
+
+def test_label_vectors_are_computed_once(
+    mini: Predictor, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
+    encoded: list[list[str]] = []
+    original = Predictor._encode_texts
+
+    def counted(self: Predictor, engine: Any, texts: list[str], *rest: Any) -> np.ndarray:
+        encoded.append(list(texts))
+        return original(self, engine, texts, *rest)
+
+    monkeypatch.setattr(Predictor, "_encode_texts", counted)
+    first_process, second_process = Predictor(mini.record), Predictor(mini.record)
+    first = first_process.classify(**labels)
+    assert encoded == [["a lighthouse", "a windmill"]]
+    assert first_process.classify(**labels) == first
+    assert second_process.classify(**labels) == first
+    assert len(encoded) == 1
+    second_process.classify(images=pictures(1), labels=["a lighthouse", "a windmill"], templates="a big {}")
+    assert len(encoded) == 2
+
+
+def test_damaged_label_vectors_are_computed_again(mini: Predictor, fresh_cache: Path) -> None:
+    call = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
+    expected = Predictor(mini.record).classify(**call)
+    (file,) = (fresh_cache / "labels").iterdir()
+    for damage in (b"", b"not numpy", file.read_bytes()[:-7]):
+        file.write_bytes(damage)
+        assert Predictor(mini.record).classify(**call) == expected
+
+
+def test_the_cache_of_label_vectors_is_bounded(mini: Predictor, fresh_cache: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(label_embeddings, "_SETS_ON_DISK", 3)
+    for number in range(5):
+        mini.classify(images=pictures(1), labels=[f"number {number}", "other"])
+    assert len(list((cache_dir() / "labels").iterdir())) == 3
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(
+    mini: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    answer = Predictor(mini.record).classify(images=pictures(1), labels=["a", "b"])
+    assert len(answer[0]) == 2
+    assert "CLIP_HUB_CACHE" in caplog.text
+
+
+# --- bad input ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({}, RequestError, "nothing to classify"),
+        ({"images": []}, RequestError, "images is empty"),
+        ({"paths": []}, RequestError, "paths is empty"),
+        ({"paths": "x.png"}, RequestError, "expected a list"),
+        ({"images": np.zeros((4, 4, 3), "uint8")}, RequestError, "expected a list"),
+        ({"paths": ["/no/such.png"]}, ImageError, "/no/such.png: no such file"),
+        ({"images": [b"junk"]}, ImageError, r"images\[0\]: not a picture"),
+        ({"images": [3]}, ImageError, r"images\[0\]: a int is not a picture"),
+        ({"labels": []}, LabelError, "labels is empty"),
+        ({"labels": ["a", " "]}, LabelError, "label 1 is blank"),
+        ({"labels": ["a", "b", "a "]}, LabelError, "'a' is given twice, as label 0 and as label 2"),
+        ({"labels": ["a", 5]}, LabelError, "label 1 is a int"),
+        ({"labels": "a,b"}, LabelError, "expected a list"),
+        ({"labels": 5}, LabelError, "labels is a int, expected a list"),
+        ({"images": ["x.png"]}, RequestError, r"images\[0\] is a path \('x.png'\): files go into paths"),
+        ({"labels": ["a"], "templates": ["a {}", "openai"]}, LabelError, "'openai' goes alone"),
+        ({"labels": ["word " * 100]}, LabelError, "the limit is 77"),
+        ({"labels": ["a"], "templates": "no place"}, LabelError, "'no place' has no {}"),
+        ({"labels": ["a"], "templates": []}, LabelError, "templates is empty"),
+        ({"top_k": 0}, RequestError, "top_k is 0"),
+        ({"batch_size": 0}, RequestError, "batch_size is 0"),
+        ({"batch_size": 2.5}, RequestError, "batch_size is 2.5"),
+        ({"use_gpu": True}, RequestError, "CPU build"),
+    ],
+)
+def test_classify_refuses(mini: Predictor, arguments: dict, error: type, words: str) -> None:
+    call = {"images": pictures(1), "labels": ["a", "b"]} | arguments
+    if not arguments or "paths" in arguments:
+        del call["images"]
+    with pytest.raises(error, match=words):
+        mini.classify(**call)
+
+
+def test_labels_may_be_any_iterable_of_strings(mini: Predictor) -> None:
+    expected = mini.classify(images=pictures(1), labels=["a", "b"])
+    for labels in (np.array(["a", "b"]), (label for label in "ab"), ("a", "b")):
+        assert mini.classify(images=pictures(1), labels=labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "nothing to embed"),
+        ({"texts": []}, "texts is empty"),
+        ({"texts": "a cat"}, "expected a list"),
+        ({"texts": ["a", None]}, r"texts\[1\] is a NoneType"),
+        ({"texts": ["word " * 100]}, "begins 'word word"),
+    ],
+)
+def test_embed_refuses(mini: Predictor, arguments: dict, words: str) -> None:
+    with pytest.raises(ClipError, match=words):
+        mini.embed(**arguments)
+
+
+def test_one_bad_picture_costs_one_picture(mini: Predictor, tmp_path: Path) -> None:
+    seeded.picture().save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:900])
+    named = [(name, tmp_path / name) for name in ("good.png", "bad.png", "good.png", "none.png", "good.png")]
+    found = [item for batch in mini.image_features(named, batch_size=2) for item in batch]
+    assert [isinstance(item, ImageError) for item in found] == [False, True, False, True, False]
+    assert str(found[1]).startswith("bad.png: cannot be decoded")
+    assert np.allclose(found[0], found[4], atol=1e-6)
+
+
+def test_every_module_has_a_folder() -> None:
+    assert {folder.parent.name for folder in (ROOT / "modules").glob("*/module.py")} == set(PRETRAINED)
