@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 
 class ClipError(ValueError):
     """Base of every error that is about the input and not about the program."""
@@ -27,16 +25,6 @@ class TrainingError(ClipError):
 
 class RequestError(ClipError):
     """Arguments, or a request's body, that make no sense."""
-
-
-def need(package: str, extra: str) -> None:
-    """Check that an optional package is installed.
-
-    Raises:
-        RequestError: naming the extra that brings it.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise RequestError(f"this needs {package}: pip install '.[{extra}]'")
 
 
 class MalformedError(RequestError):

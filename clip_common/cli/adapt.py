@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..config import PRETRAINED
-from ..errors import RequestError, need
+from ..errors import RequestError
+from ..system.optional import require_package
 from .evaluate import report_unread
 
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if (share := getattr(args, name)) is not None and not 0 <= share <= 1:
             raise RequestError(f"--{name} is {share}, expected 0 to 1")
     if args.head == "probe":
-        need("sklearn", "evaluate")
+        require_package("sklearn", "evaluate")
     from ..adaptation.adapt import Task, adapt
 
     task = Task(**{field.name: getattr(args, field.name) for field in fields(Task)})

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
 from ..engines.base import ENGINES, PRECISIONS
-from ..errors import RequestError, need
+from ..errors import RequestError
+from ..system.optional import require_package
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +81,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_index(args: argparse.Namespace) -> int:
     """Make an index hold what a folder of vectors holds."""
-    need("pymilvus", "search")
+    require_package("pymilvus", "search")
     from ..embedding.store import Store
     from ..search.index import Index
 
@@ -93,7 +94,7 @@ def run_index(args: argparse.Namespace) -> int:
 
 def run_search(args: argparse.Namespace) -> int:
     """Search; nothing found is not an error."""
-    need("pymilvus", "search")
+    require_package("pymilvus", "search")
     from ..embedding.embed import Job
     from ..predictor import PredictorOptions
     from ..search.index import Filter, Index
@@ -118,7 +119,7 @@ def run_search(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Embed; the exit status is 1 if something has no vector."""
     if args.engine == "ray":
-        need("ray", "ray")
+        require_package("ray", "ray")
     from ..embedding.embed import Job, embed
     from ..embedding.sources import items_of
     from ..predictor import PredictorOptions

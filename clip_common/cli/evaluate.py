@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..config import PRETRAINED, pretrained
-from ..errors import need
 from ..predictor import Predictor
+from ..system.optional import require_package
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.datasets import read_captioned, read_labelled
 
     if args.train:
-        need("sklearn", "evaluate")
+        require_package("sklearn", "evaluate")
     predictor = Predictor(pretrained(args.module), args.weights)
     figures: dict[str, evaluate.Figures] = {}
     if args.retrieval:

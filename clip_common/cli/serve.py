@@ -9,8 +9,9 @@ import sys
 from pydantic import ValidationError
 
 from ..config import PRETRAINED
-from ..errors import RequestError, need
+from ..errors import RequestError
 from ..server.settings import Settings
+from ..system.optional import require_package
 
 _OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways")
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         fault = error.errors()[0]
         print(f"python -m clip_common serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
         return 1
-    need("ray", "serve")
+    require_package("ray", "serve")
     listener = _listen(args.host, args.port)
     from ..server.run import serve_until_stopped
 

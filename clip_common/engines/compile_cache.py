@@ -21,7 +21,8 @@ from filelock import FileLock
 from ..config import Pretrained
 from ..errors import ClipError
 from ..system import cpu
-from ..system.cache import cache_dir, digest_of, hash_stream, logger, touch
+from ..system.cache import cache_dir, digest_of, hash_stream, touch
+from ..system.log import logger
 from ..weights.file import WeightsFile
 from .artifacts import MANIFEST, is_whole
 

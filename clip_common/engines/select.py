@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..config import Pretrained
 from ..errors import RequestError
 from ..system import cpu
-from ..system.cache import logger
+from ..system.log import logger
 from ..weights.file import WeightsFile
 from .base import ENGINES, PRECISIONS, Engine
 from .compile_cache import CompileError, compiled_folder

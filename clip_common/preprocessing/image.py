@@ -114,7 +114,7 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
         raise ImageError(f"{name}: {error}") from None
     except Image.UnidentifiedImageError:
         raise ImageError(
-            f"{name}: not a picture of a supported format ({', '.join(FORMATS)}), or damaged"
+            f"{name}: not an image of a supported format ({', '.join(FORMATS)}), or damaged"
         ) from None
     except Exception as error:  # Pillow's decoders raise anything on damaged files
         raise ImageError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ..config import Pretrained
 from ..embedding.embed import Job
-from ..errors import need
 from ..predictor import PredictorOptions
+from ..system.optional import require_package
 from .query import cell
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Finder:
     """
 
     def __init__(self, address: str, job: Job) -> None:
-        need("pymilvus", "search")
+        require_package("pymilvus", "search")
         self._address, self._job = address, job
         self._lock = Lock()
         self._opened: tuple[Index, Origin] | None = None

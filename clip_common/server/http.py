@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
-from ..system.cache import logger
+from ..system.log import logger
 from ..version import __version__
 from .admission import RETRY_AFTER
 from .limits import Limits

@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-logger = logging.getLogger("clip_common")
+from .log import logger
 
 
 def cache_dir() -> Path:

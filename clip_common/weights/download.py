@@ -14,7 +14,8 @@ from urllib3.exceptions import NewConnectionError
 
 from ..config import WeightsSource
 from ..errors import WeightsError
-from ..system.cache import hash_stream, logger
+from ..system.cache import hash_stream
+from ..system.log import logger
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
 _ATTEMPTS = 4  # without progress

@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from ..config import Pretrained, WeightsSource
 from ..errors import WeightsError
-from ..system.cache import atomic_file, best_effort, cache_dir, logger, sha256_of
+from ..system.cache import atomic_file, best_effort, cache_dir, sha256_of
+from ..system.log import logger
 from . import download
 from .convert import convert
 from .file import WeightsFile

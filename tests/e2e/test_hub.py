@@ -34,7 +34,7 @@ EACH = pytest.mark.parametrize("name", MODULES)
 @pytest.fixture(scope="session")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pictures") / "photo.png"
-    seeded.picture().save(path)
+    seeded.image().save(path)
     return path
 
 
@@ -43,7 +43,7 @@ def golden(config: ClipConfig) -> dict[str, np.ndarray]:
 
 
 def assert_scores(answer: list[dict[str, Any]], config: ClipConfig) -> None:
-    """An answer for the picture and the three labels is the reference's."""
+    """An answer for the image and the three labels is the reference's."""
     expected = dict(zip(seeded.LABELS, golden(config)["scores"].tolist(), strict=True))
     assert {item["label"] for item in answer} == set(expected)
     assert [item["score"] for item in answer] == sorted((item["score"] for item in answer), reverse=True)
@@ -52,7 +52,7 @@ def assert_scores(answer: list[dict[str, Any]], config: ClipConfig) -> None:
 
 
 def assert_vectors(images: Any, texts: Any, config: ClipConfig) -> None:
-    """Unit vectors of the picture and of the seeded texts are the reference's."""
+    """Unit vectors of the image and of the seeded texts are the reference's."""
     known = golden(config)
     text = known["text"] / np.linalg.norm(known["text"], axis=1, keepdims=True)
     assert np.abs(np.array(images)[0] - known["picture"]).max() <= EMBEDDING_BOUND
@@ -67,7 +67,7 @@ def test_hub_module(name: str, hub_home: Path, picture: Path, checkpoints: Check
     import paddlehub as hub
 
     module = hub.Module(name=name, weights=str(checkpoints(MODULES[name])))
-    image = seeded.picture()
+    image = seeded.image()
     bgr = np.asarray(image)[:, :, ::-1]
     answers = module.classify(
         images=[image, bgr, picture.read_bytes()], paths=[picture], labels=seeded.LABELS
@@ -145,14 +145,14 @@ def test_hub_run_reports_failures_at_the_end(hub_home: Path, tmp_path: Path) -> 
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(3):
-        seeded.picture().save(folder / f"{number}.png")
-    (folder / "1.png").write_bytes(b"this is no picture")
+        seeded.image().save(folder / f"{number}.png")
+    (folder / "1.png").write_bytes(b"this is no image")
     done = hub_run("clip_mini", "--input_path", str(folder), "--format", "json", cwd=tmp_path)
     document = json.loads(done.stdout)
     assert done.returncode == 1
     assert [Path(result["path"]).name for result in document["results"]] == ["0.png", "2.png"]
     assert [Path(error["path"]).name for error in document["errors"]] == ["1.png"]
-    assert "1 picture failed" in done.stderr
+    assert "1 image failed" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -196,7 +196,7 @@ def ask(server: str, name: str, body: Any) -> dict[str, Any]:
 
 def encoded_picture() -> str:
     stream = io.BytesIO()
-    seeded.picture().save(stream, "PNG")
+    seeded.image().save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode()
 
 
@@ -218,7 +218,7 @@ def test_serving_classifies_and_embeds(name: str, server: str) -> None:
         ({"paths": ["/etc/passwd"]}, "unknown field 'paths'"),
         ({"images": ["/etc/passwd"], "labels": ["a"]}, "images[0] is not base64"),
         ({"images": ["http://127.0.0.1/x.png"], "labels": ["a"]}, "images[0] is not base64"),
-        ({"images": [base64.b64encode(b"no picture").decode()]}, "images[0]: not a picture"),
+        ({"images": [base64.b64encode(b"no image").decode()]}, "images[0]: not an image"),
         ({"images": []}, "images is empty"),
         ({}, "nothing to classify"),
         ({"images": ["aGk="], "texts": ["a"], "labels": ["b"]}, "'labels' does not go with"),

@@ -14,7 +14,7 @@ COUNT = 12_000
 SEED = 20210226  # the day the paper appeared
 
 _WORDS = (
-    "a photo of the dog cat diagram elephant Photograph IMAGE iPhone McDonald's naïve café résumé Zürich "
+    "a photo of the dog cat diagram elephant Photograph PICTURE iPhone McDonald's naïve café résumé Zürich "
     "über straße Straße STRASSE ﬁne oﬃce Ǆungla ǅep œuvre Ærø ångström smörgåsbord İstanbul ısı IĞDIR "
     "congreſs Poſt ΣΊΣΥΦΟΣ ὈΔΥΣΣΕΎΣ привет МИР тест Ёлка łódź ČEŠTINA Việt tiếng 'tis rock'n'roll "
     "antidisestablishmentarianism pneumonoultramicroscopicsilicovolcanoconiosis http://example.com/a?b=c&d=e "

@@ -193,8 +193,8 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
         ({"paths": "x.png"}, RequestError, "expected a list"),
         ({"images": np.zeros((4, 4, 3), "uint8")}, RequestError, "expected a list"),
         ({"paths": ["/no/such.png"]}, ImageError, "/no/such.png: no such file"),
-        ({"images": [b"junk"]}, ImageError, r"images\[0\]: not a picture"),
-        ({"images": [3]}, ImageError, r"images\[0\]: a int is not a picture"),
+        ({"images": [b"junk"]}, ImageError, r"images\[0\]: not an image"),
+        ({"images": [3]}, ImageError, r"images\[0\]: a int is not an image"),
         ({"labels": []}, LabelError, "labels is empty"),
         ({"labels": ["a", " "]}, LabelError, "label 1 is blank"),
         ({"labels": ["a", "b", "a "]}, LabelError, "'a' is given twice, as label 0 and as label 2"),
@@ -242,7 +242,7 @@ def test_embed_refuses(mini: Predictor, arguments: dict, words: str) -> None:
 
 
 def test_one_bad_picture_costs_one_picture(mini: Predictor, tmp_path: Path) -> None:
-    seeded.picture().save(tmp_path / "good.png")
+    seeded.image().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:900])
     named = [(name, tmp_path / name) for name in ("good.png", "bad.png", "good.png", "none.png", "good.png")]
     found = [item for batch in mini.image_features(named, batch_size=2) for item in batch]

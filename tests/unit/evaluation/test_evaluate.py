@@ -106,12 +106,12 @@ def test_probe_is_logistic_regression_and_better_than_chance() -> None:
 def test_command_writes_what_a_person_reads(
     classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (classes / "tree" / "broken.png").write_bytes(b"no picture")
+    (classes / "tree" / "broken.png").write_bytes(b"no image")
     output = tmp_path / "out"
     arguments = ["evaluate", str(classes), "--train", str(classes), "--output_dir", str(output)]
     assert main(arguments) == 1
     said = capsys.readouterr()
-    assert "broken.png: not a picture" in said.err and "1 pictures could not be read" in said.err
+    assert "broken.png: not an image" in said.err and "1 images could not be read" in said.err
     figures = json.loads((output / "figures.json").read_text())
     assert figures["zero-shot"]["pictures"] == 12
     assert figures["linear probe"]["top-1"] == 1.0  # these are its training pictures
@@ -131,8 +131,8 @@ def test_retrieval_from_a_table(classes: Path, tmp_path: Path) -> None:
             writer.writerow([f"classes/{name}/1.png", f"a drawing of a {name}"])
     found = retrieval(Predictor(pretrained("clip_mini")), read_captioned(str(table))).numbers
     assert (found["pictures"], found["captions"]) == (6, 12)
-    assert found["picture to text R@1"] <= found["picture to text R@5"] <= found["picture to text R@10"]
-    assert found["text to picture R@1"] >= 0.5
+    assert found["image to text R@1"] <= found["image to text R@5"] <= found["image to text R@10"]
+    assert found["text to image R@1"] >= 0.5
 
 
 def test_usual_data_sets(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_usual_data_sets(tmp_path: Path) -> None:
     [
         ("nowhere", "expected a folder with a folder per class"),
         ("cifar10:nowhere", "has no test_batch.bin: put the data set's own files there"),
-        ("empty", "no pictures in it"),
+        ("empty", "no images in it"),
         ("bad.csv", "no column 'label', it has path, class"),
         ("holes.csv", "line 3: path and label must not be empty"),
     ],

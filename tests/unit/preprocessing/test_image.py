@@ -311,7 +311,7 @@ WHITE = Preprocess(64, Preprocessing(background=(255, 255, 255)))
 
 
 def transparent(alpha: int, form: str) -> Image.Image:
-    """A picture of one colour, (40, 90, 200) or grey 90, with one alpha, in each form that has one."""
+    """A image of one colour, (40, 90, 200) or grey 90, with one alpha, in each form that has one."""
     if form == "RGBA":
         return Image.new("RGBA", (50, 40), (40, 90, 200, alpha))
     if form == "LA":
@@ -397,7 +397,7 @@ def test_files_of_every_format_give_the_references_pixels(form, tmp_path):
     mode, kind, options = FORMS[form]
     data = encoded(picture(mode, 83, 61), kind, **options)
     expected = expected_pixels(Image.open(io.BytesIO(data)))
-    path = tmp_path / "picture.jpg"  # told by content, whatever the name
+    path = tmp_path / "image.jpg"  # told by content, whatever the name
     path.write_bytes(data)
     for source in (data, bytearray(data), path, str(path)):
         assert np.array_equal(PLAIN(open_image(source, "x")), expected)
@@ -481,7 +481,7 @@ def claims_to_be_huge() -> bytes:
 def bad_sources(folder: Path) -> dict[str, tuple[object, str]]:
     whole = encoded(picture("RGB", 200, 200), "JPEG")
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "notes.jpg").write_text("this is no picture\n" * 20)
+    (folder / "notes.jpg").write_text("this is no image\n" * 20)
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     eps = encoded(picture("RGB", 20, 20), "EPS")
     return {
@@ -492,7 +492,7 @@ def bad_sources(folder: Path) -> dict[str, tuple[object, str]]:
         "truncated": (folder / "cut.jpg", "cannot be decoded"),
         "name with a zero byte": ("a\0b.jpg", "cannot be decoded"),
         "empty bytes": (b"", "empty"),
-        "text bytes": (b"this is no picture\n" * 20, "supported format"),
+        "text bytes": (b"this is no image\n" * 20, "supported format"),
         "truncated bytes": (whole[:-5000], "cannot be decoded"),
         "header only": (encoded(picture("RGB", 20, 20), "PNG")[:20], "."),
         "PNG cut in a chunk": (encoded(picture("RGB", 99, 99), "PNG")[:-500], "cannot be decoded"),
@@ -516,8 +516,8 @@ def bad_sources(folder: Path) -> dict[str, tuple[object, str]]:
 )
 def test_what_is_no_picture_is_named_with_its_fault(kind, tmp_path):
     source, said = bad_sources(tmp_path)[kind]
-    with pytest.raises(ImageError, match=rf"(?s)^the picture: .*{said}"):
-        open_image(source, "the picture")
+    with pytest.raises(ImageError, match=rf"(?s)^the image: .*{said}"):
+        open_image(source, "the image")
 
 
 def test_eps_never_starts_a_program(monkeypatch):

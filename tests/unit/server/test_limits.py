@@ -53,14 +53,14 @@ def test_each_limit_refuses_by_name(body: dict, refusal: str, variable: str) -> 
 
 def test_what_is_within_the_limits_passes() -> None:
     work = RequestBody.parse({"images": [png(100, 100)] * 2, "labels": list("abc")}).work(SMALL)
-    assert work.labels == list("abc") and len(work.pictures) == 2
+    assert work.labels == list("abc") and len(work.images) == 2
 
 
 def test_base64_with_line_breaks_is_taken() -> None:
     lines = base64.encodebytes(base64.b64decode(png())).decode()
     assert "\n" in lines
     work = RequestBody.parse({"images": [lines]}).work(SMALL)
-    assert work.pictures == [("images[0]", base64.b64decode(png()))]
+    assert work.images == [("images[0]", base64.b64decode(png()))]
 
 
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -731,7 +731,8 @@ import sys
 from pathlib import Path
 from clip_common.weights.layouts import to_openai
 from clip_common.errors import WeightsError
-from clip_common.weights.readers import read_state, write_safetensors
+from clip_common.weights.file import write_safetensors
+from clip_common.weights.readers import read_state
 
 def peak():
     with open("/proc/self/status") as status:
