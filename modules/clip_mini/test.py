@@ -1,4 +1,4 @@
-"""The module through PaddleHub, with the weights that it carries."""
+"""The module through PaddleHub; skipped where its weights are not on this machine."""
 
 import unittest
 from pathlib import Path
@@ -6,28 +6,42 @@ from pathlib import Path
 import numpy as np
 import paddlehub as hub
 
-PICTURE = Path(__file__).resolve().parents[2] / "examples" / "diagram.png"
+from clip_common.config import pretrained
+from clip_common.weights.locate import find_local
+
+NAME = "clip_mini"
+IMAGE = Path(__file__).resolve().parents[2] / "examples" / "diagram.png"
 TEXTS = ["a diagram", "a dog", "a cat"]
 
 
-@unittest.skipUnless(PICTURE.exists(), "not in the source tree: no pictures")
+@unittest.skipIf(find_local(pretrained(NAME)) is None, f"the weights of {NAME} are not on this machine")
+@unittest.skipUnless(IMAGE.exists(), "not in the source tree: no images")
 class TestHubModule(unittest.TestCase):
-    """`classify` and `embed` on a picture it was not trained on."""
+    """`classify` and `embed`, and that they agree."""
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.module = hub.Module(name="clip_mini")
-
-    def test_classify(self) -> None:
-        answer = self.module.classify(paths=[str(PICTURE)], labels=TEXTS)[0]
-        self.assertEqual(answer[0]["label"], "a diagram")
-        self.assertAlmostEqual(sum(item["score"] for item in answer), 1, places=6)
+        cls.module = hub.Module(name=NAME)
 
     def test_embed(self) -> None:
-        vectors = self.module.embed(paths=[str(PICTURE)], texts=TEXTS)
-        self.assertEqual(vectors["images"].shape, (1, 256))
-        self.assertEqual(int((vectors["texts"] @ vectors["images"][0]).argmax()), 0)
-        np.testing.assert_allclose(np.linalg.norm(vectors["texts"], axis=1), 1, rtol=1e-5)
+        embeddings = self.module.embed(paths=[str(IMAGE)], texts=TEXTS)
+        self.assertEqual(embeddings["images"].shape, (1, 256))
+        self.assertEqual(embeddings["texts"].shape, (3, 256))
+        np.testing.assert_allclose(np.linalg.norm(embeddings["texts"], axis=1), 1, rtol=1e-5)
+
+    def test_classify_is_the_softmax_of_the_cosines(self) -> None:
+        answer = self.module.classify(paths=[str(IMAGE)], labels=TEXTS)[0]
+        embeddings = self.module.embed(paths=[str(IMAGE)], texts=TEXTS)
+        scale = np.exp(self.module.model.logit_scale.numpy())
+        scores = np.exp(scale * (embeddings["images"] @ embeddings["texts"].T)[0])
+        expected = dict(zip(TEXTS, scores / scores.sum(), strict=True))
+        for item in answer:
+            self.assertAlmostEqual(item["score"], float(expected[item["label"]]), places=4)
+
+    def test_a_diagram_is_a_diagram(self) -> None:
+        answer = self.module.classify(paths=[str(IMAGE)], labels=TEXTS)[0]
+        self.assertEqual(answer[0]["label"], "a diagram")
+        self.assertAlmostEqual(sum(item["score"] for item in answer), 1, places=6)
 
 
 if __name__ == "__main__":

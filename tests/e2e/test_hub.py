@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
+from clip_common.version import __version__
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND, SCORE_BOUND
 from tests.parity.make_golden import golden_file
@@ -177,9 +178,9 @@ def server(
     """One server with all four modules, their weights named in a config file, as users do it."""
     folder = tmp_path_factory.mktemp("serving")
     port = free_port()
-    modules: dict[str, Any] = {"clip_mini": {"init_args": {"version": "1.0.0"}, "predict_args": {}}}
+    modules: dict[str, Any] = {"clip_mini": {"init_args": {"version": __version__}, "predict_args": {}}}
     for name, config in MODULES.items():
-        init = {"version": "1.0.0", "weights": str(checkpoints(config))}
+        init = {"version": __version__, "weights": str(checkpoints(config))}
         modules[name] = {"init_args": init, "predict_args": {"batch_size": 8}}
     settings = {"modules_info": modules, "port": port, "use_multiprocess": False}
     (folder / "config.json").write_text(json.dumps(settings))

@@ -17,6 +17,7 @@ from clip_common.config import RN50, pretrained
 from clip_common.errors import WeightsError
 from clip_common.hub.pack import pack
 from clip_common.predictor import Predictor
+from clip_common.version import __version__
 from clip_common.weights.readers import read_state
 from tests.parity import seeded
 from tests.support.checkpoints import Checkpoints
@@ -55,7 +56,7 @@ def test_same_inputs_same_bytes(archive: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_inside(archive: Path) -> None:
-    assert archive.name == "clip_mini-1.0.0.tar.gz"
+    assert archive.name == f"clip_mini-{__version__}.tar.gz"
     with tarfile.open(archive) as opened:
         names = opened.getnames()
         module = opened.extractfile("clip_mini/module.py").read().decode()

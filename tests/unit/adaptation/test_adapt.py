@@ -28,6 +28,7 @@ from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
 from clip_common.trainer import checkpoint
 from clip_common.trainer.loss import class_loss
+from clip_common.version import __version__
 from clip_common.weights.class_head import read_classes
 from clip_common.weights.file import write_safetensors
 from clip_common.weights.readers import read_state
@@ -333,7 +334,7 @@ def test_it_packs_under_a_name_of_its_own(
     with pytest.raises(RequestError, match="cannot be a module's name"):
         pack(MINI, tmp_path, adapted.path, name="My Clip")
     archive = pack(MINI, tmp_path, adapted.path, name="my_drawings")
-    assert archive.name == "my_drawings-1.0.0.tar.gz"
+    assert archive.name == f"my_drawings-{__version__}.tar.gz"
     bin_ = Path(sys.executable).parent
     subprocess.run([bin_ / "hub", "install", archive], check=True, capture_output=True, timeout=240)
     try:
