@@ -1,0 +1,1 @@
+"""Set-up helpers, and what renders the module folders."""

@@ -20,6 +20,15 @@ class Releases(NamedTuple):
     zh: tuple[tuple[str, str], ...]
 
 
+RELEASES = Releases(
+    (
+        ("1.0.0", "First release"),
+        ("1.1.0", "Faster engines, `clip-hub`, a server, search, evaluation and adaptation"),
+    ),
+    (("1.0.0", "初始发布"), ("1.1.0", "更快的推理引擎、`clip-hub` 命令、服务、检索、评测与微调")),
+)
+
+
 @dataclass(frozen=True)
 class Card:
     """One module.
@@ -51,16 +60,10 @@ class Card:
     indicator: Text
     labels: Text
     introduction: str
-    encoder: Text = Text("", "")
+    encoder: Text | None = None
     figures: dict[str, float] = field(default_factory=dict)
     single_template: str | None = None
-    releases: Releases = Releases(
-        (
-            ("1.0.0", "First release"),
-            ("1.1.0", "Faster engines, `clip-hub`, a server, search, evaluation and adaptation"),
-        ),
-        (("1.0.0", "初始发布"), ("1.1.0", "更快的推理引擎、`clip-hub` 命令、服务、检索、评测与微调")),
-    )
+    releases: Releases = RELEASES
 
 
 IMAGENET_LABELS = Text(
@@ -117,7 +120,7 @@ CARDS = {
             "RN50",
             Text("modified ResNet-50 (CLIP RN50)", "改进的 ResNet-50（CLIP RN50）"),
             Text(
-                "a modified ResNet-50: a stem of three convolutions, anti-aliased strides and attention pooling",
+                "a modified ResNet-50: a stem of three convolutions, anti-aliased strides, attention pooling",
                 "改进的 ResNet-50：由三个卷积组成的 stem、抗锯齿下采样和注意力池化",
             ),
             256,
@@ -130,7 +133,7 @@ CARDS = {
             "RN101",
             Text("modified ResNet-101 (CLIP RN101)", "改进的 ResNet-101（CLIP RN101）"),
             Text(
-                "a modified ResNet-101: a stem of three convolutions, anti-aliased strides and attention pooling",
+                "a modified ResNet-101: a stem of three convolutions, anti-aliased strides, attention pooling",
                 "改进的 ResNet-101：由三个卷积组成的 stem、抗锯齿下采样和注意力池化",
             ),
             292,
