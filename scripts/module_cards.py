@@ -61,7 +61,7 @@ class Card:
     labels: Text
     introduction: str
     encoder: Text | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
     single_template: str | None = None
     releases: Releases = RELEASES
 
@@ -120,7 +120,7 @@ CARDS = {
             "RN50",
             Text("modified ResNet-50 (CLIP RN50)", "改进的 ResNet-50（CLIP RN50）"),
             Text(
-                "a modified ResNet-50: a stem of three convolutions, anti-aliased strides, attention pooling",
+                "a modified ResNet-50: a stem of three convolutions, anti-aliased strides, attention pool",
                 "改进的 ResNet-50：由三个卷积组成的 stem、抗锯齿下采样和注意力池化",
             ),
             256,
@@ -133,7 +133,7 @@ CARDS = {
             "RN101",
             Text("modified ResNet-101 (CLIP RN101)", "改进的 ResNet-101（CLIP RN101）"),
             Text(
-                "a modified ResNet-101: a stem of three convolutions, anti-aliased strides, attention pooling",
+                "a modified ResNet-101: a stem of three convolutions, anti-aliased strides, attention pool",
                 "改进的 ResNet-101：由三个卷积组成的 stem、抗锯齿下采样和注意力池化",
             ),
             292,
