@@ -93,7 +93,7 @@ def onnx_tower(path: Path, threads: int) -> Tower:
 
 
 def _openvino(path: Path, threads: int) -> Tower:
-    import openvino
+    from clip_common.engines.runtime_openvino import openvino  # without its telemetry
 
     settings = {
         "INFERENCE_NUM_THREADS": threads,

@@ -154,6 +154,12 @@ def _verify(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> int:
     archive = pack(args.module, args.output, args.weights, not args.no_weights, args.name, args.readme)
     print(f"{archive}: {archive.stat().st_size:,} bytes")
+    if "-" in str(home := locate.hub_home()):
+        print(
+            f"`hub install` fails in {home}: PaddleHub writes `_` for each `-` of that path. "
+            "Set HUB_HOME to a folder without `-` in its path",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy
 
+from ..system.ray_job import RayJob
 from .embed import Failure, Job, Part, make_part
 from .store import Origin, Store
 
@@ -43,7 +44,12 @@ def make_parts_on_ray(
     """
     started = not ray.is_initialized()
     if started:
-        ray.init(address or "local", include_dashboard=None if address else False, logging_level="warning")
+        ray.init(
+            address or "local",
+            job_config=RayJob(),
+            include_dashboard=None if address else False,
+            logging_level="warning",
+        )
     try:
         rows = [{"part": part} for part in parts]
         if not rows:

@@ -6,7 +6,6 @@ times the model's memory.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from ..system.cache import cache_dir, digest_of, hash_stream, touch
 from ..system.log import logger
 from ..weights.file import WeightsFile
 from .artifacts import MANIFEST, is_whole
+from .compiled_engine import runtime as runtime_of
 
 _VERSION = "3"  # of the towers and of this layout; part of the key
 _KEPT = 8
@@ -71,7 +71,7 @@ def kept_folder(record: Pretrained, weights: WeightsFile, runtime: str, precisio
 
 def _folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: str) -> Path:
     # Packed weights are for one version's kernels, and one CPU's.
-    version, machine = importlib.metadata.version(runtime), cpu.identity()
+    version, machine = runtime_of(runtime).VERSION, cpu.identity()
     key = [_VERSION, record.name, str(record.config), weights.sha256, runtime, version, precision, machine]
     return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]
 
@@ -79,19 +79,18 @@ def _folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: s
 def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: str, folder: Path) -> None:
     """Compile into a folder that appears only when it is whole."""
     logger.info("compiling %s for this machine, once", record.name)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)).absolute()
     package = Path(__file__).resolve().parent.parent
     command = [
         sys.executable,
         "-m",
         f"{package.name}.engines.compile_worker",
         record.name,
-        str(weights.path),
+        str(weights.path.absolute()),
         runtime,
         precision,
         str(temporary),
     ]
-    paths = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         subprocess.run(
             command,
@@ -99,7 +98,9 @@ def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: 
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            # `-m` imports from the current folder first: not from the user's.
+            cwd=temporary,
+            env={**os.environ, "PYTHONPATH": _search_path(package.parent)},
         )
         manifest = json.loads((temporary / MANIFEST).read_text("utf-8"))
         files = {}
@@ -114,6 +115,15 @@ def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: 
         raise CompileError(f"compiling ended with status {error.returncode}: {said[0][:300]}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _search_path(root: Path) -> str:
+    """PYTHONPATH for a process in another folder: this package's root, then what the user has set.
+
+    An empty entry means the current folder, and stands there mostly by accident: it is left out.
+    """
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return os.pathsep.join([str(root), *(str(Path(entry).absolute()) for entry in given)])
 
 
 def _prune(home: Path, used: Path) -> None:

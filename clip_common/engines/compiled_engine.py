@@ -21,6 +21,9 @@ _TOKENS_AT_ONCE = 512
 class Runtime(Protocol):
     """What a runtime's file has."""
 
+    VERSION: str
+    """The runtime's: what one version compiled, another does not read."""
+
     def compile_tower(self, source: Path, target: Path, precision: str) -> None:
         """Make of an ONNX graph what `open_tower` reads, at `target` and in files named after it."""
 

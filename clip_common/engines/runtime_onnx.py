@@ -11,6 +11,9 @@ import onnxruntime
 
 from ..system import threads
 
+# Of the package itself: its distribution has other names too, onnxruntime-gpu for one.
+VERSION: str = onnxruntime.__version__
+
 
 def compile_tower(source: Path, target: Path, precision: str) -> None:
     """Optimise a graph for this machine and write it, with its weights beside it in the order and packing

@@ -3,15 +3,35 @@ they have that."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import openvino
 
 from ..system import threads
+
+
+def _import_without_telemetry() -> ModuleType:
+    """OpenVINO, which reports each import to its makers and keeps an id in the home through a package that it
+    also does without: that one is kept from it, not from whoever imports it otherwise."""
+    reporter = "openvino_telemetry"
+    if reporter in sys.modules:
+        return import_module("openvino")
+    sys.modules[reporter] = None  # type: ignore[assignment]  # Python's way to make an import fail
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules[reporter]
+
+
+openvino = _import_without_telemetry()
+
+VERSION: str = openvino.__version__
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 

@@ -18,6 +18,7 @@ import ray
 import uvicorn
 from ray import serve
 
+from ..system.ray_job import RayJob
 from .app import Gateway, gateway_api, replica
 from .header_timeout import HeaderTimeoutProtocol
 from .settings import Settings
@@ -70,11 +71,12 @@ def _connect(address: str | None, settings: Settings) -> None:
     if address:
         # Processes of a cluster do not have this one's environment.
         ours = {name: value for name, value in os.environ.items() if name.startswith("CLIP_HUB_")}
-        ray.init(address, runtime_env={"env_vars": ours}, logging_level="warning")
+        ray.init(address, job_config=RayJob(), runtime_env={"env_vars": ours}, logging_level="warning")
         return
     slots = max(os.cpu_count() or 1, len(settings.modules) * settings.replicas)
     ray.init(
         "local",
+        job_config=RayJob(),
         num_cpus=slots,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",

@@ -56,13 +56,17 @@ def find_local(
     return _stored(record, store_dir()) or _official_file(record.weights, store_dir())
 
 
+def hub_home() -> Path:
+    """PaddleHub's home, where `hub install` puts modules."""
+    return Path(os.environ.get("HUB_HOME") or Path.home() / ".paddlehub")
+
+
 def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
     """Folders that may carry a module's own weights: its own, that of a packed archive around this
     package, the source tree's, the installed module's."""
     around = Path(__file__).resolve().parent.parent.parent
-    hub_home = Path(os.environ.get("HUB_HOME") or Path.home() / ".paddlehub")
     own = [module_dir] if module_dir else []
-    return [*own, around, around / "modules" / record.name, hub_home / "modules" / record.name]
+    return [*own, around, around / "modules" / record.name, hub_home() / "modules" / record.name]
 
 
 def _stored(record: Pretrained, folder: Path) -> WeightsFile | None:

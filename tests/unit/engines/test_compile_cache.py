@@ -1,0 +1,95 @@
+"""How the compile worker is started: whatever the folder, the environment and the runtime's distribution."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_common.config import pretrained
+from clip_common.engines import compile_cache
+from clip_common.engines.artifacts import MANIFEST
+from clip_common.weights.file import WeightsFile
+from tests.support.paths import ROOT
+
+RECORD = pretrained("clip_mini")
+
+
+class Started:
+    """In the compile worker's place: the same Python, folder and environment; it says what it imports."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.imported: list[str] = []
+        self.paths: list[Path] = []
+        self._run = subprocess.run
+        monkeypatch.setattr(subprocess, "run", self)
+
+    def __call__(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        assert command[1] == "-m"
+        # Like -m, -c searches the current folder first.
+        probe = "import ftfy, clip_common; print(ftfy.__file__); print(clip_common.__file__)"
+        done = self._run([command[0], "-c", probe], **options)
+        self.imported = done.stdout.splitlines()
+        weights, folder = Path(command[4]), Path(command[7])
+        self.paths = [weights, folder]
+        (folder / MANIFEST).write_text("{}")
+        return done
+
+
+@pytest.fixture()
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    return Started(monkeypatch)
+
+
+def compile_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    compile_cache.compiled_folder(RECORD, WeightsFile(Path("relative.safetensors"), "a hash"), "onnxruntime")
+
+
+@pytest.mark.parametrize("search_path", [None, "", os.pathsep, f"{os.pathsep}/nowhere"])
+def test_no_file_of_the_users_folder_is_executed(
+    search_path: str | None, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    (images / "clip_common").mkdir(parents=True)
+    for file in ("ftfy.py", "clip_common/__init__.py"):
+        (images / file).write_text("raise SystemExit('a file of the folder was executed')")
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if search_path is not None:
+        monkeypatch.setenv("PYTHONPATH", search_path)
+    compile_in(images, monkeypatch)
+    assert not any(Path(file).is_relative_to(images) for file in started.imported)
+    assert started.imported[1] == str(ROOT / "clip_common" / "__init__.py")
+
+
+def test_relative_paths_mean_what_they_mean_here(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wanted").mkdir()
+    (tmp_path / "wanted" / "ftfy.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", "wanted")
+    monkeypatch.setenv("CLIP_HUB_CACHE", "cache")
+    compile_in(tmp_path, monkeypatch)
+    assert started.imported[0] == str(tmp_path / "wanted" / "ftfy.py")
+    assert started.paths[0] == tmp_path / "relative.safetensors"
+    assert started.paths[1].is_relative_to(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_runtime_may_come_from_a_distribution_of_another_name(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(runtime)
+
+    def version(name: str) -> str:  # what it does where only onnxruntime-gpu is installed
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert (
+        compile_cache.kept_folder(RECORD, WeightsFile(Path("x"), "no such hash"), runtime, "float32") is None
+    )
