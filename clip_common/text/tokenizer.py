@@ -7,10 +7,10 @@ of rank, and the start and end tokens.
 from __future__ import annotations
 
 import gzip
+import heapq
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
-from itertools import pairwise
 from pathlib import Path
 
 import ftfy
@@ -29,6 +29,8 @@ _PATTERN = regex.compile(
     regex.IGNORECASE,
 )
 _SPACES = regex.compile(r"\s+")
+_LONGEST_KEPT = 64  # characters of a word whose ids are remembered; longer ones are hardly words
+_COUNTED = 1024  # tokens up to which those of a text that is too long are counted
 
 
 def _byte_symbols() -> dict[int, str]:
@@ -57,11 +59,27 @@ class Tokenizer:
         entries += [_START, _END]
         self._ids = {entry: number for number, entry in enumerate(entries)}
         self.start, self.end = self._ids[_START], self._ids[_END]
-        self._encode_word = lru_cache(maxsize=1 << 16)(self._merge_word)
+        self._longest_entry = max(map(len, self._ids))
+        self._encode_known = lru_cache(maxsize=1 << 16)(self._merge_word)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without the start and end tokens."""
-        return [number for word in _PATTERN.findall(_clean(text)) for number in self._encode_word(word)]
+        return [number for word in _words(text) for number in self._encode_word(word)]
+
+    def encode_within(self, text: str, most: int) -> list[int] | None:
+        """Ids of a text as `encode` gives them; None where there are more than `most`, found without
+        encoding what follows."""
+        ids: list[int] = []
+        for word in _words(text):
+            if len(word) > self._longest_entry * most:  # a token is an entry: at least this many of them
+                return None
+            ids += self._encode_word(word)
+            if len(ids) > most:
+                return None
+        return ids
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        return self._encode_known(word) if len(word) <= _LONGEST_KEPT else self._merge_word(word)
 
     def _merge_word(self, word: str) -> tuple[int, ...]:
         """Byte-pair encoding of one word: the pair of best rank is joined, everywhere, until none is left."""
@@ -69,24 +87,48 @@ class Tokenizer:
             return (self._ids[word],)
         parts = [self._byte_symbols[byte] for byte in word.encode("utf-8")]
         parts[-1] += _END_OF_WORD
-        while len(parts) > 1:
-            best = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-            if best not in self._ranks:
-                break
-            parts = _join(parts, best)
-        return tuple(self._ids[part] for part in parts)
+        return tuple(self._ids[part] for part in _merged(parts, self._ranks))
 
 
-def _join(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    joined, i = [], 0
-    while i < len(parts):
-        if (parts[i], parts[i + 1] if i + 1 < len(parts) else None) == pair:
-            joined.append(parts[i] + parts[i + 1])
-            i += 2
-        else:
-            joined.append(parts[i])
-            i += 1
-    return joined
+def _merged(symbols: list[str], ranks: dict[tuple[str, str], int]) -> Iterator[str]:
+    """The symbols of a word joined by rank, in n log n steps: pairs wait in a heap, by rank and by place.
+
+    A joined symbol stands at its first place; `after` and `before` lead over the places it has swallowed.
+    """
+    parts, end = list(symbols), len(symbols)
+    after, before = list(range(1, end + 1)), list(range(-1, end - 1))
+    alive = [True] * end
+    heap: list[tuple[int, int, tuple[str, str]]] = []
+
+    def note(place: int) -> None:
+        if place >= 0 and after[place] < end:
+            pair = parts[place], parts[after[place]]
+            if pair in ranks:
+                heapq.heappush(heap, (ranks[pair], place, pair))
+
+    for place in range(end):
+        note(place)
+    while heap:
+        rank, joined = heap[0][0], []
+        while heap and heap[0][0] == rank:  # everywhere, from the left, before the pairs that this makes
+            _, place, pair = heapq.heappop(heap)
+            right = after[place]
+            if not alive[place] or right == end or (parts[place], parts[right]) != pair:
+                continue  # one of the two is part of another symbol by now
+            parts[place] += parts[right]
+            alive[right], after[place] = False, after[right]
+            if after[right] < end:
+                before[after[right]] = place
+            joined.append(place)
+        for place in joined:
+            note(before[place])
+            note(place)
+    return (part for part, there in zip(parts, alive, strict=True) if there)
+
+
+def _words(text: str) -> Iterator[str]:
+    """The words of a text, one after another."""
+    return (match.group() for match in _PATTERN.finditer(_clean(text)))
 
 
 def _clean(text: str) -> str:
@@ -120,16 +162,24 @@ def tokenize(
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise LabelError(f"text {row} is a {type(text).__name__}, expected a string")
-        tokens = [tokenizer.start, *tokenizer.encode(text), tokenizer.end]
-        if len(tokens) > context_length:
-            if not truncate:
-                raise LabelError(
-                    f"the text that begins {text[:60]!r} has {len(tokens)} tokens with its start and end, "
-                    f"and the limit is {context_length}: shorten it"
-                )
-            tokens = [*tokens[: context_length - 1], tokenizer.end]
-        ids[row, : len(tokens)] = tokens
+        if truncate:
+            own = tokenizer.encode(text)[: context_length - 2]
+        else:
+            own = _within_context(tokenizer, text, context_length)
+        ids[row, : len(own) + 2] = [tokenizer.start, *own, tokenizer.end]
     return ids
+
+
+def _within_context(tokenizer: Tokenizer, text: str, context_length: int) -> list[int]:
+    """Ids of a text that must fit; one that is far too long is not encoded to its end."""
+    ids = tokenizer.encode_within(text, max(_COUNTED, context_length))
+    if ids is not None and len(ids) + 2 <= context_length:
+        return ids
+    count = f"more than {_COUNTED}" if ids is None else str(len(ids) + 2)
+    raise LabelError(
+        f"the text that begins {text[:60]!r} has {count} tokens with its start and end, "
+        f"and the limit is {context_length}: shorten it"
+    )
 
 
 def lengths(ids: np.ndarray) -> Iterable[int]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_common.errors import LabelError
-from clip_common.text.tokenizer import default_tokenizer, lengths, tokenize
+from clip_common.text.tokenizer import _merged, default_tokenizer, lengths, tokenize
 from tests.parity import reference
 from tests.parity.make_token_golden import GOLDEN
 from tests.parity.strings import strings
@@ -153,3 +153,48 @@ def test_other_context_lengths(length):
 def test_what_is_not_a_text_is_named_by_its_place(stray):
     with pytest.raises(LabelError, match=rf"text 1 .*{type(stray).__name__}"):
         tokenize(["a dog", stray])
+
+
+# --- effort ------------------------------------------------------------------------------------------
+
+
+class CountedRanks(dict):
+    """Ranks of merges that count how often they are asked."""
+
+    asked = 0
+
+    def __contains__(self, pair):
+        self.asked += 1
+        return super().__contains__(pair)
+
+
+def test_the_effort_grows_with_a_word_and_not_with_its_square():
+    ranks = CountedRanks(default_tokenizer()._ranks)
+    for word in ("abcde" * 2000, "a" * 10_000, "一" * 3000, "the" * 3000):
+        parts = [default_tokenizer()._byte_symbols[byte] for byte in word.encode()]
+        ranks.asked = 0
+        assert "".join(_merged(parts, ranks)) == "".join(parts)
+        assert ranks.asked < 5 * len(parts)
+
+
+@pytest.mark.parametrize("text", ["x" * 3_000_000, "一" * 1_000_000, "a dog " * 300_000, "1" * 1_000_000])
+def test_what_follows_the_context_is_not_encoded(text, monkeypatch):
+    tokenizer = default_tokenizer()
+    merge, encoded = tokenizer._encode_word, []
+
+    def noted(word):
+        encoded.append(word)
+        return merge(word)
+
+    monkeypatch.setattr(tokenizer, "_encode_word", noted)
+    with pytest.raises(LabelError, match="more than 1024 tokens"):
+        tokenize([text])
+    assert sum(map(len, encoded)) < 50_000
+
+
+def test_long_words_are_not_kept_in_memory():
+    tokenizer = default_tokenizer()
+    before = tokenizer._encode_known.cache_info().currsize
+    for i in range(20):
+        tokenizer.encode("z" * (1000 + i))
+    assert tokenizer._encode_known.cache_info().currsize == before
