@@ -63,7 +63,7 @@ def test_what_is_inside(archive: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"clip_mini"}
     wanted = (
         "module.py __init__.py README.md README_en.md requirements.txt LICENSE NOTICE clip_mini.safetensors "
-        "clip_common/model.py clip_common/data/bpe_simple_vocab_16e6.txt.gz"
+        "clip_common/models/clip.py clip_common/data/bpe_simple_vocab_16e6.txt.gz"
     ).split()
     assert {f"clip_mini/{name}" for name in wanted} <= set(names)
     assert "from .clip_common.hub import ClipModule" in module
@@ -91,9 +91,9 @@ def test_two_versions_in_one_process(archive: Path, tmp_path: Path) -> None:
     for name in ("mini_old", "mini_new"):
         shutil.unpack_archive(archive, tmp_path / name, filter="data")
         (tmp_path / name / "clip_mini").rename(tmp_path / f"{name}_module")
-    labels = tmp_path / "mini_old_module" / "clip_common" / "labels.py"
-    labels.write_text(
-        labels.read_text("utf-8").replace('_BARE = ("{}",)', '_BARE = ("a photo of a {}.",)'), "utf-8"
+    prompts = tmp_path / "mini_old_module" / "clip_common" / "text" / "prompts.py"
+    prompts.write_text(
+        prompts.read_text("utf-8").replace('_BARE = ("{}",)', '_BARE = ("a photo of a {}.",)'), "utf-8"
     )
     code = """
 import json, sys

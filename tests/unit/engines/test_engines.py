@@ -100,7 +100,7 @@ def test_texts_come_back_in_their_order_from_batches(texts: list[str]) -> None:
 def test_what_texts_begin_with_goes_into_a_batch_once() -> None:
     def shapes(texts: list[str]) -> list[tuple[int, int, int]]:
         batches = text_batches(tokenize(texts), 1000)
-        return [(len(batch.beginning), *batch.rest.shape) for batch in batches]
+        return [(len(batch.prefix), *batch.suffix.shape) for batch in batches]
 
     assert shapes(PROMPTS) == [(5, 200, 3)]  # start, a, photo, of, a
     drawings = [prompt.replace("photo", "drawing") for prompt in PROMPTS]
