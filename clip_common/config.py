@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .errors import RequestError
+
 OPENAI_BASE_URL = "https://openaipublic.azureedge.net/clip/models"
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -201,9 +203,9 @@ def pretrained(name: str) -> Pretrained:
     """The record of a module by its name.
 
     Raises:
-        ValueError: no module has that name; the message lists those that exist.
+        RequestError: no module has that name; the message lists those that exist.
     """
     try:
         return PRETRAINED[name]
     except KeyError:
-        raise ValueError(f"no module is named {name!r}: there are {', '.join(PRETRAINED)}") from None
+        raise RequestError(f"no module is named {name!r}: there are {', '.join(PRETRAINED)}") from None

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .system.names import printable
 from .zero_shot.scoring import Answer
 
 # For labels that are not Latin; matplotlib takes the first of these that is installed.
@@ -29,7 +30,7 @@ def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
     left, right = figure.subplots(1, 2)
     left.imshow(photo)
     left.set_axis_off()
-    left.set_title(title, family=_installed_fonts(), parse_math=False)
+    left.set_title(printable(title), family=_installed_fonts(), parse_math=False)
     labels = [_shorten(str(item["label"])) for item in answer]
     scores = [float(item["score"]) for item in answer]
     bars = right.barh(range(len(answer)), scores, color="#4c72b0")
@@ -69,7 +70,7 @@ def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, 
     rows = -(-len(cells) // columns) or 1
     figure = Figure(figsize=(2.4 * columns, 2.5 * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, family=_installed_fonts(), parse_math=False)
+    figure.suptitle(printable(title), family=_installed_fonts(), parse_math=False)
     for place in figure.subplots(rows, columns, squeeze=False).flat:
         place.set_axis_off()
     for place, (image, caption) in zip(figure.axes, cells, strict=False):
@@ -94,4 +95,5 @@ def _installed_fonts() -> list[str]:
 
 
 def _shorten(label: str) -> str:
-    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+    shown = printable(label)
+    return shown if len(shown) <= _LONGEST_LABEL else shown[: _LONGEST_LABEL - 1] + "…"

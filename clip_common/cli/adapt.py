@@ -1,4 +1,4 @@
-"""`python -m clip_common adapt`."""
+"""`clip-hub adapt`: adapt a module to images of your own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from ..config import PRETRAINED
-from ..errors import RequestError
 from ..system.optional import require_package
-from .evaluate import report_unread
+from . import options
+from .reporting import emit, report_unread
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "NAME:FOLDER as for `evaluate`",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--module", choices=PRETRAINED, default="clip_mini")
-    parser.add_argument("--weights", help="a weights file in place of the module's own")
+    options.add_module(parser, "the model to adapt")
+    options.add_weights(parser)
     held_out = parser.add_mutually_exclusive_group()
-    held_out.add_argument("--held_out", type=float, default=0.1, help="share to hold out; default: 0.1")
+    held_out.add_argument(
+        "--held_out", type=options.part, default=0.1, help="share to hold out; default: 0.1"
+    )
     held_out.add_argument("--validation", metavar="DATA", help="images to hold out in place of a share")
     parser.add_argument(
         "--reference", metavar="DATA", help="images of another kind, whose accuracy is to be seen beside"
@@ -33,50 +34,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head",
         choices=("text", "probe"),
         default="text",
-        help="where the classes' vectors begin: their names, or a linear probe; default: text",
+        help="where the classes' embeddings begin: their names, or a linear probe; default: text",
     )
     parser.add_argument("--flip", action="store_true", help="a mirror image means the same")
     parser.add_argument(
-        "--alpha", type=float, help="0 is as before, 1 all adapted; default: what is best held out"
+        "--alpha", type=options.share, help="0 is as before, 1 all adapted; default: what is best held out"
     )
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, help="default: the module's")
-    parser.add_argument("--weight_decay", type=float, default=0.1)
+    parser.add_argument("--epochs", type=options.count, default=10)
+    options.add_batch_size(parser, 64)
+    parser.add_argument("--learning_rate", type=options.rate, help="default: the module's")
+    parser.add_argument("--weight_decay", type=options.not_negative, default=0.1)
     parser.add_argument("--bfloat16", action="store_true", help="mixed precision, for a GPU that has it")
-    parser.add_argument("--use_gpu", action="store_true")
+    options.add_use_gpu(parser)
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes that share a batch: one for each GPU"
+        "--workers", type=options.count, default=1, help="processes that share a batch: one for each GPU"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save_every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--seed", type=options.whole, default=0)
+    parser.add_argument("--save_every", type=options.count, default=100, help="steps between checkpoints")
     parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Adapt and print; the exit status is 1 if an image could not be read."""
-    for name in ("epochs", "batch_size", "workers", "save_every"):
-        if getattr(args, name) < 1:
-            raise RequestError(f"--{name} is {getattr(args, name)}, expected a whole number from 1")
-    for name in ("held_out", "alpha"):
-        if (share := getattr(args, name)) is not None and not 0 <= share <= 1:
-            raise RequestError(f"--{name} is {share}, expected 0 to 1")
     if args.head == "probe":
         require_package("sklearn", "evaluate")
     from ..adaptation.adapt import Task, adapt
 
-    task = Task(**{field.name: getattr(args, field.name) for field in fields(Task)})
+    chosen_options = {field.name: getattr(args, field.name) for field in fields(Task)}
+    task = Task(**{**chosen_options, "module": args.module.name})
     adapted = adapt(task)
-    print(f"{'':<24}held out  reference")
-    print(_row("before", adapted.points[0].held_out, adapted.points[0].reference))
+    emit(f"{'':<24}held out  reference")
+    emit(_row("before", adapted.points[0].held_out, adapted.points[0].reference))
     if adapted.probe is not None:
-        print(_row("linear probe", adapted.probe, None))
-    print(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
+        emit(_row("linear probe", adapted.probe, None))
+    emit(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
     chosen = adapted.chosen
-    print(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
-    print(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path IMAGE")
-    print(f"Pack it:  python -m clip_common pack {task.module} --weights {adapted.path} --name MY_CLIP")
+    emit(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
+    emit(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path IMAGE")
+    emit(f"Pack it:  clip-hub pack {task.module} --weights {adapted.path} --name MY_CLIP")
     return report_unread(adapted.prepared.errors, "were left out")
 
 

@@ -1,10 +1,9 @@
-"""`python -m clip_common serve`: the Ray Serve app on this machine, or on a cluster that runs already."""
+"""`clip-hub serve`: the Ray Serve app on this machine, or on a cluster that runs already."""
 
 from __future__ import annotations
 
 import argparse
 import socket
-import sys
 
 from pydantic import ValidationError
 
@@ -12,6 +11,7 @@ from ..config import PRETRAINED
 from ..errors import RequestError
 from ..server.settings import Settings
 from ..system.optional import require_package
+from . import options
 
 _OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways")
 
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"modules to serve, each with a weights file if it is not its own: {', '.join(PRETRAINED)}",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is everybody")
-    parser.add_argument("--port", type=int, default=8866)
+    parser.add_argument("--port", type=options.port, default=8866)
     parser.add_argument(
         "--address", help="a running Ray cluster, as `ray start` names it; default: this machine"
     )
-    parser.add_argument("--use_gpu", action="store_true", help="one GPU for each replica")
-    parser.add_argument("--threads", type=int, help="CPU threads of each replica; default: all")
+    options.add_flag(parser, "--use_gpu", "one GPU for each replica")
+    parser.add_argument("--threads", type=options.count, help="CPU threads of each replica; default: all")
     for name, field in Settings.model_fields.items():
         if name not in _OF_THE_COMMAND:
             parser.add_argument(
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         settings = _settings(args)
     except ValidationError as error:
         fault = error.errors()[0]
-        print(f"python -m clip_common serve: {fault['loc'][0]}: {fault['msg']}", file=sys.stderr)
-        return 1
+        named = "" if fault["loc"][0] == "modules" else f"--{fault['loc'][0]} is {fault['input']}: "
+        raise RequestError(f"{named}{fault['msg']}") from None
     require_package("ray", "serve")
     listener = _listen(args.host, args.port)
     from ..server.run import serve_until_stopped

@@ -18,6 +18,7 @@ from ..config import Pretrained
 from ..errors import ClipError, ImageError, RequestError
 from ..predictor import Predictor, PredictorOptions
 from ..system.prefetch import prefetch
+from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
 from .sources import Item
 from .store import Origin, Row, Store
@@ -112,7 +113,7 @@ def _embed(items: list[Item], store: Store, job: Job, prune: bool, address: str 
     report.failed_before = sum(item.path in errors for item in items)
     report.known = len(items) - len(pending) - report.failed_before
     parts = _parts(pending, store.next_number(), job.part_size)
-    with tqdm(total=len(pending), desc="embed", unit="", mininterval=1) as bar:
+    with progress_bar(total=len(pending), desc="embed", unit="", mininterval=1) as bar:
         if ray:
             from .ray_executor import make_parts_on_ray
 

@@ -8,11 +8,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import ImageError, RequestError
 from ..inputs import NamedImage
 from ..predictor import Predictor
+from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
 from . import metrics
 from .datasets import Labelled
@@ -47,15 +47,19 @@ class Figures:
 
 
 def zero_shot(
-    predictor: Predictor, data: Labelled, templates: str | Sequence[str] | None = None, batch_size: int = 32
+    predictor: Predictor,
+    data: Labelled,
+    templates: str | Sequence[str] | None = None,
+    batch_size: int = 32,
+    use_gpu: bool = False,
 ) -> Figures:
     """Accuracy of choosing among all classes by their names in templates (paper section 3.1).
 
     Templates left out are the module's, or for classes that travel with the weights none: their vectors do.
     """
-    features, kept, errors = image_features(predictor, data.images, batch_size)
+    features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
     prompts = predictor.class_prompts(data.classes, templates)
-    vectors = predictor.label_embeddings(prompts)  # classes d
+    vectors = predictor.label_embeddings(prompts, use_gpu)  # classes d
     logits = predictor.logit_scale * (features @ vectors.T).astype(np.float64)  # n classes
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -76,15 +80,17 @@ def zero_shot(
     return Figures(numbers, errors, confusion, table, data.classes)
 
 
-def linear_probe(predictor: Predictor, train: Labelled, test: Labelled, batch_size: int = 32) -> Figures:
+def linear_probe(
+    predictor: Predictor, train: Labelled, test: Labelled, batch_size: int = 32, use_gpu: bool = False
+) -> Figures:
     """Accuracy on `test` of logistic regression fitted to the frozen features of `train`."""
     from .probe import fit_probe  # scikit-learn is of the extra [evaluate]
 
     if train.classes != test.classes:
         raise RequestError("the classes of --train and of the data are not the same")
-    features, kept, errors = image_features(predictor, train.images, batch_size)
+    features, kept, errors = image_features(predictor, train.images, batch_size, use_gpu)
     probe = fit_probe(features, train.targets[kept])
-    test_features, test_kept, test_errors = image_features(predictor, test.images, batch_size)
+    test_features, test_kept, test_errors = image_features(predictor, test.images, batch_size, use_gpu)
     targets = test.targets[test_kept]
     predicted = probe.classifier.predict(test_features)
     numbers: dict[str, float | int] = {
@@ -99,10 +105,13 @@ def linear_probe(predictor: Predictor, train: Labelled, test: Labelled, batch_si
     return Figures(numbers, errors | test_errors, confusion, None, test.classes)
 
 
-def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_size: int = 32) -> Figures:
+def retrieval(
+    predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_size: int = 32, use_gpu: bool = False
+) -> Figures:
     """Recall at 1, 5 and 10 from images to captions and back; an image may have several captions."""
     files = list(dict.fromkeys(file for file, _ in pairs))
-    features, kept, errors = image_features(predictor, [(str(file), file) for file in files], batch_size)
+    images = [(str(file), file) for file in files]
+    features, kept, errors = image_features(predictor, images, batch_size, use_gpu)
     row_of = {files[i]: row for row, i in enumerate(kept)}
     readable = [(row_of[file], caption) for file, caption in pairs if file in row_of]
     captions = list(dict.fromkeys(caption for _, caption in readable))
@@ -110,7 +119,8 @@ def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_siz
     relevant = np.zeros((len(features), len(captions)), bool)
     for row, caption in readable:
         relevant[row, column_of[caption]] = True
-    similarity = features @ l2_normalize(predictor.text_features(captions, batch_size)).T  # images captions
+    texts = l2_normalize(predictor.text_features(captions, batch_size, use_gpu))
+    similarity = features @ texts.T  # images captions
     numbers: dict[str, float | int] = {"pictures": len(features), "captions": len(captions)}
     for k in RECALLS:
         numbers[f"image to text R@{k}"] = metrics.retrieval_recall(similarity, relevant, k)
@@ -120,7 +130,7 @@ def retrieval(predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_siz
 
 
 def image_features(
-    predictor: Predictor, images: Sequence[NamedImage], batch_size: int
+    predictor: Predictor, images: Sequence[NamedImage], batch_size: int, use_gpu: bool = False
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """Features, float32 [n, d] of unit length, of what can be read; its places; others' faults.
 
@@ -130,13 +140,15 @@ def image_features(
     features: list[np.ndarray] = []
     kept: list[int] = []
     errors: dict[str, str] = {}
-    items = chain.from_iterable(predictor.image_features(images, batch_size))
-    for i, item in enumerate(tqdm(items, desc="pictures", total=len(images), unit="", mininterval=1)):
-        if isinstance(item, ImageError):
-            errors[images[i][0]] = str(item)
-        else:
-            features.append(item)
-            kept.append(i)
+    items = chain.from_iterable(predictor.image_features(images, batch_size, use_gpu))
+    with progress_bar(desc="images", total=len(images), unit="", mininterval=1) as bar:
+        for i, item in enumerate(items):
+            if isinstance(item, ImageError):
+                errors[images[i][0]] = str(item)
+            else:
+                features.append(item)
+                kept.append(i)
+            bar.update()
     if not features:
         raise RequestError(f"no image can be read; the first: {next(iter(errors.values()), 'there is none')}")
     return l2_normalize(np.stack(features)), np.array(kept), errors

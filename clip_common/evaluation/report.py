@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..system.names import printable
 from .evaluate import Figures
 
 _MOST_NAMES = 40  # beyond that, names on a confusion matrix cannot be read
@@ -28,7 +29,7 @@ def write(figures: dict[str, Figures], folder: Path) -> None:
     """Write `figures.json`, `figures.md`, and of each task its confusion matrix and calibration plot."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {task: {**found.numbers, "errors": found.errors} for task, found in figures.items()}
-    (folder / "figures.json").write_text(json.dumps(document, indent=1, ensure_ascii=False), "utf-8")
+    (folder / "figures.json").write_text(json.dumps(document, indent=1), "utf-8")
     (folder / "figures.md").write_text(as_table(figures) + "\n", "utf-8")
     for task, found in figures.items():
         stem = task.replace(" ", "_")
@@ -47,8 +48,9 @@ def _confusion(matrix: np.ndarray, classes: list[str], path: Path) -> None:
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shown, ax=axes, shrink=0.6, label="share of the class")
     if len(classes) <= _MOST_NAMES:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, parse_math=False)
-        axes.set_yticks(range(len(classes)), classes, parse_math=False)
+        names = [printable(name) for name in classes]
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(xlabel="taken for", ylabel="is")
     figure.savefig(path, dpi=100)
 

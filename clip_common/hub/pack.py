@@ -49,17 +49,14 @@ def pack(
 
     Raises:
         WeightsError: the weights are not on this machine, or do not fit the module.
-        FileNotFoundError: this is not a source tree.
-        RequestError: the name cannot be a module's.
+        RequestError: this is not a source tree, or the name cannot be a module's.
     """
     name = name or record.name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise RequestError(f"{name!r} cannot be a module's name: use small letters, digits and _")
     source = _ROOT / "modules" / record.name
     if not source.is_dir():
-        raise FileNotFoundError(
-            f"no {source}: packing needs this project's source tree, not only the package"
-        )
+        raise RequestError(f"no {source}: packing needs this project's source tree, not only the package")
     target = folder / f"{name}-{_version(source)}.tar.gz"
     with tempfile.TemporaryDirectory() as temporary:
         members = dict(_code(source, name))

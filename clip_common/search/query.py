@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def query_vector(
-    predictor: Predictor, text: str | None, image: str | None, text_weight: float = 0.5
+    predictor: Predictor, text: str | None, image: str | None, text_weight: float = 0.5, use_gpu: bool = False
 ) -> np.ndarray:
     """The vector [d] of a query, of unit length; of both, their weighted mean.
 
@@ -32,6 +32,7 @@ def query_vector(
         text: words.
         image: an image file.
         text_weight: how much the words count beside the image, 0 to 1.
+        use_gpu: run on the GPU.
 
     Raises:
         ClipError: neither is given, or one cannot be used.
@@ -40,7 +41,8 @@ def query_vector(
         raise RequestError("nothing to search for: give words, or --image")
     if not 0 <= text_weight <= 1:
         raise RequestError(f"--text_weight is {text_weight}, expected 0 to 1")
-    vectors = predictor.embed(paths=[image] if image else None, texts=[text] if text is not None else None)
+    texts = None if text is None else [text]
+    vectors = predictor.embed(paths=[image] if image else None, texts=texts, use_gpu=use_gpu)
     return combined(vectors["texts"], vectors["images"], text_weight)
 
 
@@ -52,8 +54,8 @@ def combined(texts: np.ndarray | None, images: np.ndarray | None, text_weight: f
 
 
 def as_json(hits: Sequence[Hit]) -> str:
-    """One JSON document."""
-    return json.dumps({"results": [asdict(hit) for hit in hits]}, ensure_ascii=False)
+    """One JSON document; it is ASCII, which every console can print."""
+    return json.dumps({"results": [asdict(hit) for hit in hits]})
 
 
 def as_table(hits: Sequence[Hit]) -> str:

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 import paddle.distributed as dist
-from tqdm import tqdm
 
 from ..errors import TrainingError
+from ..system.progress import progress_bar
 from . import checkpoint
 from .settings import RunSettings, learning_rate
 from .trainer import Trainer
@@ -49,7 +49,7 @@ def train(
         run = checkpoint.load(path)
         trainer.restore(run)
         curve = [tuple(point) for point in run.curve]
-    with tqdm(
+    with progress_bar(
         total=settings.steps,
         initial=trainer.done,
         desc="train",

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import requests
 from requests import exceptions
-from tqdm import tqdm
 from urllib3.exceptions import NewConnectionError
 
 from ..config import WeightsSource
 from ..errors import WeightsError
 from ..system.cache import hash_stream
 from ..system.log import logger
+from ..system.progress import progress_bar
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
 _ATTEMPTS = 4  # without progress
@@ -97,7 +97,7 @@ def _fetch(url: str, part: Path) -> None:
         total = start + int(length) if length else None
         with (
             part.open("ab" if resumed else "wb") as file,
-            tqdm(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True) as bar,
+            progress_bar(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True) as bar,
         ):
             for chunk in response.iter_content(_CHUNK):
                 file.write(chunk)

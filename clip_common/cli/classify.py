@@ -1,0 +1,105 @@
+"""`clip-hub classify`: what `hub run` does, without PaddleHub; the options that both have."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import RequestError
+from . import options
+from .prediction import Classification, Embedding, perform
+from .reporting import emit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options: those of `hub run`, an image by its place, and the module by its name."""
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="images, folders of images, globs")
+    options.add_module(parser)
+    add_inputs(parser)
+    add_config(parser)
+    parser.set_defaults(run=run)
+
+
+def add_inputs(target: options.Target) -> None:
+    """What is fed into the model."""
+    target.add_argument("--input_path", help="an image, a folder of images, or a glob in quotes")
+    target.add_argument("--input_text", action="append", help="a text to embed; repeatable")
+    target.add_argument("--labels", help="labels to choose from, separated by commas")
+    target.add_argument("--labels_file", help="a text file with one label per line")
+
+
+def add_config(target: options.Target) -> None:
+    """How it is run, and what is printed."""
+    target.add_argument("--task", choices=("classify", "embed"), help="default: classify, or embed for texts")
+    options.add_templates(target)
+    options.add_top_k(target, 5, "labels to print per image; default: 5")
+    options.add_format(target)
+    options.add_flag(target, "--visualization", "save each image with its scores as bars")
+    target.add_argument(
+        "--output_dir", type=Path, default=Path("clip_output"), help="where --visualization saves"
+    )
+    options.add_model(target)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the answers; the exit status is 1 if an image failed."""
+    task = task_of(args, args.images)
+    outcome = perform(options.predictor_options(args).predictor(args.module), task)
+    emit(outcome.rendered(args.format))
+    for line in outcome.failures():
+        emit(line, sys.stderr)
+    return 1 if outcome.errors else 0
+
+
+def task_of(args: argparse.Namespace, images: Sequence[str] = ()) -> Classification | Embedding:
+    """What the command line asks for, of `--input_path` and of images beside it.
+
+    Raises:
+        RequestError: options that do not go together.
+    """
+    inputs = [*images, *([] if args.input_path is None else [args.input_path])]
+    task = args.task or ("embed" if args.input_text and not inputs else "classify")
+    return _embedding(args, inputs) if task == "embed" else _classification(args, inputs)
+
+
+def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classification:
+    if args.input_text:
+        raise RequestError("--input_text goes with --task embed; labels to choose from go with --labels")
+    return Classification(
+        inputs,
+        _labels(args.labels, args.labels_file),
+        args.templates,
+        args.top_k,
+        args.batch_size,
+        args.use_gpu,
+        args.output_dir if args.visualization else None,
+    )
+
+
+def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
+    if args.visualization:
+        raise RequestError("--visualization shows scores: it goes with --task classify")
+    if args.labels or args.labels_file or args.templates:
+        raise RequestError(
+            "--labels and --templates go with --task classify; texts to embed go with --input_text"
+        )
+    return Embedding(inputs, args.input_text or (), args.batch_size, args.use_gpu)
+
+
+def _labels(listed: str | None, file: str | None) -> list[str] | None:
+    if listed is not None and file is not None:
+        raise RequestError("give --labels or --labels_file, not both")
+    if listed is not None:
+        return [label.strip() for label in listed.split(",")]
+    if file is None:
+        return None
+    try:
+        lines = Path(file).expanduser().read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"--labels_file {file}: cannot be read as UTF-8 text ({error})") from error
+    labels = [line.strip() for line in lines if line.strip()]
+    if not labels:
+        raise RequestError(f"--labels_file {file}: has no labels, expected one per line")
+    return labels

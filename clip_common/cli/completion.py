@@ -1,0 +1,46 @@
+"""`clip-hub completion`: a script by which a shell completes verbs, options and files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .reporting import emit
+
+_SHELLS = ("bash", "zsh", "tcsh")
+_WORDS = {"texts", "text", "labels", "input_text", "templates", "name", "address", "mirror", "host"}
+
+
+def add_arguments(parser: argparse.ArgumentParser, whole: Callable[[], argparse.ArgumentParser]) -> None:
+    """The verb's options.
+
+    Args:
+        parser: the verb's.
+        whole: gives the parser of `clip-hub` with every verb's options.
+    """
+    parser.add_argument(
+        "shell", choices=_SHELLS, help="for bash: clip-hub completion bash > ~/.clip-hub.sh, and source that"
+    )
+    parser.set_defaults(run=lambda args: run(args.shell, whole()))
+
+
+def run(shell: str, parser: argparse.ArgumentParser) -> int:
+    """Print the script."""
+    import shtab
+
+    for action in _actions(parser):
+        takes_a_value = action.nargs != 0 and action.choices is None
+        if takes_a_value and action.type in (None, Path) and action.dest not in _WORDS:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    emit(shtab.complete(parser, shell))
+    return 0
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                yield from _actions(verb)
+        else:
+            yield action

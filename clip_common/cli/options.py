@@ -1,0 +1,232 @@
+"""The options that verbs and `hub run` share: one name, one meaning, one check each."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ..config import PRETRAINED, Pretrained, pretrained
+from ..engines.base import ENGINES, PRECISIONS
+from ..errors import RequestError
+from ..predictor import PredictorOptions
+from ..text.prompts import TEMPLATE_SETS
+from .reporting import one_line
+
+Target = argparse.ArgumentParser | argparse._ArgumentGroup | argparse._MutuallyExclusiveGroup
+"""What options are added to."""
+
+_TRUE, _FALSE = ("true", "1"), ("false", "0")
+
+
+class _Help(argparse.HelpFormatter):
+    """Help whose first column has room for the longest verb."""
+
+    def format_help(self) -> str:
+        self._action_max_length += self._indent_increment  # which argparse forgets for verbs
+        return super().format_help()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and whose flags may stand before an image."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given, formatter_class=_Help)
+
+    def error(self, message: str) -> NoReturn:
+        """Name the option, the fault and where help is; the exit status is 2."""
+        self.exit(2, self.fault(message) + "\n")
+
+    def fault(self, message: str) -> str:
+        """The line for it: `--top_k is 0` where argparse says `argument --top_k: is 0`."""
+        message = re.sub(r"^argument (\S+):( is )?", lambda found: found[1] + (found[2] or ":"), message)
+        return one_line(self.prog, f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A flag takes the word behind it only if that is True or False: `--use_gpu photo.jpg`."""
+        words = list(sys.argv[1:] if args is None else args)
+        flags = {name for action in self._actions if action.type is _truth for name in action.option_strings}
+        for i, word in enumerate(words):
+            if word == "--":
+                break
+            if word in flags and words[i + 1 : i + 2] and words[i + 1].lower() not in (*_TRUE, *_FALSE):
+                words[i] += "=True"
+        return super().parse_known_args(words, namespace)
+
+
+# --- types ---------------------------------------------------------------------------------------------
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in (*_TRUE, *_FALSE):
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected True or False")
+    return text.lower() in _TRUE
+
+
+def _number(kind: type, text: str, fits: Callable[[Any], bool], expected: str) -> Any:
+    try:
+        value = kind(text)
+        usable = math.isfinite(value) and fits(value)
+    except (ValueError, OverflowError):
+        usable = False
+    if not usable:
+        raise argparse.ArgumentTypeError(f"is {text}, expected {expected}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    return _number(int, text, lambda value: value >= 1, "a whole number from 1")
+
+
+def whole(text: str) -> int:
+    """A whole number from 0."""
+    return _number(int, text, lambda value: value >= 0, "a whole number from 0")
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 is any that is free."""
+    return _number(int, text, lambda value: 0 <= value <= 65535, "a port, 0 to 65535")
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return _number(float, text, lambda value: 0 <= value <= 1, "0 to 1")
+
+
+def part(text: str) -> float:
+    """A share that leaves something on both sides."""
+    return _number(float, text, lambda value: 0 < value < 1, "more than 0 and less than 1")
+
+
+def rate(text: str) -> float:
+    """A number above 0."""
+    return _number(float, text, lambda value: value > 0, "a number above 0")
+
+
+def not_negative(text: str) -> float:
+    """A number from 0."""
+    return _number(float, text, lambda value: value >= 0, "a number from 0")
+
+
+def record(name: str) -> Pretrained:
+    """A module by its name."""
+    try:
+        return pretrained(name)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+# --- options -------------------------------------------------------------------------------------------
+
+
+def add_flag(target: Target, name: str, help_text: str) -> None:
+    """An option that is True when it stands alone; `--use_gpu True`, PaddleHub's way, is accepted too."""
+    target.add_argument(
+        name, type=_truth, nargs="?", const=True, default=False, metavar="BOOL", help=help_text
+    )
+
+
+def add_module(target: Target, help_text: str = "the model to use") -> None:
+    """`--module`, read as its record."""
+    target.add_argument(
+        "--module",
+        type=record,
+        default=pretrained("clip_mini"),
+        metavar="NAME",
+        help=f"{help_text}: {', '.join(PRETRAINED)}; default: clip_mini",
+    )
+
+
+def add_weights(target: Target) -> None:
+    """`--weights`."""
+    target.add_argument("--weights", help="a weights file in place of the module's own")
+
+
+def add_engine(target: Target) -> None:
+    """`--engine` and `--precision`."""
+    target.add_argument("--engine", choices=ENGINES, help="what runs the model on the CPU; default: auto")
+    add_precision(target)
+
+
+def add_precision(target: Target) -> None:
+    """`--precision` alone, for a verb with an `--engine` of its own."""
+    target.add_argument(
+        "--precision", choices=PRECISIONS, help="bfloat16 where the CPU has it; default: float32"
+    )
+
+
+def add_use_gpu(target: Target) -> None:
+    """`--use_gpu`."""
+    add_flag(target, "--use_gpu", "run on the GPU")
+
+
+def add_batch_size(target: Target, default: int = 32) -> None:
+    """`--batch_size`."""
+    target.add_argument(
+        "--batch_size", type=count, default=default, metavar="N", help=f"images at a time; default: {default}"
+    )
+
+
+def add_reading(target: Target) -> None:
+    """`--exif_rotation` and `--fast_jpeg`: how images are read."""
+    add_flag(target, "--exif_rotation", "turn photos as their EXIF tag says (OpenAI's code does not)")
+    add_flag(target, "--fast_jpeg", "decode large JPEG photos at a fraction of their size")
+
+
+def add_model(target: Target) -> None:
+    """All that says how a model is loaded and run."""
+    add_weights(target)
+    add_engine(target)
+    add_use_gpu(target)
+    add_batch_size(target)
+    add_reading(target)
+
+
+def add_templates(target: Target) -> None:
+    """`--templates`, repeatable."""
+    target.add_argument(
+        "--templates",
+        action="append",
+        help=f"a prompt with {{}} for the label; repeatable; or a set: {', '.join(TEMPLATE_SETS)}",
+    )
+
+
+def add_top_k(target: Target, default: int, help_text: str) -> None:
+    """`--top_k`."""
+    target.add_argument("--top_k", type=count, default=default, metavar="N", help=help_text)
+
+
+def add_format(target: Target) -> None:
+    """`--format`."""
+    target.add_argument(
+        "--format", choices=("table", "json"), default="table", help="of what is printed; default: table"
+    )
+
+
+def add_quiet(target: Target, default: Any = False) -> None:
+    """`--quiet`."""
+    target.add_argument(
+        "--quiet", action="store_true", default=default, help="no progress bars, no warnings, no hints"
+    )
+
+
+_LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")
+
+
+def given_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of the `PredictorOptions` that a command line sets."""
+    return {name: getattr(args, name) for name in _LOADING if getattr(args, name, None)}
+
+
+def predictor_options(args: argparse.Namespace) -> PredictorOptions:
+    """The options of a verb that makes its predictor itself."""
+    return PredictorOptions(**given_options(args))
+
+
+def choices_of(values: Sequence[str]) -> str:
+    """Alternatives as argparse shows them."""
+    return "{" + ",".join(values) + "}"

@@ -1,0 +1,53 @@
+"""What verbs print: text that no console fails on, one line for what went wrong, and how many failed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from ..system.log import logger
+from ..system.names import printable
+
+
+def emit(text: str, stream: TextIO | None = None) -> None:
+    """Print a text, to standard output unless told otherwise; what the console lacks is escaped."""
+    stream = stream or sys.stdout
+    print(for_console(text, stream), file=stream)
+
+
+def for_console(text: str, stream: TextIO) -> str:
+    """The text as a stream can hold it, see `printable`."""
+    return printable(text, stream.encoding or "utf-8")
+
+
+def one_line(prog: str, fault: BaseException | str) -> str:
+    """What a command says that cannot go on; a file name may hold line breaks, the message not."""
+    return f"{prog}: {fault}".replace("\r", "\\r").replace("\n", "\\n")
+
+
+def note(text: str) -> None:
+    """Print on standard error what is good to know, unless `--quiet` is given."""
+    if logger.isEnabledFor(logging.WARNING):
+        emit(text, sys.stderr)
+
+
+def set_quiet(quiet: bool) -> None:
+    """Silence notes, warnings and progress bars; results and errors are printed all the same."""
+    logger.setLevel(logging.ERROR if quiet else logging.NOTSET)
+
+
+def leave_closed_output() -> None:
+    """Let the interpreter end without a word though whoever read standard output (`head`) has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def report_unread(errors: Mapping[str, str], consequence: str) -> int:
+    """Say which images could not be read, the first ten by name; returns the exit status."""
+    for fault in list(errors.values())[:10]:
+        emit(fault, sys.stderr)
+    if errors:
+        emit(f"{len(errors)} images could not be read and {consequence}", sys.stderr)
+    return 1 if errors else 0

@@ -1,0 +1,102 @@
+"""`clip-hub weights`: list, fetch, convert, verify, where."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..config import PRETRAINED, Pretrained
+from ..errors import ClipError, WeightsError
+from ..weights import locate
+from ..weights.file import WeightsFile
+from . import options
+from .reporting import emit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's actions."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION", parser_class=options.Parser)
+
+    action = actions.add_parser("list", help="the modules, and where their weights are")
+    action.set_defaults(run=_list)
+
+    action = actions.add_parser("fetch", help="download a module's weights into the cache")
+    action.add_argument("module", type=options.record, metavar="NAME")
+    action.add_argument("--mirror", help="an address in place of OpenAI's (also CLIP_HUB_MIRROR)")
+    action.set_defaults(run=_fetch)
+
+    action = actions.add_parser("convert", help="write any supported file as safetensors")
+    action.add_argument("source", type=Path, metavar="SRC")
+    action.add_argument("target", type=Path, metavar="DST")
+    action.set_defaults(run=_convert)
+
+    action = actions.add_parser("verify", help="load a file strictly and compare with known values")
+    action.add_argument("module", type=options.record, metavar="NAME")
+    action.add_argument("file", nargs="?", metavar="FILE", help="default: the module's own weights")
+    action.add_argument("--image", type=Path, help="CLIP.png of openai/CLIP, to check the image tower too")
+    action.set_defaults(run=_verify)
+
+    action = actions.add_parser("where", help="print the file a module would load")
+    action.add_argument("module", type=options.record, metavar="NAME")
+    action.set_defaults(run=_where)
+
+
+def on_this_machine(record: Pretrained, file: str | None = None) -> WeightsFile:
+    """A module's weights, without a download.
+
+    Raises:
+        WeightsError: they are not here; the message says which file to put where.
+    """
+    found = locate.find_local(record, file)
+    if found is None:
+        raise WeightsError(locate.manual_download_hint(record))
+    return found
+
+
+def _list(_args: argparse.Namespace) -> int:
+    for record in PRETRAINED.values():
+        source = record.weights
+        emit(f"{record.name:<14}{record.config.name:<10}{_place(record)}")
+        emit(f"{'':<24}{source.file}  sha256 {source.sha256}  {source.licence}")
+    return 0
+
+
+def _place(record: Pretrained) -> str:
+    try:
+        found = locate.find_local(record)
+    except ClipError as error:
+        return str(error)
+    return str(found.path) if found else "not on this machine"
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    found = None if args.mirror else locate.find_local(args.module)
+    emit(str((found or locate.fetch(args.module, args.mirror)).path))
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from ..weights.convert import convert
+    from ..weights.schema import identify
+
+    state = convert(args.source, args.target)
+    architecture = identify(state) or "an architecture that no module has"
+    emit(f"{args.target}: {len(state)} tensors of {architecture}, {args.target.stat().st_size:,} bytes")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from ..evaluation.reference_values import verify  # Paddle takes seconds to import
+
+    found = on_this_machine(args.module, args.file)
+    checks = verify(args.module, found, args.image)
+    emit(str(found.path))
+    for check in checks:
+        verdict = {True: "ok", False: "DIFFERS", None: "-"}[check.passed]
+        emit(f"  {verdict:<8}{check.what}: {check.found} (expected: {check.expected})")
+    return 1 if any(check.passed is False for check in checks) else 0
+
+
+def _where(args: argparse.Namespace) -> int:
+    emit(str(on_this_machine(args.module).path))
+    return 0

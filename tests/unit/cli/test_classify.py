@@ -1,0 +1,74 @@
+"""`clip-hub classify` answers as `hub run` does, and without what makes that slow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from clip_common.cli.main import main
+from clip_common.config import pretrained
+from clip_common.hub import run_command
+from clip_common.predictor import Predictor
+from tests.support.paths import EXAMPLES, ROOT
+
+DOG, CAT = str(EXAMPLES / "dog.png"), str(EXAMPLES / "cat.png")
+
+
+@pytest.fixture(scope="module")
+def mini() -> Predictor:
+    return Predictor(pretrained("clip_mini"))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--input_path", DOG, "--labels", "dog,cat"],
+        ["--input_path", DOG, "--labels", "dog,cat", "--templates", "openai7", "--format", "json"],
+        ["--input_path", CAT, "--top_k", "3"],
+        ["--input_path", CAT, "--task", "embed", "--format", "json"],
+        ["--input_text", "a dog", "--input_text", "a cat"],
+    ],
+)
+def test_the_same_answer_as_hub_run(mini: Predictor, capsys: pytest.CaptureFixture, argv: list[str]) -> None:
+    expected = run_command.run("clip_mini", mini.with_options, argv)
+    assert main(["classify", *argv]) == 0
+    assert capsys.readouterr().out == expected + "\n"
+
+
+def test_images_by_their_place(capsys: pytest.CaptureFixture) -> None:
+    assert main(["classify", DOG, CAT, "--labels", "dog,cat", "--format", "json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [(result["path"], result["labels"][0]["label"]) for result in results] == [
+        (DOG, "dog"),
+        (CAT, "cat"),
+    ]
+
+
+def test_texts(capsys: pytest.CaptureFixture) -> None:
+    assert main(["embed-text", "a dog", "a cat", "--format", "json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [result["text"] for result in results] == ["a dog", "a cat"]
+    assert all(len(result["embedding"]) == 256 for result in results)
+
+
+def test_an_image_that_fails_costs_itself(capsys: pytest.CaptureFixture) -> None:
+    assert main(["classify", DOG, str(ROOT / "README.md"), "--labels", "dog,cat", "--format", "json"]) == 1
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert len(document["results"]) == len(document["errors"]) == 1
+    assert "1 image failed:" in said.err
+
+
+def test_neither_paddle_nor_paddlehub_is_imported() -> None:
+    """With the engine and the labels' embeddings kept: the first call compiles, in a process of its own."""
+    argv = ["classify", DOG, "--labels", "dog,cat"]
+    assert main(argv) == 0
+    code = (
+        f"import sys; from clip_common.cli.main import main; assert main({argv}) == 0; "
+        "sys.exit(', '.join({'paddle', 'paddlehub', 'pyarrow', 'matplotlib'} & sys.modules.keys()) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
