@@ -14,7 +14,7 @@ DEMO_LABELS := a diagram,a dog,a cat
 # What a command prints goes to the log; if it fails, the end of the log is shown.
 LOGGED = >>$(SETUP_LOG) 2>&1 || { tail -n 20 $(SETUP_LOG); echo "(all of it: $(SETUP_LOG))"; exit 1; }
 
-.PHONY: setup demo test test-fast serve parity bench mini-data mini-train mini-evaluate lint constraints clean
+.PHONY: setup demo test test-fast serve parity bench mini-data mini-train mini-evaluate lint docs constraints clean
 .NOTPARALLEL:  # two pips in one environment break it
 .SECONDARY:    # stamps are kept
 
@@ -68,6 +68,10 @@ parity: setup
 # Beside torch and OpenVINO too, so it installs them.
 bench: setup $(VENV)/.installed-reference $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.bench
+
+# The site, into site/; a broken link or a name that is not there is an error.
+docs: setup $(VENV)/.installed-docs
+	@$(BIN)/zensical build --strict --clean
 
 # The trainer's pictures and runs stay outside the repository.
 TRAINING := $(HOME)/.cache/clip_hub_training
