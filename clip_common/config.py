@@ -204,6 +204,10 @@ def pretrained(name: str) -> Pretrained:
 
     Raises:
         RequestError: no module has that name; the message lists those that exist.
+
+    Example:
+        >>> pretrained("clip_vit_b32").config.embed_dim
+        512
     """
     try:
         return PRETRAINED[name]

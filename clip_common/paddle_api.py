@@ -37,17 +37,31 @@ def load(name: str, weights: str | Path | None = None) -> CLIP:
     Raises:
         ValueError: there is no such module.
         WeightsError: the weights cannot be had, or do not fit; the message says what to do.
+
+    Example:
+        >>> load("clip_mini").encode_text(tokenize(["a dog", "a cat"])).shape[0]
+        2
     """
     record = pretrained(name)
     return load_model(record, find(record, weights))
 
 
 def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: bool = False) -> Tensor:
-    """Texts to token ids, int64 Tensor [n, context_length]; see `tokenizer.tokenize`."""
+    """Texts to token ids, int64 Tensor [n, context_length]; see `tokenizer.tokenize`.
+
+    Example:
+        >>> list(tokenize(["a diagram", "a dog"]).shape)
+        [2, 77]
+    """
     return paddle.to_tensor(tokenizer.tokenize(texts, context_length, truncate))
 
 
 def transform(image: Image.Image) -> Tensor:
-    """A PIL image to what the 224-pixel models see, float32 Tensor [1, 3, 224, 224]."""
+    """A PIL image to what the 224-pixel models see, float32 Tensor [1, 3, 224, 224].
+
+    Example:
+        >>> list(transform(Image.new("RGB", (640, 480))).shape)
+        [1, 3, 224, 224]
+    """
     pixels = _PREPROCESS(open_image(image, "image"))
     return paddle.to_tensor(pixels[None])  # 3 R R -> 1 3 R R

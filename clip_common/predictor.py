@@ -75,6 +75,12 @@ class Predictor:
 
     Raises:
         RequestError: the engine or the precision is not to be had here.
+
+    Example:
+        >>> from clip_common.config import pretrained
+        >>> clip = Predictor(pretrained("clip_mini"))
+        >>> clip.record.config.embed_dim == clip.embed(texts=["a dog"])["texts"].shape[1]
+        True
     """
 
     def __init__(
@@ -171,6 +177,14 @@ class Predictor:
             LabelError: labels or templates cannot be used.
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
+
+        Example:
+            >>> from clip_common.config import pretrained
+            >>> clip = Predictor(pretrained("clip_mini"))
+            >>> labels = ["a diagram", "a dog", "a cat"]
+            >>> answers = clip.classify(paths=["examples/diagram.png"], labels=labels, top_k=1)
+            >>> answers[0][0]["label"]
+            'a diagram'
         """
         named = named_images(images, paths)
         if not named:
@@ -208,6 +222,13 @@ class Predictor:
             LabelError: a text cannot be used.
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
+
+        Example:
+            >>> from clip_common.config import pretrained
+            >>> clip = Predictor(pretrained("clip_mini"))
+            >>> embeddings = clip.embed(paths=["examples/dog.png"], texts=["a dog", "a cat"])
+            >>> (embeddings["images"] @ embeddings["texts"].T).shape  # cosines
+            (1, 2)
         """
         named = named_images(images, paths)
         texts = None if texts is None else check_texts(texts)

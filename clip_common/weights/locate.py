@@ -43,7 +43,16 @@ def find(
 def find_local(
     record: Pretrained, weights: str | Path | None = None, module_dir: Path | None = None
 ) -> WeightsFile | None:
-    """The weights of a module if they are on this machine."""
+    """The weights of a module if they are on this machine.
+
+    Raises:
+        WeightsError: the file that is named is not there, or a file in the cache is not the published one.
+
+    Example:
+        >>> from clip_common.config import pretrained
+        >>> find_local(pretrained("clip_mini")).path.name
+        'clip_mini.safetensors'
+    """
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():

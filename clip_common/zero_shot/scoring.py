@@ -20,7 +20,12 @@ Answer = list[LabelScore]
 
 
 def l2_normalize(features: np.ndarray) -> np.ndarray:
-    """Vectors [..., d] scaled to length 1."""
+    """Vectors [..., d] scaled to length 1.
+
+    Example:
+        >>> l2_normalize(np.array([3.0, 4.0])).tolist()
+        [0.6, 0.8]
+    """
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
@@ -35,6 +40,12 @@ def top_k_labels(
         logit_scale: the factor itself, not its logarithm.
         labels: their names.
         top_k: how many to return.
+
+    Example:
+        >>> embeddings = np.eye(2)
+        >>> best = top_k_labels(np.array([1.0, 0.0]), embeddings, 100.0, ["a dog", "a cat"], 1)
+        >>> best[0]["label"], round(best[0]["score"], 3)
+        ('a dog', 1.0)
     """
     logits = logit_scale * (label_embeddings @ l2_normalize(feature)).astype(np.float64)  # [labels]
     scores = np.exp(logits - logits.max())

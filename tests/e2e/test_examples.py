@@ -25,7 +25,9 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 
 
 def test_classify() -> None:
-    lines = run("examples/classify.py", "examples/diagram.png", "--labels", "a diagram,a dog,a cat").splitlines()
+    lines = run(
+        "examples/classify.py", "examples/diagram.png", "--labels", "a diagram,a dog,a cat"
+    ).splitlines()
     assert lines[0] == "examples/diagram.png"
     assert lines[1].endswith("a diagram")
 

@@ -1,4 +1,4 @@
-"""Links lead somewhere, code blocks can be read, and every command in them has the options that it is given."""
+"""Links lead somewhere, code blocks can be read, and commands in them have the options they are given."""
 
 from __future__ import annotations
 
