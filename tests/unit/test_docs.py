@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_common.cli.main import _parser as clip_hub_parser
+from clip_common.cli.main import parser as clip_hub_parser
 from clip_common.hub.run_command import parser as hub_run_parser
 from tests.support.paths import ROOT
 
