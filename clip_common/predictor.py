@@ -254,11 +254,9 @@ class Predictor:
         """What the model sees of an image, float32 [3, R, R]; where it cannot be read, the error."""
         name, source = image
         try:
-            return self.preprocess(self.preprocess.open(source, name))
+            return self.preprocess.pixels(source, name)
         except ImageError as error:
             return error
-        except (ValueError, OSError) as error:  # a mode that Pillow cannot convert
-            return ImageError(f"{name}: cannot be prepared ({error})")
 
     def encode_image(self, pixels: np.ndarray, use_gpu: bool = False) -> np.ndarray:
         """Prepared images, float32 [N, 3, R, R], to features, float32 [N, d], not normalised."""

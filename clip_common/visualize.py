@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .preprocessing.image import for_display
+from .system.log import logger
 from .system.names import printable
 from .zero_shot.scoring import Answer
 
-# For labels that are not Latin; matplotlib takes the first of these that is installed.
-_FONTS = [
-    "DejaVu Sans", "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
-    "Microsoft YaHei", "SimHei", "PingFang SC", "Arial Unicode MS",
+warnings.filterwarnings("ignore", message="Glyph ")  # one for each character; `text_style` says it once
+
+# For labels that are not Latin; matplotlib looks for each character in those that are installed. Of a
+# collection (.ttc) it knows the first font alone, so of Noto's and Source Han's that may be any language's.
+_CJK_FONTS = [
+    *(f"{family} {language}" for language in ("SC", "JP", "TC", "HK", "KR")
+      for family in ("Noto Sans CJK", "Source Han Sans", "Noto Serif CJK", "Noto Sans")),
+    "Source Han Sans CN", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "AR PL UMing CN",
+    "Microsoft YaHei", "SimHei", "SimSun", "PingFang SC", "Hiragino Sans GB", "Heiti TC", "STHeiti",
+    "Songti SC", "Arial Unicode MS", "Unifont",
 ]  # fmt: skip
+_FIRST_CJK = "\u2e80"
 _THUMBNAIL = 1024  # pixels
+_LONG = 64  # aspect from which an image would be a line that nobody sees
 _LONGEST_LABEL = 40  # characters
 
 
 def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
     """The photo on the left, the labels on the right, best on top."""
-    photo = image.convert("RGBA")
-    photo.thumbnail((_THUMBNAIL, _THUMBNAIL))
     figure = Figure(figsize=(10, 5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    left.imshow(photo)
+    photo = for_display(image, title, _THUMBNAIL)
+    left.imshow(photo, aspect="equal" if max(photo.size) < _LONG * min(photo.size) else "auto")
     left.set_axis_off()
-    left.set_title(printable(title), family=_installed_fonts(), parse_math=False)
+    left.set_title(_shorten(title), **text_style(title))
     labels = [_shorten(str(item["label"])) for item in answer]
     scores = [float(item["score"]) for item in answer]
     bars = right.barh(range(len(answer)), scores, color="#4c72b0")
-    right.set_yticks(range(len(answer)), labels, family=_installed_fonts(), parse_math=False)
+    right.set_yticks(range(len(answer)), labels, **text_style(*labels))
     right.bar_label(bars, [f"{score:.1%}" for score in scores], padding=4)
     right.invert_yaxis()
     right.set_xlim(0, 1.15)
@@ -51,11 +63,9 @@ def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) 
     axes = figure.subplots()
     axes.imshow(cosines, cmap="Blues", aspect="auto")
     axes.set_title("Cosine of each image with each text")
-    fonts = _installed_fonts()
-    axes.set_xticks(
-        range(columns), map(_shorten, texts), rotation=30, ha="right", family=fonts, parse_math=False
-    )
-    axes.set_yticks(range(rows), map(_shorten, images), family=fonts, parse_math=False)
+    style = text_style(*texts, *images)
+    axes.set_xticks(range(columns), map(_shorten, texts), rotation=30, ha="right", **style)
+    axes.set_yticks(range(rows), map(_shorten, images), **style)
     middle = (cosines.max() + cosines.min()) / 2
     for row, column in np.ndindex(rows, columns):
         value = cosines[row, column]
@@ -65,20 +75,18 @@ def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) 
 
 
 def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, path: Path) -> None:
-    """Images with their captions in rows of five, as PNG; an empty place where there is no image."""
+    """Thumbnails with their captions in rows of five, as PNG; an empty place where there is no image."""
     columns = min(5, max(1, len(cells)))
     rows = -(-len(cells) // columns) or 1
     figure = Figure(figsize=(2.4 * columns, 2.5 * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(printable(title), family=_installed_fonts(), parse_math=False)
+    figure.suptitle(printable(title), **text_style(title))
     for place in figure.subplots(rows, columns, squeeze=False).flat:
         place.set_axis_off()
     for place, (image, caption) in zip(figure.axes, cells, strict=False):
         if image is not None:
-            thumbnail = image.convert("RGBA")
-            thumbnail.thumbnail((_THUMBNAIL // 4, _THUMBNAIL // 4))
-            place.imshow(thumbnail)
-        place.set_title(_shorten(caption), family=_installed_fonts(), fontsize=7, parse_math=False)
+            place.imshow(image)
+        place.set_title(_shorten(caption), fontsize=7, **text_style(caption))
     figure.savefig(path, dpi=100)
 
 
@@ -87,13 +95,27 @@ def save_answer(image: Image.Image, answer: Answer, title: str, path: Path) -> N
     draw_answer(image, answer, title).savefig(path, dpi=100)
 
 
-def _installed_fonts() -> list[str]:
+def text_style(*texts: str) -> dict[str, Any]:
+    """How matplotlib is to draw texts as they stand, with every installed font that may have them."""
+    fonts = _installed_fonts()
+    if len(fonts) == 1 and any(character >= _FIRST_CJK for text in texts for character in text):
+        _warn_of_fonts()
+    return {"family": list(fonts), "parse_math": False}
+
+
+@cache
+def _installed_fonts() -> tuple[str, ...]:
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
-    return [font for font in _FONTS if font in installed] or ["sans-serif"]
+    return "DejaVu Sans", *(font for font in _CJK_FONTS if font in installed)
+
+
+@cache
+def _warn_of_fonts() -> None:
+    logger.warning("no installed font has Chinese characters, they are drawn as boxes: install Noto Sans CJK")
 
 
 def _shorten(label: str) -> str:
-    shown = printable(label)
-    return shown if len(shown) <= _LONGEST_LABEL else shown[: _LONGEST_LABEL - 1] + "…"
+    label = printable(label)
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"

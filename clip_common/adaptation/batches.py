@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from ..errors import TrainingError
 from ..inputs import NamedImage
-from ..preprocessing.image import Preprocess, open_image
+from ..preprocessing.image import Preprocess
 from ..system.prefetch import prefetch
 from ..trainer.settings import RunSettings
 from .dataset import Dataset
@@ -78,11 +78,11 @@ class Batches:
 
     def _showing(self, named: NamedImage, rng: np.random.Generator) -> np.ndarray:
         name, source = named
-        image = open_image(source, name)
+        image = self.preprocess.open(source, name)
         image = image.crop(crop_box(image, rng))
         if self.flip and rng.random() < 0.5:
             image = ImageOps.mirror(image)
-        return self.preprocess(image)
+        return self.preprocess.pixels(image, name)
 
 
 def crop_box(image: Image.Image, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RequestError
+from ..system.names import user_path
 from . import options
 from .prediction import Classification, Embedding, perform
 from .reporting import emit
@@ -96,7 +97,7 @@ def _labels(listed: str | None, file: str | None) -> list[str] | None:
     if file is None:
         return None
     try:
-        lines = Path(file).expanduser().read_text("utf-8-sig").splitlines()
+        lines = user_path(file).read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"--labels_file {file}: cannot be read as UTF-8 text ({error})") from error
     labels = [line.strip() for line in lines if line.strip()]

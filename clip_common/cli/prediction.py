@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,13 @@ from tqdm import tqdm
 from ..errors import ImageError, RequestError
 from ..inputs import check_texts
 from ..predictor import Predictor
-from ..preprocessing.image import IMAGE_SUFFIXES, open_image
+from ..preprocessing.image import IMAGE_SUFFIXES
+from ..system.names import user_path
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import Answer, l2_normalize
 
 Format = Literal["table", "json"]
+_LONGEST_STEM = 60  # characters, of up to four bytes: file systems take 255 bytes
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
             continue
         answer = predictor.top_k_labels(feature, vectors, prompts.labels, task.top_k)
         outcome.results.append({"path": str(path), "labels": answer})
-        if task.figures and (error := _draw(path, answer, task.figures, len(outcome.results))):
+        if task.figures and (error := _draw(predictor, path, answer, task.figures, len(outcome.results))):
             outcome.add_error(path, error)
     return outcome
 
@@ -151,18 +154,26 @@ def _input_paths(given: Sequence[str]) -> list[Path]:
 
 def _images_of(given: str) -> list[Path]:
     """A file, a folder's images, or a glob's matches."""
-    path = Path(given).expanduser()
-    if path.is_dir():
-        found = sorted(
-            file for file in path.iterdir() if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES
-        )
+    path = user_path(given)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        files = [file for file in path.iterdir() if file.is_file()] if is_folder else []
+    except (FileNotFoundError, NotADirectoryError):
+        return _matches(given, path)
+    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in it
+        raise RequestError(f"--input_path {given}: {getattr(error, 'strerror', None) or error}") from error
+    if is_folder:
+        found = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             raise RequestError(
                 f"--input_path {given}: the folder has no images ({' '.join(sorted(IMAGE_SUFFIXES))})"
             )
         return found
-    if path.exists():
-        return [path]
+    return [path]
+
+
+def _matches(given: str, path: Path) -> list[Path]:
+    """The files that a glob means."""
     found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
     if not found:
         raise RequestError(f"--input_path {given}: no such file or folder, and no match as a glob")
@@ -186,13 +197,13 @@ def _make_folder(folder: Path) -> None:
         raise RequestError(f"--output_dir {folder}: cannot be made ({error.strerror})") from error
 
 
-def _draw(path: Path, answer: Answer, folder: Path, number: int) -> str | None:
+def _draw(predictor: Predictor, path: Path, answer: Answer, folder: Path, number: int) -> str | None:
     """Save an image with its answer; returns what went wrong, since the other answers still count."""
     from ..visualize import save_answer  # matplotlib takes a second to import
 
-    target = folder / f"{number:04d}_{path.stem}.png"
+    target = folder / f"{number:04d}_{path.stem[:_LONGEST_STEM]}.png"
     try:
-        save_answer(open_image(path, str(path)), answer, path.name, target)
+        save_answer(predictor.preprocess.open(path, str(path)), answer, path.name, target)
     except (OSError, ImageError) as error:
         return f"{path}: its image {target} cannot be saved ({error})"
     return None

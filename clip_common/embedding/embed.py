@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
-from PIL import Image
 from tqdm import tqdm
 
 from ..config import Pretrained
 from ..errors import ClipError, ImageError, RequestError
 from ..predictor import Predictor, PredictorOptions
+from ..preprocessing.image import image_size
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
@@ -183,8 +182,7 @@ def _prepare(predictor: Predictor, item: Item) -> _Prepared | Failure:
         return item, f"{item.path}: cannot be read ({error.strerror or error})"
     if isinstance(pixels, ImageError):
         return item, str(pixels)
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
+    width, height = image_size(content)
     return _Prepared(item, pixels, width, height, hashlib.sha256(content).hexdigest())
 
 

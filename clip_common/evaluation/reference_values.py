@@ -14,7 +14,7 @@ import numpy as np
 from ..config import Pretrained, ReferenceValues
 from ..engines.paddle_engine import PaddleEngine
 from ..models.factory import load_model
-from ..preprocessing.image import Preprocess, open_image
+from ..preprocessing.image import Preprocess
 from ..text.tokenizer import tokenize
 from ..weights.file import WeightsFile
 from ..zero_shot.scoring import l2_normalize, top_k_labels
@@ -71,7 +71,7 @@ def _hash_check(record: Pretrained, weights: WeightsFile) -> Check:
 
 def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, image: Path) -> list[Check]:
     preprocess = Preprocess(record.config.image_resolution, record.preprocessing)
-    feature = engine.encode_image(preprocess(open_image(image, str(image)))[None])
+    feature = engine.encode_image(preprocess.pixels(image, str(image))[None])
     mean = float(np.mean(feature**2))
     answer = top_k_labels(feature[0], l2_normalize(text), engine.logit_scale, TEXTS, len(TEXTS))
     scores = [float(item["score"]) for text in TEXTS for item in answer if item["label"] == text]

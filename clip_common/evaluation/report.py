@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..system.names import printable
+from ..visualize import text_style
 from .evaluate import Figures
 
 _MOST_NAMES = 40  # beyond that, names on a confusion matrix cannot be read
@@ -49,8 +50,8 @@ def _confusion(matrix: np.ndarray, classes: list[str], path: Path) -> None:
     figure.colorbar(shown, ax=axes, shrink=0.6, label="share of the class")
     if len(classes) <= _MOST_NAMES:
         names = [printable(name) for name in classes]
-        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-        axes.set_yticks(range(len(names)), names, parse_math=False)
+        axes.set_xticks(range(len(names)), names, rotation=90, **text_style(*names))
+        axes.set_yticks(range(len(names)), names, **text_style(*names))
     axes.set(xlabel="taken for", ylabel="is")
     figure.savefig(path, dpi=100)
 

@@ -2,33 +2,49 @@
 
 The reference resizes with torchvision: shorter side to the model's resolution, bicubic with antialiasing,
 centre crop, and only then RGB, so palettes, alpha and greyscale are resized as they are. Where it fails or
-clips, on greyscale of more than 8 bits, ours scales to 8 bits first.
+clips, on images of more than 8 bits and on floats, ours scales to 8 bits first. The rule is the same for
+files, bytes, PIL images and arrays:
+
+- The image's largest value tells its scale. Integers are white at the top of the smallest usual depth that
+  holds all values: 8, 10, 12, 14, 16, 24, 31 or 32 bits. So 12 bits stored in 16 are not dark.
+- Floats are white at 1, or at the top of one of those depths, with a fifth of headroom for values that
+  overshoot, which are clipped.
+- Images with values well below zero (a quarter of the largest) are signed: zero is grey, and black lies as
+  far below it as white above. Smaller negative values are clipped.
+- NaN is black; an infinity is black or white.
+- Greyscale integers and floats of 0 to 255 take the reference's own path.
 """
 
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from ..config import Preprocessing
 from ..errors import ImageError
+from .bounds import decoded_size
+from .depth import narrow_array, narrow_image
 from .resize import resize_and_crop
 
 # Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 ImageInput = Image.Image | np.ndarray | bytes
-"""A PIL image, an HWC BGR uint8 array (PaddleHub's convention, OpenCV's order), or an encoded file."""
+"""A PIL image, an HWC BGR array (PaddleHub's convention, OpenCV's order), or an encoded file."""
 
 # Never EPS, which runs a program; nor the formats that nobody stores photographs in.
 FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
 _MAX_ASPECT = 1_000_000
+_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow itself speaks of a bomb
 IMAGE_SUFFIXES = set(
     ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .webp .tif .tiff .ppm .pgm .ico .tga .jp2 .avif".split()
 )
@@ -53,8 +69,27 @@ class Preprocess:
     fast_jpeg: bool = False
 
     def open(self, source: ImageInput | str | Path, name: str) -> Image.Image:
-        """Decode an image, see `open_image`; a JPEG only as large as is needed, with `fast_jpeg`."""
-        return open_image(source, name, 2 * self.resolution if self.fast_jpeg else None)
+        """Decode an image, see `open_image`: upright with `exif_rotation`, and of 8 bits.
+
+        With `fast_jpeg`, a JPEG is decoded only as large as is needed.
+        """
+        image = open_image(source, name, 2 * self.resolution if self.fast_jpeg else None)
+        try:
+            return self._settled(image)
+        except Exception as error:  # an image's own fault, whatever Pillow raises
+            raise _cannot(name, "prepared", error) from error
+
+    def pixels(self, source: ImageInput | str | Path, name: str) -> np.ndarray:
+        """An image in any form to normalised pixels, float32 [3, R, R].
+
+        Raises:
+            ImageError: naming the image and what is wrong with it.
+        """
+        image = self.open(source, name)
+        try:
+            return self(image)
+        except Exception as error:  # a mode that Pillow cannot convert, a header that contradicts itself
+            raise _cannot(name, "prepared", error) from error
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """A decoded image to normalised pixels, float32 [3, R, R]."""
@@ -62,18 +97,26 @@ class Preprocess:
 
     def crop(self, image: Image.Image) -> np.ndarray:
         """A decoded image to the square that the model sees, RGB uint8 [R, R, 3]."""
-        if self.exif_rotation:
-            image = ImageOps.exif_transpose(image) or image
-        image = _to_8_bit(image)
+        image = self._settled(image)
         background = self.settings.background
         if background is None:
             image = resize_and_crop(image, self.resolution)
-        else:
+        elif image.has_transparency_data:
             # A model of our own owes the reference nothing: Pillow resizes palettes by the nearest
             # pixel, which breaks thin lines, so they too become colours first.
-            image = resize_and_crop(image.convert("RGBA"), self.resolution)
+            image = resize_and_crop(_rgba(image), self.resolution)
             image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+        else:
+            image = resize_and_crop(
+                image if image.mode in ("L", "RGB") else image.convert("RGB"), self.resolution
+            )
         return np.asarray(image.convert("RGB"))
+
+    def _settled(self, image: Image.Image) -> Image.Image:
+        """An image upright, if that is asked for, and of 8 bits; done twice is done once."""
+        if self.exif_rotation:
+            image = _upright(image)
+        return narrow_image(image, with_alpha=self.settings.background is not None)
 
 
 def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
@@ -98,12 +141,13 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
         return _from_bgr(source, name)
     try:
         if isinstance(source, Image.Image):
-            source.load()
+            with _lock_of(source):
+                source.load()
             image = source
-        elif isinstance(source, (bytes, bytearray)):
-            image = _decode(io.BytesIO(source), len(source), jpeg_side)
+        elif isinstance(source, (bytes, bytearray, memoryview)):
+            image = _decode(io.BytesIO(source), jpeg_side)
         elif isinstance(source, (str, Path)):
-            image = _decode(Path(source), Path(source).stat().st_size, jpeg_side)
+            image = _decode_file(Path(source), jpeg_side)
         else:
             raise ImageError(f"a {type(source).__name__} is not an image: give PIL, a BGR array, or bytes")
     except FileNotFoundError:
@@ -117,21 +161,115 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
             f"{name}: not an image of a supported format ({', '.join(FORMATS)}), or damaged"
         ) from None
     except Exception as error:  # Pillow's decoders raise anything on damaged files
-        raise ImageError(f"{name}: cannot be decoded ({str(error) or type(error).__name__})") from error
+        if isinstance(error, OSError) and error.strerror:  # a system's, not a decoder's
+            raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
+        raise _cannot(name, "decoded", error) from error
     width, height = image.size
     if min(width, height) < 1 or max(width, height) > _MAX_ASPECT * min(width, height):
         raise ImageError(f"{name}: {width} x {height} pixels is not an image's shape")
     return image
 
 
-def _decode(file: Path | io.BytesIO, size: int, jpeg_side: int | None) -> Image.Image:
-    if size == 0:
+def image_size(content: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image that can be decoded, as its file says."""
+    with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
+        return image.size
+
+
+def for_display(source: ImageInput | str | Path, name: str, side: int) -> Image.Image:
+    """An image for people to see, RGBA, at most so many pixels a side; of 8 bits as the model sees it.
+
+    Raises:
+        ImageError: naming the image and what is wrong with it.
+    """
+    image = open_image(source, name)
+    try:
+        image = narrow_image(image, with_alpha=True)
+        scale = min(1.0, side / max(image.size))
+        width, height = (max(1, round(length * scale)) for length in image.size)
+        return _rgba(image).resize((width, height), Image.Resampling.BICUBIC)
+    except Exception as error:
+        raise _cannot(name, "shown", error) from error
+
+
+def _rgba(image: Image.Image) -> Image.Image:
+    """Any mode to RGBA; Pillow has no direct way for some."""
+    if image.mode == "RGBA":
+        return image
+    if image.mode == "La":
+        image = image.convert("LA")
+    return image.convert("RGBA") if image.has_transparency_data else image.convert("RGB").convert("RGBA")
+
+
+def _cannot(name: str, done: str, error: Exception) -> ImageError:
+    """An image's error, from whatever was raised about it; a reason on one line."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ImageError(f"{name}: cannot be {done} ({reason})")
+
+
+def _decode_file(path: Path, jpeg_side: int | None) -> Image.Image:
+    kind = path.stat().st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError
+    if not stat.S_ISREG(kind):  # opening a pipe may wait for ever
+        raise ImageError("is a pipe or a device, not a file: save it to a file first")
+    with path.open("rb") as stream:
+        return _decode(stream, jpeg_side)
+
+
+def _decode(stream: BinaryIO, jpeg_side: int | None) -> Image.Image:
+    if not stream.read(1):
         raise ImageError("the file is empty")
-    with Image.open(file, formats=readable_formats()) as image:
+    stream.seek(0)
+    width, height = decoded_size(stream, readable_formats())
+    if width * height > _MAX_PIXELS:
+        raise ImageError(f"cannot be decoded ({width} x {height} pixels, at most {_MAX_PIXELS:,} are taken)")
+    with Image.open(stream, formats=readable_formats()) as image:
         if jpeg_side and image.format == "JPEG":
             image.draft(None, (jpeg_side, jpeg_side))
         image.load()
         return image.copy() if getattr(image, "is_animated", False) else image
+
+
+_LOCKS = [Lock() for _ in range(64)]
+
+
+def _lock_of(image: Image.Image) -> Lock:
+    """The lock of a PIL image, the same for all who hold it: Pillow's decoding is not for two threads."""
+    return _LOCKS[id(image) // 64 % len(_LOCKS)]
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_IN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # keys of Image.info
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF says; `ImageOps.exif_transpose` fails where any other tag is damaged.
+
+    Raises:
+        ImageError: its EXIF cannot be read.
+    """
+    tags = Image.new("1", (1, 1))  # an image of its own: reading EXIF changes an image
+    tags.info = image.info
+    try:
+        orientation = tags.getexif().get(ExifTags.Base.Orientation)
+        turn = _TURNS.get(orientation)  # type: ignore[arg-type]
+    except Exception as error:  # Pillow raises anything on damaged EXIF
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"its EXIF is damaged: {reason}; exif_rotation off takes it as stored") from error
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.info = {key: value for key, value in image.info.items() if key not in _ORIENTATION_IN}
+    return turned
 
 
 @cache
@@ -142,28 +280,25 @@ def readable_formats() -> list[str]:
 
 
 def _from_bgr(array: np.ndarray, name: str) -> Image.Image:
-    """HWC BGR (or BGRA, or HW grey) uint8 to PIL."""
-    if array.dtype != np.uint8:
-        raise ImageError(f"{name}: an array of {array.dtype}, expected uint8 in BGR order, 0 to 255")
+    """HWC BGR (or BGRA, or HW grey) to PIL; what is not uint8 by the rule of this file."""
+    if array.dtype.kind not in "uifb":
+        raise ImageError(f"{name}: an array of {array.dtype}, expected numbers, usually uint8 in BGR order")
     if array.size == 0:
         raise ImageError(f"{name}: an empty array of shape {list(array.shape)}")
+    array = np.asarray(array)
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
-        return Image.fromarray(np.ascontiguousarray(array.reshape(array.shape[:2])))
+        return Image.fromarray(_grey(array.reshape(array.shape[:2])))
     if array.ndim == 3 and array.shape[2] in (3, 4):
         order = [2, 1, 0, 3][: array.shape[2]]  # BGR(A) -> RGB(A)
-        return Image.fromarray(np.ascontiguousarray(array[:, :, order]))
+        return Image.fromarray(np.ascontiguousarray(narrow_array(array)[:, :, order]))
     raise ImageError(f"{name}: an array of shape {list(array.shape)}, expected [height, width, 3]")
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits, scaled; any other image as it is.
-
-    16-bit modes use their whole range. Modes I and F hold anything: what stays below 256 is left to the
-    reference's own path, and more is taken for 16 bits, as Pillow reads 16-bit PNG into I.
-    """
-    if not image.mode.startswith(("I", "F")):
-        return image
-    wide = np.nan_to_num(np.asarray(image).astype(np.float32), posinf=65535, neginf=0)
-    if image.mode in ("I", "F") and wide.max() <= 255:
-        return image
-    return Image.fromarray(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8))
+def _grey(array: np.ndarray) -> np.ndarray:
+    """A grey array in a type that Pillow has, so that it goes the way of a file."""
+    if array.dtype == bool:
+        array = narrow_array(array)
+    if array.dtype not in (np.uint8, np.uint16):
+        fits = array.dtype.kind in "ui" and array.min() >= -(2**31) and array.max() < 2**31
+        array = array.astype(np.int32 if fits else np.float32)
+    return np.ascontiguousarray(array)

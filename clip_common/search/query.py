@@ -14,12 +14,14 @@ from PIL import Image
 
 from ..errors import ClipError, RequestError
 from ..predictor import Predictor
-from ..preprocessing.image import open_image
+from ..preprocessing.image import for_display
 from ..visualize import save_contact_sheet
 from ..zero_shot.scoring import l2_normalize
 
 if TYPE_CHECKING:
     from .index import Hit
+
+_SIDE = 256  # of a thumbnail, pixels
 
 
 def query_vector(
@@ -76,7 +78,7 @@ def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
 
 
 def cell(hit: Hit) -> tuple[Image.Image | None, str]:
-    """The image of a hit, None where it is not there any more, and what stands below it."""
+    """The thumbnail of a hit, None where it is not there any more, and what stands below it."""
     return _image(hit), f"{hit.score:.3f}  {Path(hit.path).name}"
 
 
@@ -85,9 +87,9 @@ def _image(hit: Hit) -> Image.Image | None:
     shard, separator, member = hit.path.partition("::")
     try:
         if not separator:
-            return open_image(hit.path, hit.path)
+            return for_display(hit.path, hit.path, _SIDE)
         with tarfile.open(shard) as tar:
             content = tar.extractfile(member)
-            return open_image(content.read(), hit.path) if content else None
+            return for_display(content.read(), hit.path, _SIDE) if content else None
     except (ClipError, OSError, KeyError, tarfile.TarError):
         return None

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .index import Index
 
 INDEX = "CLIP_HUB_INDEX"
-_SIDE = 256  # of a thumbnail, pixels
 
 
 class Finder:
@@ -53,7 +52,7 @@ class Finder:
         with self._lock:  # Milvus Lite's client is not for threads
             index, origin = self._open()
             hits = index.search(origin, vector, top_k, Filter(path))
-        return [(_small(image), caption) for image, caption in map(cell, hits) if image is not None]
+        return [(image, caption) for image, caption in map(cell, hits) if image is not None]
 
     def _open(self) -> tuple[Index, Origin]:
         from .index import Index
@@ -72,9 +71,3 @@ def finder_of(record: Pretrained, options: PredictorOptions) -> Finder | None:
     """
     address = os.environ.get(INDEX)
     return Finder(address, Job(record, options)) if address else None
-
-
-def _small(image: Image.Image) -> Image.Image:
-    small = image.convert("RGBA")
-    small.thumbnail((_SIDE, _SIDE))
-    return small

@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from PIL import Image
-
 from ..errors import LimitError, RequestError
+from ..preprocessing.bounds import decoded_size
 from ..preprocessing.image import readable_formats
 
 _PREFIX = "CLIP_HUB_MAX_"
@@ -81,8 +80,7 @@ class Limits:
     def check_pixels(self, name: str, content: bytes) -> None:
         """Refuse a picture that is too large to decode; one that cannot be opened is left to the decoder."""
         try:
-            with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
-                width, height = image.size
+            width, height = decoded_size(io.BytesIO(content), readable_formats())
         except Exception:  # the decoder says by name what is wrong
             return
         if width * height > self.pixels:

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .log import logger
+from .names import user_path
 
 
 def cache_dir() -> Path:
     """`CLIP_HUB_CACHE`, by default `clip_hub` in the user's cache directory. It may not exist yet."""
     if chosen := os.environ.get("CLIP_HUB_CACHE"):
-        return Path(chosen).expanduser()
+        return user_path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "clip_hub"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 def printable(text: str, encoding: str = "utf-8") -> str:
     r"""The text with what an encoding cannot hold as Python writes it in a string.
@@ -10,3 +12,11 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     lacks. Nothing is lost, and nothing fails.
     """
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def user_path(text: str | Path) -> Path:
+    """A path with `~` as in a shell: the home, or as it stands where there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

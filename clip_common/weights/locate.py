@@ -18,6 +18,7 @@ from ..config import Pretrained, WeightsSource
 from ..errors import WeightsError
 from ..system.cache import atomic_file, best_effort, cache_dir, sha256_of
 from ..system.log import logger
+from ..system.names import user_path
 from . import download
 from .convert import convert
 from .file import WeightsFile
@@ -54,7 +55,7 @@ def find_local(
         'clip_mini.safetensors'
     """
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = user_path(weights)
         if not path.is_file():
             raise WeightsError(f"no weights file at {path}")
         return WeightsFile(path, sha256_of(path))

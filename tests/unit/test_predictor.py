@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from clip_common.config import PRETRAINED, pretrained
 from clip_common.errors import ClipError, ImageError, LabelError, RequestError
 from clip_common.predictor import Predictor
+from clip_common.preprocessing.image import Preprocess
 from clip_common.system.cache import cache_dir
 from clip_common.text.prompts import prompts_for, read_lines
 from clip_common.zero_shot import label_embeddings
@@ -249,6 +251,33 @@ def test_one_bad_picture_costs_one_picture(mini: Predictor, tmp_path: Path) -> N
     assert [isinstance(item, ImageError) for item in found] == [False, True, False, True, False]
     assert str(found[1]).startswith("bad.png: cannot be decoded")
     assert np.allclose(found[0], found[4], atol=1e-6)
+
+
+def test_an_image_that_breaks_in_preparation_costs_itself(mini: Predictor, monkeypatch: Any) -> None:
+    whole = Predictor.prepare(mini, ("x", pictures(1)[0]))
+    crop = Preprocess.crop
+
+    def breaking(self: Preprocess, image: Image.Image) -> np.ndarray:
+        if image.size == (7, 7):
+            raise TypeError("unsupported operand")  # as Pillow does for a PNG with two headers
+        return crop(self, image)
+
+    monkeypatch.setattr(Preprocess, "crop", breaking)
+    named = [("good", pictures(1)[0]), ("bad", Image.new("RGB", (7, 7))), ("good", pictures(1)[0])]
+    found = [item for batch in mini.image_features(named, batch_size=3) for item in batch]
+    assert str(found[1]) == "bad: cannot be prepared (unsupported operand)"
+    assert np.array_equal(mini.prepare(named[0]), whole)
+    assert np.allclose(found[0], found[2], atol=1e-6)
+
+
+def test_one_lazy_image_many_times_in_a_call_and_from_many_threads(mini: Predictor, tmp_path: Path) -> None:
+    seeded.image().resize((900, 900)).save(tmp_path / "x.png")
+    expected = mini.embed(paths=[tmp_path / "x.png"])["images"]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            lazy = Image.open(tmp_path / "x.png")
+            for found in pool.map(lambda _, lazy=lazy: mini.embed(images=[lazy] * 4)["images"], range(4)):
+                assert np.abs(found - expected).max() < 1e-5
 
 
 def test_every_module_has_a_folder() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +48,50 @@ def test_images_by_their_place(capsys: pytest.CaptureFixture) -> None:
         (DOG, "dog"),
         (CAT, "cat"),
     ]
+
+
+def test_a_file_whose_name_begins_as_a_home_and_a_folder_that_is_a_link(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DOG, "~x.png")
+    Path("link").symlink_to(tmp_path, target_is_directory=True)
+    for given, named in (("~x.png", "~x.png"), ("link", "link/~x.png"), ("*.png", "~x.png")):
+        assert main(["classify", given, "--labels", "dog,cat", "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["results"][0]["path"] == named
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("x" * 300, "File name too long"),
+        ("~x.png", "no such file"),
+        ("a\0b", "null byte"),
+        ("pipe.png", "is a pipe or a device"),
+        ("/dev/null", "is a pipe or a device"),
+        (DOG + "/x.png", "no such file"),
+    ],
+)
+def test_odd_paths_are_one_line(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    assert main(["classify", given, "--labels", "dog,cat"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert said in lines[-1]
+    assert len(lines) <= 2
+
+
+def test_a_folder_without_permission_is_named(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")  # root, who runs tests in containers, may read all
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert main(["classify", str(tmp_path), "--labels", "dog,cat"]) == 1
+    assert f"--input_path {tmp_path}: Permission denied" in capsys.readouterr().err
 
 
 def test_texts(capsys: pytest.CaptureFixture) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Store, vectors_of
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor
+from tests.support.broken_images import PALETTE_THEN_COLOURS, with_exif
 from tests.support.paths import ROOT
 
 JOB = Job(pretrained("clip_mini"), part_size=7, batch_size=4)
@@ -57,6 +59,24 @@ def contents(output: Path) -> dict[str, np.ndarray]:
             assert path not in found, f"{path} is there twice"
             found[path] = vector
     return found
+
+
+def test_an_image_that_breaks_costs_itself_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (8, 9), "red").save(folder / "a.png")
+    Image.new("RGB", (30, 20), "blue").save(folder / "b.tga")
+    (folder / "c.png").write_bytes(PALETTE_THEN_COLOURS)
+    (folder / "d.png").write_bytes(with_exif(b"Exif\0\0garbage!"))
+    job = replace(JOB, options=replace(JOB.options, exif_rotation=True))
+    report = run(folder, tmp_path / "v", job=job)
+    assert (report.embedded, report.failed) == (2, 2)
+    errors = {Path(path).name: reason for path, (_, reason) in Store(tmp_path / "v").errors().items()}
+    assert set(errors) == {"c.png", "d.png"}
+    assert "EXIF is damaged" in errors["d.png"]
+    (table,) = Store(tmp_path / "v").tables()
+    assert table["width"].to_pylist() == [8, 30]
+    assert table["height"].to_pylist() == [9, 20]
 
 
 def test_vectors_are_those_of_the_module(images: Path, tmp_path: Path) -> None:

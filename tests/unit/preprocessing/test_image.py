@@ -3,10 +3,12 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+import os
 import struct
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,10 @@ from PIL import Image
 
 from clip_common.config import OPENAI_MEAN, OPENAI_STD, Preprocessing, pretrained
 from clip_common.errors import ImageError
-from clip_common.preprocessing.image import Preprocess, open_image
+from clip_common.preprocessing.bounds import decoded_size
+from clip_common.preprocessing.image import Preprocess, for_display, open_image, readable_formats
 from clip_common.preprocessing.resize import resize_and_crop
+from tests.support.broken_images import header, ico, png, tiled, two_headers
 from tests.support.paths import ROOT
 
 SIZE = 224
@@ -253,6 +257,112 @@ def test_a_value_just_below_zero_does_not_turn_a_picture_black():
     assert np.array_equal(PLAIN(image), expected_pixels(image))
 
 
+# Values 0 to 255 as people store them, and what they hold: the largest of each is white.
+_WIDE = {
+    "uint16": lambda grey: grey.astype("uint16") * 257,
+    "10 bits in 16": lambda grey: (grey.astype(int) * 1023 // 255).astype("uint16"),
+    "12 bits in 16": lambda grey: grey.astype("uint16") * 16,
+    "14 bits in 16": lambda grey: (grey.astype(int) * 16383 // 255).astype("uint16"),
+    "8 bits in 16": lambda grey: grey.astype("uint16"),
+    "int16 of 12 bits": lambda grey: grey.astype("int16") * 16,
+    "int16 signed": lambda grey: (grey.astype(int) * 257 - 32768).astype("int16"),
+    "int32 of 16 bits": lambda grey: grey.astype("int32") * 257,
+    "int32 of 24 bits": lambda grey: grey.astype("int32") * 65793,
+    "int32 full": lambda grey: (grey.astype("int64") * (2**31 - 1) // 255).astype("int32"),
+    "int32 signed": lambda grey: (grey.astype("int64") * (2**32 - 1) // 255 - 2**31).astype("int32"),
+    "uint32 full": lambda grey: (grey.astype("int64") * (2**32 - 1) // 255).astype("uint32"),
+    "int64": lambda grey: grey.astype("int64"),
+    "float16 to 1": lambda grey: (grey / 255).astype("float16"),
+    "float32 to 1": lambda grey: (grey / 255).astype("float32"),
+    "float64 to 1": lambda grey: grey / 255,
+    "float32 to 255": lambda grey: grey.astype("float32"),
+    "float32 to 65535": lambda grey: grey.astype("float32") * 257,
+    "float32 signed": lambda grey: (grey.astype("float32") - 127.5) / 127.5,
+    "float32 to 1, overshooting": lambda grey: (grey / 255 * 1.1 - 0.05).astype("float32"),
+    "float32 to 255, overshooting": lambda grey: (grey * 1.1 - 12).astype("float32"),
+}
+_PIL_HOLDS = ("uint16", "int32", "float32")
+
+
+@pytest.mark.parametrize("form", _WIDE)
+def test_wide_greyscale_is_neither_black_nor_white(form):
+    grey = np.asarray(picture("L", 60, 50)).copy()
+    grey[0, :2] = 0, 255
+    wide = _WIDE[form](grey)
+    expected = PLAIN.crop(Image.fromarray(grey)).astype(int)
+    routes = {"array": wide}
+    if wide.dtype in _PIL_HOLDS:
+        routes |= {"PIL": Image.fromarray(wide), "TIFF": encoded(Image.fromarray(wide), "TIFF")}
+        if wide.dtype == "uint16":
+            routes["PNG"] = encoded(Image.fromarray(wide), "PNG")
+    seen = {name: PLAIN.crop(PLAIN.open(source, name)) for name, source in routes.items()}
+    for name, crop in seen.items():
+        assert np.abs(crop - expected).max() <= (40 if "overshooting" in form else 3), name
+        assert np.array_equal(crop, seen["array"]), name
+
+
+@pytest.mark.parametrize("form", _WIDE)
+def test_wide_colours_go_by_the_same_rule(form):
+    colours = np.asarray(picture("RGB", 60, 50)).copy()
+    colours[0, :2] = [[0] * 3, [255] * 3]
+    seen = PLAIN.crop(open_image(_WIDE[form](colours[..., ::-1]), "x"))
+    expected = PLAIN.crop(Image.fromarray(colours)).astype(int)
+    assert np.abs(seen - expected).max() <= (40 if "overshooting" in form else 3)
+
+
+@pytest.mark.parametrize("form", ["uint16", "float32 to 1"])
+def test_wide_colours_with_alpha(form):
+    bgra = np.asarray(picture("RGBA", 60, 50))[..., [2, 1, 0, 3]]
+    images = [open_image(array, "x") for array in (_WIDE[form](bgra), bgra)]
+    assert np.array_equal(*map(np.asarray, images))
+
+
+def test_booleans_are_black_and_white():
+    grey = np.asarray(picture("L", 60, 50)) > 127
+    expected = PLAIN.crop(Image.fromarray(grey * np.uint8(255)))
+    assert np.array_equal(PLAIN.crop(open_image(grey, "x")), expected)
+
+
+def test_values_that_are_not_numbers_cost_only_themselves():
+    values = np.asarray(picture("L", 60, 50)).astype("float32") / 255
+    expected = PLAIN.crop(Image.fromarray(np.rint(values * 255).astype("uint8")))
+    for odd, meant in ((np.nan, 0), (np.inf, 1), (-np.inf, 0)):
+        with_odd, without = values.copy(), values.copy()
+        with_odd[7, 9], without[7, 9] = odd, meant
+        seen = PLAIN.crop(Image.fromarray(with_odd))
+        assert np.array_equal(seen, PLAIN.crop(Image.fromarray(without)))
+        assert np.abs(seen.astype(int) - expected).mean() < 2
+    for constant in (0.0, np.nan):
+        assert (PLAIN.crop(Image.fromarray(np.full((9, 9), constant, "float32"))) == 0).all()
+
+
+@pytest.mark.parametrize("background", [None, (255, 255, 255)])
+def test_16_bit_greyscale_with_a_transparent_value_is_as_with_8_bits(background):
+    grey = np.asarray(picture("L", 60, 50)).copy()
+    grey[10:30] = 0
+    narrow = encoded(Image.fromarray(grey), "PNG", transparency=0)
+    wide = encoded(Image.fromarray(grey.astype("uint16") * 257), "PNG", transparency=0)
+    preprocess = Preprocess(64, Preprocessing(background=background))
+    opened = [preprocess.open(content, "x") for content in (narrow, wide)]
+    assert Image.open(io.BytesIO(wide)).mode == "I;16"
+    assert np.array_equal(*map(preprocess.crop, opened))
+
+
+def test_what_people_see_is_as_light_as_what_the_model_sees():
+    grey = np.asarray(picture("L", 60, 50)).copy()
+    grey[0, :2] = 0, 255
+    for form, widen in _WIDE.items():
+        if "overshooting" not in form:
+            shown = for_display(widen(grey), "x", 1000)
+            assert shown.mode == "RGBA"
+            assert np.abs(np.asarray(shown)[..., 0].astype(int) - grey).max() <= 1, form
+    assert for_display(picture("RGB", 900, 3), "x", 256).size == (256, 1)
+    assert for_display(picture("RGB", 1, 1), "x", 256).size == (1, 1)
+    for mode in (*MODES, "I;16", "RGBX", "La", "RGBa", "LAB"):
+        image = Image.new(mode, (9, 7)) if mode not in MODES else picture(mode, 9, 7)
+        assert for_display(image, "x", 4).size == (4, 3)
+
+
 # --- EXIF rotation -----------------------------------------------------------------------------------
 
 _UPRIGHT = {
@@ -452,8 +562,9 @@ def test_arrays_of_grey_and_with_alpha():
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((10, 10, 3), np.float32), "float32.*uint8"),
-        (np.zeros((10, 10, 3), np.int64), "int64.*uint8"),
+        (np.zeros((10, 10, 3), complex), "complex128.*uint8"),
+        (np.full((10, 10, 3), None), "object.*uint8"),
+        (np.full((10, 10, 3), "a"), "<U1.*uint8"),
         (np.zeros((3, 10, 10), np.uint8), r"shape \[3, 10, 10\]"),
         (np.zeros((10, 10, 2), np.uint8), r"shape \[10, 10, 2\]"),
         (np.zeros((2, 10, 10, 3), np.uint8), r"shape \[2, 10, 10, 3\]"),
@@ -490,7 +601,7 @@ def bad_sources(folder: Path) -> dict[str, tuple[object, str]]:
         "empty": (folder / "empty.jpg", "empty"),
         "text": (folder / "notes.jpg", "supported format"),
         "truncated": (folder / "cut.jpg", "cannot be decoded"),
-        "name with a zero byte": ("a\0b.jpg", "cannot be decoded"),
+        "name with a zero byte": ("a\0b.jpg", "cannot be"),
         "empty bytes": (b"", "empty"),
         "text bytes": (b"this is no image\n" * 20, "supported format"),
         "truncated bytes": (whole[:-5000], "cannot be decoded"),
@@ -553,3 +664,148 @@ def test_resize_and_crop_keeps_the_mode():
         image = picture(mode, 50, 40)
         assert resize_and_crop(image, 32).mode == image.mode
         assert resize_and_crop(image, 32).size == (32, 32)
+
+
+# --- one image's fault is its own ----------------------------------------------------------------------
+
+TURNING = Preprocess(64, Preprocessing(background=(255, 255, 255)), exif_rotation=True)
+
+
+def tiff_tags(entries: list[tuple[int, int, int, bytes]], data: bytes = b"") -> bytes:
+    """EXIF of these tags, each its number, type, count and value (4 bytes, or where it is in `data`)."""
+    begins = 8 + 2 + 12 * len(entries) + 4
+    body = b"".join(
+        struct.pack("<HHI", tag, kind, count) + (value or struct.pack("<I", begins))
+        for tag, kind, count, value in entries
+    )
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + data
+
+
+_TURN = (0x112, 3, 1, struct.pack("<HH", 6, 0))
+HEALTHY_TURN_AMONG_DAMAGE = {
+    "negative rational": tiff_tags([_TURN, (0x11A, 5, 1, b"")], struct.pack("<Ii", 1, -1)),
+    "rational out of range": tiff_tags([_TURN, (0x11A, 10, 1, b"")], struct.pack("<ii", -1, 0)),
+    "rational as text": tiff_tags([(0x10E, 5, 1, b""), _TURN], struct.pack("<II", 1, 2)),
+    "negative short": tiff_tags([_TURN, (0x11C, 8, 1, struct.pack("<hh", -3, 0))]),
+    "a folder that is text": tiff_tags([_TURN, (0x8769, 2, 4, b"abc\0")]),
+    "a folder beyond the end": tiff_tags([_TURN, (0x8769, 9, 1, struct.pack("<i", -5))]),
+}
+
+
+@pytest.mark.parametrize("damage", HEALTHY_TURN_AMONG_DAMAGE)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_damage_elsewhere_in_the_exif_does_not_keep_an_image_from_turning(damage, form):
+    options = {"lossless": True} if form == "WEBP" else {}
+    content = encoded(picture("RGB", 60, 41), form, exif=HEALTHY_TURN_AMONG_DAMAGE[damage], **options)
+    with Image.open(io.BytesIO(content)) as stored:
+        expected = Preprocess(64, TURNING.settings)(stored.transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(TURNING.pixels(content, "x"), expected)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage!", b"Exif\0\0\0\x08\0\x02\x01\x12\0\x03", b"Exif\0\0II*\0"]
+)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_exif_that_cannot_be_read_is_that_images_error_and_no_matter_without_rotation(exif, form):
+    content = encoded(picture("RGB", 60, 41), form, exif=exif)
+    for _ in range(2):
+        with pytest.raises(ImageError, match=r"^x\.jpg: .*EXIF is damaged.*exif_rotation off"):
+            TURNING.pixels(content, "x.jpg")
+    assert Preprocess(64, TURNING.settings).pixels(content, "x.jpg").shape == (3, 64, 64)
+
+
+def test_a_turned_image_is_not_turned_again():
+    exif = Image.Exif()
+    exif[0x112] = 6
+    image = Image.open(io.BytesIO(encoded(picture("RGB", 60, 41), "PNG", exif=exif)))
+    once = TURNING.open(image, "x")
+    assert once.size == (41, 60)
+    assert np.array_equal(TURNING(once), TURNING(image))
+
+
+TWO_HEADERS = {
+    "palette, then colours": (3, b"\0\x10\xff", 2, 3),
+    "colours, then grey": (2, b"\0\1\0\2\0\3", 0, 1),
+    "grey, then colours": (0, b"\0\1", 2, 3),
+    "palette, then grey": (3, b"\0\x10\xff", 0, 1),
+}
+
+
+@pytest.mark.parametrize("kind", TWO_HEADERS)
+@pytest.mark.parametrize("preprocess", [PLAIN, TURNING], ids=["plain", "background"])
+def test_a_png_with_two_headers_is_pixels_or_its_own_error(kind, preprocess):
+    content = two_headers(*TWO_HEADERS[kind])
+    try:
+        assert preprocess.pixels(content, "x.png").dtype == np.float32
+    except ImageError as error:
+        assert str(error).startswith("x.png: cannot be ")
+        assert "\n" not in str(error)
+
+
+# --- how large a decoded image is ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [
+        (png(header(0, 13_000)), (13_000, 13_000)),
+        (ico(png(header(0, 13_000))), (13_000, 13_000)),
+        (ico(struct.pack("<IiiHHIIiiII", 40, 9000, 18_000, 1, 32, *[0] * 6)), (9000, 18_000)),
+        (tiled(2048), (2048, 2048)),
+        (encoded(Image.new("RGB", (70, 90)), "JPEG"), (70, 90)),
+        (encoded(Image.new("RGBA", (64, 64)), "ICO", sizes=[(16, 16), (48, 48)]), (48, 48)),
+        (encoded(Image.new("L", (70, 90)), "TIFF"), (70, 90)),
+    ],
+    ids=["png", "png in ico", "bitmap in ico", "tile", "jpeg", "ico", "tiff"],
+)
+def test_what_decoding_takes_is_known_before_it(content, size):
+    assert decoded_size(io.BytesIO(content), readable_formats()) == size
+
+
+@pytest.mark.parametrize(
+    "content", [ico(png(header(0, 60_000))), ico(png(header(2, 14_000))), png(header(0, 40_000))]
+)
+def test_a_bomb_is_refused_whatever_its_wrapping(content):
+    with pytest.raises(ImageError, match=r"^x\.ico: cannot be decoded .*pixels"):
+        open_image(content, "x.ico")
+
+
+# --- files that are no files ---------------------------------------------------------------------------
+
+
+def test_paths_that_cannot_be_read_are_one_line_each(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path, said in {
+        tmp_path / "pipe.png": "is a pipe or a device",
+        "/dev/null": "is a pipe or a device",
+        "x" * 300: "File name too long",
+        "x" * 5000: "File name too long",
+        tmp_path: "is a folder",
+        tmp_path / "none.png": "no such file",
+        "~none.png": "no such file",
+        "a\0b": "null",
+    }.items():
+        with pytest.raises(ImageError, match=said) as caught:
+            open_image(path, str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_permission_is_named(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(encoded(picture("L", 5, 5), "PNG"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")  # root, who runs tests in containers, may read all
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ImageError, match=r"^x\.png: cannot be read \(Permission denied\)$"):
+        open_image(tmp_path / "x.png", "x.png")
+
+
+def test_one_lazy_image_is_decoded_once_by_many_threads():
+    content = encoded(picture("RGB", 900, 900), "PNG")
+    expected = PLAIN.pixels(content, "x")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            image = Image.open(io.BytesIO(content))
+            for pixels in pool.map(lambda _, image=image: PLAIN.pixels(image, "x"), range(8)):
+                assert np.array_equal(pixels, expected)

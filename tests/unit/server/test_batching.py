@@ -15,6 +15,7 @@ from clip_common.server.batching import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import PredictRequest, RequestBody
 from tests.support.answers import assert_same
+from tests.support.broken_images import PALETTE_THEN_COLOURS
 from tests.support.paths import ROOT
 
 
@@ -32,6 +33,11 @@ BODIES: list[dict[str, Any]] = [
 ]
 FAULTY: list[tuple[dict[str, Any], type[ClipError], str]] = [
     ({"images": [example("dog"), "aGk="], "labels": ["a"]}, ImageError, r"images\[1\]: not an image"),
+    (
+        {"images": [base64.b64encode(PALETTE_THEN_COLOURS).decode()], "labels": ["a"]},
+        ImageError,
+        r"images\[0\]: cannot be",
+    ),
     ({"texts": ["word " * 100]}, LabelError, "the limit is 77"),
     ({"images": [example("dog")], "labels": ["a", "a"]}, LabelError, "given twice"),
     ({"texts": []}, ClipError, "texts is empty"),

@@ -12,14 +12,20 @@ from PIL import Image
 from clip_common.errors import LimitError, RequestError
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody
+from tests.support import broken_images as broken
+from tests.support.broken_images import ico, tiled
 
 SMALL = Limits(pictures=2, picture_bytes=2000, pixels=10_000, labels=3, prompts=5, texts=2, characters=20)
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def png(width: int = 10, height: int = 10) -> str:
     file = io.BytesIO()
     Image.new("L", (width, height)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return encoded(file.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,12 @@ def png(width: int = 10, height: int = 10) -> str:
         ({"images": [png()] * 3}, "the request has 3 pictures, at most 2", "PICTURES"),
         ({"images": ["A" * 4000]}, r"images\[0\] has some 3,000 bytes, at most 2,000", "PICTURE_BYTES"),
         ({"images": [png(), png(500, 100)]}, r"images\[1\] is 500 x 100 pixels, at most 10,000", "PIXELS"),
+        (
+            {"images": [encoded(ico(broken.png(broken.header(0, 200))))]},
+            r"images\[0\] is 200 x 200",
+            "PIXELS",
+        ),
+        ({"images": [encoded(tiled(512))]}, r"images\[0\] is 512 x 512 pixels", "PIXELS"),
         ({"images": [png()], "labels": list("abcd")}, "has 4 labels, at most 3", "LABELS"),
         (
             {"images": [png()], "labels": list("abc"), "templates": ["a {}", "b {}"]},

@@ -1,0 +1,48 @@
+"""How large an image becomes when it is decoded, which its header need not say."""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO
+
+from PIL import Image
+
+_ICO = b"\0\0\1\0"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF's tags
+
+
+def decoded_size(stream: BinaryIO, formats: list[str]) -> tuple[int, int]:
+    """Width and height of the largest thing that decoding an image makes; nothing is decoded.
+
+    Raises:
+        Exception: whatever Pillow raises for what it cannot open.
+    """
+    head = stream.read(6)
+    stream.seek(0)
+    if head.startswith(_ICO):  # Pillow decodes it when it opens it, by what is inside and not by the header
+        return _ico_size(stream, struct.unpack("<H", head[4:])[0])
+    with Image.open(stream, formats=formats) as image:
+        width, height = image.size
+        if image.format == "TIFF":  # a tile is decoded whole, and may be larger than the image
+            tags = image.tag_v2
+            width, height = max(width, tags.get(_TILE_WIDTH, 0)), max(height, tags.get(_TILE_LENGTH, 0))
+    stream.seek(0)
+    return width, height
+
+
+def _ico_size(stream: BinaryIO, count: int) -> tuple[int, int]:
+    """The largest of an ICO's images, from the headers of each: PNG's, or a bitmap's."""
+    stream.seek(6)
+    entries = [struct.unpack("<8x2I", stream.read(16)) for _ in range(count)]  # size, offset
+    sizes = [(0, 0)]
+    for _, offset in entries:
+        stream.seek(offset)
+        head = stream.read(24)
+        if head.startswith(_PNG):
+            sizes.append(struct.unpack(">16x2I", head))
+        else:
+            width, height = struct.unpack("<4x2i12x", head)
+            sizes.append((abs(width), abs(height)))
+    stream.seek(0)
+    return max(sizes, key=lambda size: size[0] * size[1])

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clip_common import visualize
+from clip_common.search.index import Hit
+from clip_common.search.query import cell
+from clip_common.visualize import draw_answer, draw_similarities, save_answer, save_contact_sheet
+
+ANSWER = [{"label": "a dog", "score": 0.75}, {"label": "a cat", "score": 0.25}]
+MODES = "1 L LA La P PA RGB RGBA RGBa CMYK YCbCr HSV LAB I F I;16".split()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_of_any_mode_is_drawn(mode, tmp_path):
+    save_answer(Image.new(mode, (20, 30)), ANSWER, "x.png", tmp_path / "x.png")
+    assert Image.open(tmp_path / "x.png").size == (1000, 500)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 5000), (5000, 1), (3, 7)])
+def test_an_image_of_any_size_is_drawn(size, tmp_path):
+    save_answer(Image.new("RGB", size, "red"), ANSWER, "x.png", tmp_path / "x.png")
+    red = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
+    assert (red[..., 0] - red[..., 1]).max() > 50
+
+
+def test_a_16_bit_image_is_drawn_as_light_as_it_is(tmp_path):
+    grey = np.full((40, 40), 128, "uint8")
+    grey[0, 0] = 255
+    drawn = []
+    for name, values in (("narrow", grey), ("wide", grey.astype("uint16") * 257)):
+        save_answer(Image.fromarray(values), ANSWER, "x", tmp_path / f"{name}.png")
+        drawn.append(np.asarray(Image.open(tmp_path / f"{name}.png")))
+    assert np.array_equal(*drawn)
+
+
+def test_names_that_are_not_utf_8_or_look_like_mathematics_are_drawn(tmp_path):
+    odd = "caf\udce9 $x^ \\frac{ {} %s\n\t" + "很" * 90
+    save_answer(Image.new("RGB", (9, 9)), [{"label": odd, "score": 1.0}], odd, tmp_path / "x.png")
+    draw_similarities(np.ones((1, 1)), [odd], [odd]).savefig(tmp_path / "y.png")
+    save_contact_sheet([(None, odd), (Image.new("RGBA", (9, 9)), odd)], odd, tmp_path / "z.png")
+    assert all(Image.open(tmp_path / f"{name}.png").size for name in "xyz")
+
+
+def test_characters_without_a_font_are_one_warning_of_ours(monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(visualize, "_installed_fonts", lambda: ("DejaVu Sans",))
+    visualize._warn_of_fonts.cache_clear()
+    chinese = [{"label": "一只狗", "score": 0.5}, {"label": "一只猫", "score": 0.5}]
+    with warnings.catch_warnings(record=True) as theirs:
+        warnings.filterwarnings("ignore", message="Glyph ")  # as `visualize` does when it is loaded
+        for name in "xy":
+            draw_answer(Image.new("RGB", (9, 9)), chinese, "图.png").savefig(tmp_path / f"{name}.png")
+    assert theirs == []
+    assert [record.message for record in caplog.records if "Noto Sans CJK" in record.message] != []
+    assert len(caplog.records) == 1
+
+
+def test_an_installed_chinese_font_is_used(monkeypatch):
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans", "Noto Sans CJK JP"])
+    visualize._installed_fonts.cache_clear()
+    try:
+        assert visualize.text_style("狗")["family"] == ["DejaVu Sans", "Noto Sans CJK JP"]
+    finally:
+        visualize._installed_fonts.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [("I;16", (40, 30)), ("L", (1, 1)), ("LAB", (9, 9)), ("F", (1, 900))]
+)
+def test_a_hit_is_a_thumbnail_whatever_its_mode(mode, size, tmp_path):
+    Image.new(mode, size).save(tmp_path / "x.tif")
+    thumbnail, _ = cell(Hit(str(tmp_path / "x.tif"), 0.5, *size, ""))
+    assert thumbnail.mode == "RGBA"
+    assert max(thumbnail.size) <= 256
+
+
+def test_a_hit_that_cannot_be_shown_is_an_empty_place(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    assert cell(Hit(str(tmp_path / "x.png"), 0.5, 1, 1, ""))[0] is None
