@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 
@@ -31,6 +31,27 @@ if TYPE_CHECKING:
     from .models.clip import CLIP
 
 _PROMPTS_AT_ONCE = 128  # mostly a few tokens long
+
+
+class Embeddings(TypedDict):
+    """Of images and of texts, float32 [n, d] each; None for what was not given, which the caller knows."""
+
+    images: np.ndarray | Any
+    texts: np.ndarray | Any
+
+
+class ImageEmbeddings(TypedDict):
+    """`Embeddings` of a call without texts."""
+
+    images: np.ndarray
+    texts: None
+
+
+class TextEmbeddings(TypedDict):
+    """`Embeddings` of a call without images."""
+
+    images: None
+    texts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -195,6 +216,40 @@ class Predictor:
         features = self._all_features(named, batch_size, use_gpu)
         return [self.top_k_labels(feature, vectors, prompts.labels, top_k) for feature in features]
 
+    @overload
+    def embed(
+        self,
+        images: Sequence[ImageInput] | None = None,
+        paths: Sequence[str | Path] | None = None,
+        texts: None = None,
+        batch_size: int = ...,
+        use_gpu: bool = ...,
+        normalize: bool = ...,
+    ) -> ImageEmbeddings: ...
+
+    @overload
+    def embed(  # type: ignore[overload-overlap]  # the last one is for arguments that may be None
+        self,
+        images: None = None,
+        paths: None = None,
+        *,
+        texts: Sequence[str],
+        batch_size: int = ...,
+        use_gpu: bool = ...,
+        normalize: bool = ...,
+    ) -> TextEmbeddings: ...
+
+    @overload
+    def embed(
+        self,
+        images: Sequence[ImageInput] | None = None,
+        paths: Sequence[str | Path] | None = None,
+        texts: Sequence[str] | None = None,
+        batch_size: int = ...,
+        use_gpu: bool = ...,
+        normalize: bool = ...,
+    ) -> Embeddings: ...
+
     def embed(
         self,
         images: Sequence[ImageInput] | None = None,
@@ -203,7 +258,7 @@ class Predictor:
         batch_size: int = 32,
         use_gpu: bool = False,
         normalize: bool = True,
-    ) -> dict[str, np.ndarray | None]:
+    ) -> Embeddings | ImageEmbeddings | TextEmbeddings:
         """Give images and texts as vectors of one space.
 
         Args:

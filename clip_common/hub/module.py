@@ -7,14 +7,13 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import paddle
 from paddlehub.module.module import RunModule
 
 from ..config import Pretrained
 from ..models import export
 from ..models.clip import CLIP
-from ..predictor import Predictor
+from ..predictor import Embeddings, Predictor
 from ..preprocessing.image import ImageInput
 from ..server import batching
 from ..server.limits import Limits
@@ -79,7 +78,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         batch_size: int = 32,
         use_gpu: bool = False,
         normalize: bool = True,
-    ) -> dict[str, np.ndarray | None]:
+    ) -> Embeddings:
         """See `Predictor.embed`."""
         return self.predictor.embed(images, paths, texts, batch_size, use_gpu, normalize)
 

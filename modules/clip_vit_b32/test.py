@@ -2,6 +2,7 @@
 
 import unittest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddlehub as hub
@@ -18,6 +19,8 @@ TEXTS = ["a diagram", "a dog", "a cat"]
 @unittest.skipUnless(IMAGE.exists(), "not in the source tree: no images")
 class TestHubModule(unittest.TestCase):
     """`classify` and `embed`, and that they agree."""
+
+    module: Any
 
     @classmethod
     def setUpClass(cls) -> None:

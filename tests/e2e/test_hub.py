@@ -90,8 +90,8 @@ def test_module_from_the_tree_is_documented_and_lazy() -> None:
     assert list(signature.parameters)[-7:] == [
         "images", "paths", "labels", "templates", "batch_size", "use_gpu", "top_k",
     ]  # fmt: skip
-    assert "softmax" in inspect.getdoc(module.classify)
-    assert "one space" in inspect.getdoc(module.embed)
+    assert "softmax" in (inspect.getdoc(module.classify) or "")
+    assert "one space" in (inspect.getdoc(module.embed) or "")
     with pytest.raises(ValueError, match=r"no weights file at /nowhere\.pt"):
         module.embed(texts=["a dog"])
     assert paddle.in_dynamic_mode()
@@ -273,7 +273,7 @@ def _lose_a_worker(process: subprocess.Popen, ask_once: Callable[[], bool]) -> i
     with ThreadPoolExecutor(CLIENTS) as pool:
         answered = list(pool.map(outcome, range(10 * CLIENTS)))
     deadline = time.monotonic() + 60
-    workers = set()
+    workers: set[int] = set()
     while time.monotonic() < deadline and len(workers) < len(before):
         workers = {child.pid for child in psutil.Process(process.pid).children()}
         time.sleep(0.2)

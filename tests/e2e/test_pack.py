@@ -59,7 +59,9 @@ def test_what_is_inside(archive: Path) -> None:
     assert archive.name == f"clip_mini-{__version__}.tar.gz"
     with tarfile.open(archive) as opened:
         names = opened.getnames()
-        module = opened.extractfile("clip_mini/module.py").read().decode()
+        member = opened.extractfile("clip_mini/module.py")
+        assert member
+        module = member.read().decode()
     assert {name.split("/")[0] for name in names} == {"clip_mini"}
     wanted = (
         "module.py __init__.py README.md README_en.md requirements.txt LICENSE NOTICE clip_mini.safetensors "

@@ -157,7 +157,7 @@ def test_slow_clients_keep_nobody_out(server: Server) -> None:
         b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-",
         b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{",
     )
-    slow = {beginning: [] for beginning in beginnings}
+    slow: dict[bytes, list[socket.socket]] = {beginning: [] for beginning in beginnings}
     for number in range(600):
         connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         connection.sendall(beginnings[number % 3])

@@ -84,7 +84,7 @@ class Page:
     def wait(self, selector: str, words: str = "") -> WebElement:
         """The first visible element of a selector, once it is there with such words."""
 
-        def found(driver: webdriver.Chrome) -> WebElement | None:
+        def found(driver: webdriver.Chrome) -> Any:
             items = [item for item in driver.find_elements(By.CSS_SELECTOR, selector) if item.is_displayed()]
             return next((item for item in items if words in item.text), None)
 
@@ -95,7 +95,7 @@ class Page:
             raise AssertionError(f"no {selector} with {words!r}") from None
 
     def upload(self, *files: Path) -> None:
-        def field(driver: webdriver.Chrome) -> WebElement | None:  # hidden, and made when its tab is
+        def field(driver: webdriver.Chrome) -> Any:  # hidden, and made when its tab is
             panels = driver.find_elements(By.CSS_SELECTOR, "div[role=tabpanel]")
             shown = [panel for panel in panels if panel.is_displayed()]
             fields = [

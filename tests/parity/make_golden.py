@@ -66,7 +66,7 @@ def answer_for_image(model: Any, config: ClipConfig) -> dict[str, np.ndarray]:
 def main() -> None:
     for config in (RN50, RN101, VIT_B32):
         outputs = run_reference(config, seeded.state(config))
-        kept = {name: stages.sample(name, value) for name, value in outputs.items()}
+        kept: dict[str, Any] = {name: stages.sample(name, value) for name, value in outputs.items()}
         np.savez_compressed(golden_file(config), **kept)
         print(golden_file(config), golden_file(config).stat().st_size, "bytes")
 

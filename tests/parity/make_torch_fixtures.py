@@ -26,18 +26,21 @@ def build(config: ClipConfig) -> Any:
     """OpenAI's model of a tiny architecture with its seeded values: `build_model` cannot count its heads."""
     code = reference._file("model")
     vision, text = config.vision, config.text
-    is_vit = isinstance(vision, ViTConfig)
     model = code.CLIP(
         config.embed_dim,
         config.image_resolution,
-        *((1, 64, vision.patch_size) if is_vit else (vision.layers, vision.width, None)),
+        *(
+            (1, 64, vision.patch_size)
+            if isinstance(vision, ViTConfig)
+            else (vision.layers, vision.width, None)
+        ),
         text.context_length,
         text.vocab_size,
         text.width,
         text.heads,
         text.layers,
     )
-    if is_vit:
+    if isinstance(vision, ViTConfig):
         model.visual = code.VisionTransformer(
             config.image_resolution,
             vision.patch_size,
@@ -64,7 +67,7 @@ def save_script(config: ClipConfig, path: Path, device: str) -> None:
 
     Without torch's debugging notes, which make up half of so small an archive.
     """
-    reference.build_reference = lambda _state: build(config).float()
+    reference.build_reference = lambda state: build(config).float()  # noqa: ARG005 - the name is part of it
     reference.save_torchscript({}, path)
     with zipfile.ZipFile(path) as archive:
         members = [(info, archive.read(info)) for info in archive.infolist()]
@@ -110,7 +113,7 @@ def views() -> dict[str, Any]:
     }
 
 
-def features() -> dict[str, np.ndarray]:
+def features() -> dict[str, Any]:
     """What OpenAI's code makes of each tiny architecture's images and texts, in float32."""
     made = {}
     for config in (TINY_VIT, TINY_RN):

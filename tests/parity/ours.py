@@ -28,13 +28,13 @@ def run_engine(config: ClipConfig, checkpoint: Path, engine: str = "auto") -> di
     """What users get: both towers, and the answer for an image, through `Predictor`."""
     record = next(record for record in PRETRAINED.values() if record.config == config)
     predictor = Predictor(record, checkpoint, engine=engine)
-    engine = predictor.engine()
+    opened = predictor.engine()
     image = [seeded.image()]
     answer = predictor.classify(images=image, labels=seeded.LABELS)[0]
     scores = {item["label"]: item["score"] for item in answer}
     return {
-        "image": engine.encode_image(seeded.pixels(config)),
-        "text": engine.encode_text(tokenize(seeded.TEXTS), len(seeded.TEXTS)),
+        "image": opened.encode_image(seeded.pixels(config)),
+        "text": opened.encode_text(tokenize(seeded.TEXTS), len(seeded.TEXTS)),
         "picture": predictor.embed(images=image)["images"][0],
         "scores": np.array([scores[label] for label in seeded.LABELS]),
     }

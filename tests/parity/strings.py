@@ -7,6 +7,7 @@ and what lower case, HTML entities and ftfy's normalisation do to newer ones wou
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def _string(random: np.random.RandomState) -> str:
     return text.upper() if random.randint(12) == 0 else text
 
 
-def _pick(random: np.random.RandomState, items: list) -> object:
+def _pick(random: np.random.RandomState, items: list) -> Any:
     return items[random.randint(len(items))]
 
 

@@ -138,7 +138,7 @@ def test_normalize_is_optional(mini: Predictor) -> None:
 def test_label_vectors_are_computed_once(
     mini: Predictor, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
+    labels: dict[str, Any] = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
     encoded: list[list[str]] = []
     original = Predictor._encode_texts
 
@@ -158,7 +158,7 @@ def test_label_vectors_are_computed_once(
 
 
 def test_damaged_label_vectors_are_computed_again(mini: Predictor, fresh_cache: Path) -> None:
-    call = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
+    call: dict[str, Any] = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
     expected = Predictor(mini.record).classify(**call)
     (file,) = (fresh_cache / "labels").iterdir()
     for damage in (b"", b"not numpy", file.read_bytes()[:-7]):
@@ -224,7 +224,8 @@ def test_classify_refuses(mini: Predictor, arguments: dict, error: type, words: 
 
 def test_labels_may_be_any_iterable_of_strings(mini: Predictor) -> None:
     expected = mini.classify(images=pictures(1), labels=["a", "b"])
-    for labels in (np.array(["a", "b"]), (label for label in "ab"), ("a", "b")):
+    choices: list[Any] = [np.array(["a", "b"]), (label for label in "ab"), ("a", "b")]
+    for labels in choices:
         assert mini.classify(images=pictures(1), labels=labels) == expected
 
 
@@ -250,6 +251,7 @@ def test_one_bad_picture_costs_one_picture(mini: Predictor, tmp_path: Path) -> N
     found = [item for batch in mini.image_features(named, batch_size=2) for item in batch]
     assert [isinstance(item, ImageError) for item in found] == [False, True, False, True, False]
     assert str(found[1]).startswith("bad.png: cannot be decoded")
+    assert not isinstance(found[0], ImageError) and not isinstance(found[4], ImageError)
     assert np.allclose(found[0], found[4], atol=1e-6)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -63,8 +64,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def task(data: Path, output: Path, **changes: object) -> Task:
-    given = {"epochs": 6, "batch_size": 12, "held_out": 0.25, "save_every": 2}
+def task(data: Path, output: Path, **changes: Any) -> Task:
+    given: dict[str, Any] = {"epochs": 6, "batch_size": 12, "held_out": 0.25, "save_every": 2}
     return Task("clip_mini", str(data), output, **{**given, **changes})
 
 
@@ -107,8 +108,9 @@ def test_the_module_chooses_among_its_own_classes(adapted: adapting.Adapted) -> 
 def test_some_of_the_classes_keep_their_vectors_and_other_labels_are_read(adapted: adapting.Adapted) -> None:
     predictor = Predictor(MINI, adapted.path)
     prompts = predictor.prompts(["fosk", "drel"], None)
-    vectors = read_classes(adapted.path, MINI.config.embed_dim).vectors
-    np.testing.assert_array_equal(predictor.label_embeddings(prompts), vectors[[2, 1]])
+    classes = read_classes(adapted.path, MINI.config.embed_dim)
+    assert classes
+    np.testing.assert_array_equal(predictor.label_embeddings(prompts), classes.vectors[[2, 1]])
     words = ["drel", "a dog"]
     np.testing.assert_allclose(
         predictor.label_embeddings(predictor.prompts(words, None)),
@@ -223,7 +225,7 @@ def test_the_loss_is_that_of_the_scores_that_are_shown() -> None:
     targets = np.array([0, 2, 1, 1, 0])
     logits = 7.0 * (image / np.linalg.norm(image, axis=1, keepdims=True)) @ classes.T
     expected = -np.log(np.exp(logits)[range(5), targets] / np.exp(logits).sum(axis=1)).mean()
-    found = class_loss(*map(paddle.to_tensor, (image, classes)), 7.0, paddle.to_tensor(targets))
+    found = class_loss(paddle.to_tensor(image), paddle.to_tensor(classes), 7.0, paddle.to_tensor(targets))
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
@@ -304,7 +306,7 @@ def test_a_broken_image_costs_itself(
     ],
 )
 def test_what_cannot_be_done_is_said(
-    folder: Path, tmp_path: Path, changes: dict[str, object], message: str
+    folder: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     if changes.get("use_gpu") and paddle.is_compiled_with_cuda():
         pytest.skip("this Paddle has CUDA")
@@ -339,7 +341,7 @@ def test_it_packs_under_a_name_of_its_own(
     subprocess.run([bin_ / "hub", "install", archive], check=True, capture_output=True, timeout=240)
     try:
         image = str(folder / "drel" / "drel3.png")
-        command = [bin_ / "hub", "run", "my_drawings", "--input_path", image, "--format", "json"]
+        command = [str(bin_ / "hub"), "run", "my_drawings", "--input_path", image, "--format", "json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
         labels = json.loads(done.stdout)["results"][0]["labels"]
         assert labels[0]["label"] == "drel" and {item["label"] for item in labels} == set(KINDS)

@@ -64,7 +64,7 @@ def test_what_a_console_lacks_is_escaped() -> None:
         stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict", newline="\n")
         emit("é 狗 \udce9", stream)
         stream.flush()
-        written = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+        written = stream.buffer.getvalue().decode(encoding)
         assert written.encode("ascii", "backslashreplace").endswith(b"\\udce9\n")
         assert written.encode("ascii", "backslashreplace").decode("unicode_escape") == "é 狗 \udce9\n"
 

@@ -32,6 +32,7 @@ def clip_hub(*argv: str, **environment: str) -> subprocess.CompletedProcess[byte
 
 def refused(capsys: pytest.CaptureFixture, *argv: str) -> str:
     """The one line with which a command ends that cannot start."""
+    status: object
     try:
         status = main(list(argv))
     except SystemExit as stop:

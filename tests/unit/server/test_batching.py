@@ -53,11 +53,11 @@ def works(bodies: list[dict[str, Any]]) -> list[PredictRequest]:
     return [RequestBody.parse(body).work(Limits()) for body in bodies]
 
 
-def test_together_is_as_alone(predictor: Predictor) -> None:
+def test_together_is_as_alone(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     together = answer(predictor, works(BODIES))
     # In another process nothing is in memory: alone, each computes its own label vectors.
     fresh = Predictor(pretrained("clip_mini"))
-    fresh._load().label_embeddings.find = lambda _prompts: None  # type: ignore[method-assign]
+    monkeypatch.setattr(fresh._load().label_embeddings, "find", lambda _prompts: None)
     for result, work in zip(together, works(BODIES), strict=True):
         assert_same(result, answer(fresh, [work])[0])
 

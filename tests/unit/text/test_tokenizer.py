@@ -124,7 +124,7 @@ def test_truncation_keeps_the_end_token():
     ids = tokenize(["a cat", text], truncate=True)
     assert ids[1].tolist() == [START, *[1929] * 75, END]
     assert ids[0].tolist() == tokenize("a cat")[0].tolist()
-    assert lengths(ids)[1] == 77
+    assert list(lengths(ids))[1] == 77
 
 
 def test_a_text_that_is_too_long_is_named():

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -43,7 +44,7 @@ from recipes.clip_mini.diagrams import draw_diagrams
 from recipes.clip_mini.evaluate import Share
 from recipes.clip_mini.export import openai_state
 from recipes.clip_mini.sources import LICENCES, SOURCES, Drawing, Source
-from recipes.clip_mini.splits import rows_of, split_of
+from recipes.clip_mini.splits import Split, rows_of, split_of
 from recipes.clip_mini.vocabulary import rows_in, tokens_of, training_vocabulary
 
 TINY = ClipConfig("tiny", 32, 64, ResNetConfig((1, 1, 1, 1), 8), TextConfig(64, 1, 77, 49408))
@@ -77,7 +78,7 @@ def whole_run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> checkp
     return run(data, SETTINGS, tmp_path_factory.mktemp("run"))
 
 
-def run(data: Dataset, settings: Settings, output: Path, **options: object) -> checkpoint.Checkpoint:
+def run(data: Dataset, settings: Settings, output: Path, **options: Any) -> checkpoint.Checkpoint:
     train.train(data, settings, output, TINY, **options)
     return checkpoint.load(output / "checkpoint.npz")
 
@@ -399,7 +400,7 @@ def test_splits_are_disjoint_and_fixed() -> None:
     captions = [
         caption(i, style=style) for i in range(400) for style in ("noto", "twemoji", "emojione", "clip-art")
     ]
-    splits = ("train", "style", "concept", "clip-art")
+    splits: tuple[Split, ...] = ("train", "style", "concept", "clip-art")
     rows = np.concatenate([rows_of(captions, split) for split in splits])
     assert sorted(rows) == list(range(len(captions)))
     assert all(split_of(item) == "style" for item in captions if item.style == "emojione")

@@ -181,7 +181,8 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
 def test_a_cut_download_is_resumed(record: Pretrained, server: Server, store: Path) -> None:
     server.cut = 30_000
     assert_stored(locate.fetch(record, server.url), store)
-    starts = [int(asked[6:-1]) for asked in server.requests[1:]]
+    starts = [int(asked[6:-1]) for asked in server.requests[1:] if asked]
+    assert len(starts) == len(server.requests) - 1
     assert server.requests[0] is None
     assert starts == sorted(set(starts))
     assert 0 < starts[0] <= 30_000
@@ -399,25 +400,32 @@ def test_a_cache_that_cannot_be_written(
 # --- where they are looked for -----------------------------------------------------------------------
 
 
+def found(*asked: Any) -> WeightsFile:
+    """What is on this machine, which must be something."""
+    file = locate.find_local(*asked)
+    assert file
+    return file
+
+
 def test_order_of_the_search(record: Pretrained, store: Path, tmp_path: Path, monkeypatch: Any) -> None:
     chosen, module = tmp_path / "mine.pt", tmp_path / "module"
     module.mkdir()
     assert locate.find_local(record) is None
     store.mkdir(parents=True)
     shutil.copy(OFFICIAL, store / "Tiny.pt")
-    assert locate.find_local(record).path == store / "Tiny.pt"
+    assert found(record).path == store / "Tiny.pt"
     convert(OFFICIAL, store / "clip_tiny.safetensors")
-    assert locate.find_local(record).path == store / "clip_tiny.safetensors"
+    assert found(record).path == store / "clip_tiny.safetensors"
     shutil.copy(store / "clip_tiny.safetensors", module)
-    assert locate.find_local(record, None, module).path == module / "clip_tiny.safetensors"
+    assert found(record, None, module).path == module / "clip_tiny.safetensors"
     shutil.copy(OFFICIAL, chosen)
-    assert locate.find_local(record, str(chosen), module).path == chosen
+    assert found(record, str(chosen), module).path == chosen
     with pytest.raises(WeightsError, match=f"no weights file at {tmp_path}/none"):
         locate.find_local(record, tmp_path / "none", module)
     hub = tmp_path / "hub"
     monkeypatch.setenv("HUB_HOME", str(hub))
     shutil.copytree(module, hub / "modules" / "clip_tiny")
-    assert locate.find_local(record).path == hub / "modules" / "clip_tiny" / "clip_tiny.safetensors"
+    assert found(record).path == hub / "modules" / "clip_tiny" / "clip_tiny.safetensors"
 
 
 def test_a_file_put_there_by_hand_is_verified(record: Pretrained, store: Path) -> None:
@@ -440,7 +448,12 @@ def test_a_damaged_store_is_fetched_again(record: Pretrained, server: Server, st
 def test_hashes_are_remembered_by_size_and_time(store: Path, tmp_path: Path, monkeypatch: Any) -> None:
     computed: list[int] = []
     original = cache.hash_stream
-    monkeypatch.setattr(cache, "hash_stream", lambda file: computed.append(1) or original(file))
+
+    def counted(file: object) -> str:
+        computed.append(1)
+        return original(file)
+
+    monkeypatch.setattr(cache, "hash_stream", counted)
     file = tmp_path / "file"
     file.write_bytes(b"one")
     assert cache.sha256_of(file) == cache.sha256_of(file) == hashlib.sha256(b"one").hexdigest()
@@ -501,7 +514,7 @@ def test_a_failed_conversion_leaves_no_file(store: Path, tmp_path: Path) -> None
 
 
 def test_a_loaded_model_is_float32_and_in_eval_mode(record: Pretrained, store: Path) -> None:
-    model = load_model(record, locate.find_local(record, OFFICIAL))
+    model = load_model(record, found(record, OFFICIAL))
     assert not model.training
     assert {str(value.dtype) for value in model.state_dict().values()} == {"paddle.float32"}
     state = seeded.state(TINY_VIT)
@@ -530,7 +543,7 @@ def test_weights_that_do_not_fit_name_the_file_and_the_tensor(
     path = tmp_path / "mine.safetensors"
     write_safetensors(state, path, {})
     with pytest.raises(WeightsError, match=rf"mine\.safetensors: .*{said}"):
-        load_model(record, locate.find_local(record, path))
+        load_model(record, found(record, path))
 
 
 # --- the commands ------------------------------------------------------------------------------------

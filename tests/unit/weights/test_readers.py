@@ -450,7 +450,11 @@ def in_torch_zip(content: bytes) -> bytes:
 
 
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." + raw(b"M\xe9\x03") + raw(b"}")
-WRAPPED = {"file.pdparams": lambda content: content, "file.pt": in_torch_zip, "file.pth": LEGACY.__add__}
+WRAPPED: dict[str, Callable[[bytes], bytes]] = {
+    "file.pdparams": lambda content: content,
+    "file.pt": in_torch_zip,
+    "file.pth": LEGACY.__add__,
+}
 
 
 @pytest.mark.parametrize("form", WRAPPED)
@@ -556,7 +560,7 @@ def test_sizes_are_checked_against_the_file(count: int, tmp_path: Path) -> None:
     content = (DATA / "views.pth").read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    numbers = [position for op, arg, position in pickletools.genops(pickled) if arg == 60]
+    numbers = [position for _, arg, position in pickletools.genops(pickled) if arg == 60 and position]
     assert numbers
     digits = count.to_bytes(8, "little", signed=True)
     changed = pickled[: numbers[0]] + b"\x8a\x08" + digits + pickled[numbers[0] + 2 :]
@@ -587,7 +591,9 @@ def test_damaged_files_give_an_error_or_a_state(file: str, tmp_path: Path) -> No
 
 
 def test_ordered_dicts_and_protocols(tmp_path: Path) -> None:
-    state = OrderedDict(a=np.arange(6.0).reshape(2, 3), b=np.float16([1]), c=np.asfortranarray(np.eye(3, 4)))
+    state: dict[str, np.ndarray] = OrderedDict(
+        a=np.arange(6.0).reshape(2, 3), b=np.array([1], np.float16), c=np.asfortranarray(np.eye(3, 4))
+    )
     for protocol in (2, 3, 4):
         (tmp_path / "a.pdparams").write_bytes(pickle.dumps(state, protocol))
         assert_same(read_state(tmp_path / "a.pdparams"), state)
@@ -756,7 +762,7 @@ def test_small_files_take_little_memory_and_time(kind: str, tmp_path: Path) -> N
         sys.executable,
         "-c",
         _READ_IN_A_PROCESS,
-        path,
+        str(path),
     ]  # one that hangs can only be ended from outside
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
