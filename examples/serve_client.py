@@ -7,6 +7,7 @@ import argparse
 import base64
 import os
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -23,7 +24,7 @@ def main() -> None:
     key = os.environ.get("CLIP_HUB_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def ask(body: dict) -> object:
+    def ask(body: dict) -> Any:
         reply = requests.post(address, json=body, headers=headers, timeout=60).json()
         if reply["status"] != "000":  # PaddleHub's server answers 200 to errors too
             raise SystemExit(reply["msg"])

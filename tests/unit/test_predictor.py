@@ -256,7 +256,7 @@ def test_one_bad_picture_costs_one_picture(mini: Predictor, tmp_path: Path) -> N
 
 
 def test_an_image_that_breaks_in_preparation_costs_itself(mini: Predictor, monkeypatch: Any) -> None:
-    whole = Predictor.prepare(mini, ("x", pictures(1)[0]))
+    whole: Any = Predictor.prepare(mini, ("x", pictures(1)[0]))
     crop = Preprocess.crop
 
     def breaking(self: Preprocess, image: Image.Image) -> np.ndarray:
@@ -266,9 +266,10 @@ def test_an_image_that_breaks_in_preparation_costs_itself(mini: Predictor, monke
 
     monkeypatch.setattr(Preprocess, "crop", breaking)
     named = [("good", pictures(1)[0]), ("bad", Image.new("RGB", (7, 7))), ("good", pictures(1)[0])]
-    found = [item for batch in mini.image_features(named, batch_size=3) for item in batch]
+    found: list[Any] = [item for batch in mini.image_features(named, batch_size=3) for item in batch]
     assert str(found[1]) == "bad: cannot be prepared (unsupported operand)"
-    assert np.array_equal(mini.prepare(named[0]), whole)
+    again: Any = mini.prepare(named[0])
+    assert np.array_equal(again, whole)
     assert np.allclose(found[0], found[2], atol=1e-6)
 
 
