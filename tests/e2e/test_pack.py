@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from clip_common.config import RN50, pretrained
+from clip_common.engines.select import choose
 from clip_common.errors import WeightsError
 from clip_common.hub.pack import pack
 from clip_common.predictor import Predictor
@@ -86,6 +88,16 @@ def test_installed_archive_answers_as_the_tree_does(archive: Path, tmp_path: Pat
     assert [item["label"] for item in result["labels"]] == [item["label"] for item in expected]
     for found, wanted in zip(result["labels"], expected, strict=True):
         assert abs(found["score"] - wanted["score"]) <= 1e-5
+    # Its compile worker and its weights are found where it is installed: no slow engine, no download.
+    code = """
+import paddlehub as hub
+clip = hub.Module(name="clip_mini")
+print(clip.predictor.engine().name, clip.predictor.weights_sha256)
+"""
+    said = elsewhere(code, home=home, cwd=tmp_path).split()[-2:]
+    carried = home / "modules" / "clip_mini" / "clip_mini.safetensors"
+    assert said == [choose().name, hashlib.sha256(carried.read_bytes()).hexdigest()]
+    assert said[0] != "paddle"
 
 
 def test_two_versions_in_one_process(archive: Path, tmp_path: Path) -> None:
