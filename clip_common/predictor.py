@@ -133,11 +133,14 @@ class Predictor:
             if self._loaded is None:
                 weights = find(self.record, self.options.weights, self.module_dir)
                 embed_dim = self.record.config.embed_dim
+                classes = read_classes(weights.path, embed_dim)
+                if classes:
+                    weights.require_unchanged()
                 self._loaded = _Loaded(
                     weights.sha256,
                     Engines(self.record, weights, self._choice),
                     LabelEmbeddings(weights.sha256, embed_dim, self._choice.precision),
-                    read_classes(weights.path, embed_dim),
+                    classes,
                 )
             return self._loaded
 

@@ -21,9 +21,13 @@ def logit_scale(folder: Path) -> float:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file is there with the content that it was written with."""
+    """Whether both towers are there, every file with the content that it was written with."""
     try:
-        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        files = manifest["files"]
+        towers = {file_of("image"), file_of("text")}
+        if not isinstance(manifest["logit_scale"], float) or not towers <= files.keys():
+            return False
         return all(sha256_of(folder / name) == sha256 for name, sha256 in files.items())
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False

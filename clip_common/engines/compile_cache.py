@@ -6,6 +6,7 @@ times the model's memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,13 +21,15 @@ from filelock import FileLock
 from ..config import Pretrained
 from ..errors import ClipError
 from ..system import cpu
-from ..system.cache import cache_dir, digest_of, hash_stream, touch
+from ..system.cache import cache_dir, content_sha256, digest_of, source_digest, sync, touch, versions
 from ..system.log import logger
 from ..weights.file import WeightsFile
 from .artifacts import MANIFEST, is_whole
 from .compiled_engine import runtime as runtime_of
 
-_VERSION = "3"  # of the towers and of this layout; part of the key
+# What makes the towers: code of this package, and what it makes them with.
+_SOURCE = ("engines", "models", "weights")
+_MAKERS = ("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx")
 _KEPT = 8
 _KEPT_BYTES = 8 << 30
 _DAY = 24 * 3600  # seconds
@@ -37,24 +40,25 @@ class CompileError(ClipError):
 
 
 def compiled_folder(
-    record: Pretrained, weights: WeightsFile, runtime: str, precision: str = "float32"
+    record: Pretrained, weights: WeightsFile, runtime: str, precision: str = "float32", again: bool = False
 ) -> Path:
     """The folder of a module's compiled towers, compiled now if they are not there or not whole.
 
     Args:
         runtime: "onnxruntime" or "openvino".
         precision: what it computes in.
+        again: compile in any case: what is there cannot be opened.
 
     Raises:
         CompileError: that cannot be done.
     """
     folder = _folder(record, weights, runtime, precision)
     home = folder.parent
-    if not is_whole(folder):
+    if again or not is_whole(folder):
         try:
             home.mkdir(parents=True, exist_ok=True)
             with FileLock(home / f"{folder.name}.lock"):
-                if not is_whole(folder):  # else another process was quicker
+                if again or not is_whole(folder):  # else another process was quicker
                     _compile(record, weights, runtime, precision, folder)
         except OSError as error:
             raise CompileError(f"the cache {home} cannot be written ({error.strerror or error})") from error
@@ -71,14 +75,17 @@ def kept_folder(record: Pretrained, weights: WeightsFile, runtime: str, precisio
 
 def _folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: str) -> Path:
     # Packed weights are for one version's kernels, and one CPU's.
-    version, machine = runtime_of(runtime).VERSION, cpu.identity()
-    key = [_VERSION, record.name, str(record.config), weights.sha256, runtime, version, precision, machine]
+    made_for = [runtime, runtime_of(runtime).VERSION, precision, cpu.identity()]
+    made_by = [source_digest(*_SOURCE), *versions(*_MAKERS)]
+    key = [record.name, str(record.config), weights.sha256, *made_for, *made_by]
     return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]
 
 
 def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: str, folder: Path) -> None:
     """Compile into a folder that appears only when it is whole."""
     logger.info("compiling %s for this machine, once", record.name)
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)).absolute()
     package = Path(__file__).resolve().parent.parent
     command = [
@@ -87,6 +94,7 @@ def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: 
         f"{package.name}.engines.compile_worker",
         record.name,
         str(weights.path.absolute()),
+        weights.sha256,
         runtime,
         precision,
         str(temporary),
@@ -103,11 +111,12 @@ def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: 
             env={**os.environ, "PYTHONPATH": _search_path(package.parent)},
         )
         manifest = json.loads((temporary / MANIFEST).read_text("utf-8"))
-        files = {}
-        for file in temporary.glob("*.compiled*"):
-            with file.open("rb") as stream:
-                files[file.name] = hash_stream(stream)
+        files = {file.name: content_sha256(file) for file in temporary.glob("*.compiled*")}
         (temporary / MANIFEST).write_text(json.dumps({**manifest, "files": files}), "utf-8")
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+            sync(file)
+        temporary.chmod(0o755)  # other users may read the cache
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         temporary.rename(folder)
     except subprocess.CalledProcessError as error:
@@ -129,16 +138,20 @@ def _search_path(root: Path) -> str:
 def _prune(home: Path, used: Path) -> None:
     """Remove the folders that were longest unused, beyond a number and a size, and what kills left behind.
 
-    A process that has one of them mapped goes on.
+    A process that has one of them mapped goes on; one that opens a file of it later compiles it again.
     """
-    folders = [folder for folder in home.iterdir() if folder.is_dir()]
-    folders.sort(key=lambda folder: (folder == used, folder.stat().st_mtime_ns), reverse=True)
+    folders = []
+    for folder in home.iterdir():
+        with contextlib.suppress(OSError):  # another process prunes, or compiles, too
+            if folder.is_dir():
+                size = sum(file.stat().st_size for file in folder.iterdir())
+                folders.append((folder == used, folder.stat().st_mtime, size, folder))
     total = 0
-    for place, folder in enumerate(folders):
+    for place, (is_used, changed, size, folder) in enumerate(sorted(folders, reverse=True)):
         if folder.name.startswith("."):  # unfinished; in a day it is nobody's work any more
-            if time.time() - folder.stat().st_mtime > _DAY:
+            if time.time() - changed > _DAY:
                 shutil.rmtree(folder, ignore_errors=True)
             continue
-        total += sum(file.stat().st_size for file in folder.iterdir())
-        if folder != used and (place >= _KEPT or total > _KEPT_BYTES):
+        total += size
+        if not is_used and (place >= _KEPT or total > _KEPT_BYTES):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Compiles one module's towers and checks that they give what the model gives.
 
-`python -m clip_common.engines.compile_worker NAME WEIGHTS RUNTIME PRECISION FOLDER`, which `compile_cache.py`
-starts.
+`python -m clip_common.engines.compile_worker NAME WEIGHTS SHA256 RUNTIME PRECISION FOLDER`, which
+`compile_cache.py` starts.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest number of a fe
 
 def main() -> None:
     """Compile what the command line names."""
-    name, weights, runtime_name, precision, folder = sys.argv[1:]
+    name, weights, sha256, runtime_name, precision, folder = sys.argv[1:]
     compiler = runtime(runtime_name)
-    model = load_model(pretrained(name), WeightsFile(Path(weights), ""))
+    model = load_model(pretrained(name), WeightsFile(Path(weights), sha256))
     for tower, (layer, specs) in towers(model).items():
         target = Path(folder) / file_of(tower)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

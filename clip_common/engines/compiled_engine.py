@@ -10,7 +10,9 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from ..errors import ClipError
 from . import artifacts
+from .base import Engine
 from .text_batching import in_batches
 
 Tower = Callable[..., np.ndarray]
@@ -38,32 +40,62 @@ def runtime(name: str) -> Runtime:
 
 
 class CompiledEngine:
-    """An `Engine` over a folder that `compile_cache.py` keeps."""
+    """An `Engine` over a folder that `compile_cache.py` keeps.
 
-    def __init__(self, name: str, precision: str, folder: Path) -> None:
+    Args:
+        name: the runtime's.
+        precision: what it computes in.
+        find_folder: finds the folder, or makes it; called again, with True, it makes it in any case.
+        on_failure: another engine for what can neither be opened nor compiled again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        precision: str,
+        find_folder: Callable[[bool], Path],
+        on_failure: Callable[[Exception], Engine],
+    ) -> None:
         self.name, self._precision = name, precision
-        self.logit_scale = artifacts.logit_scale(folder)
-        self._folder = folder
+        self._find_folder, self._on_failure = find_folder, on_failure
+        self.logit_scale = artifacts.logit_scale(find_folder(False))
 
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, float32 [N, 3, R, R], to features, float32 [N, D], not normalised."""
+        tower = self._image
+        if not callable(tower):
+            return tower.encode_image(pixels)
         parts = [
-            self._image(pixels[start : start + _IMAGES_AT_ONCE])
-            for start in range(0, len(pixels), _IMAGES_AT_ONCE)
+            tower(pixels[start : start + _IMAGES_AT_ONCE]) for start in range(0, len(pixels), _IMAGES_AT_ONCE)
         ]
         return np.concatenate(parts)
 
     def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
         """Token ids, int64 [N, L], to features, float32 [N, D], not normalised."""
-        return in_batches(ids, self._text, batch_size, _TOKENS_AT_ONCE)
+        tower = self._text
+        if not callable(tower):
+            return tower.encode_text(ids, batch_size)
+        return in_batches(ids, tower, batch_size, _TOKENS_AT_ONCE)
 
     @cached_property
-    def _image(self) -> Tower:
+    def _image(self) -> Tower | Engine:
         return self._open("image")
 
     @cached_property
-    def _text(self) -> Tower:
+    def _text(self) -> Tower | Engine:
         return self._open("text")
 
-    def _open(self, tower: str) -> Tower:
-        return runtime(self.name).open_tower(self._folder / artifacts.file_of(tower), self._precision)
+    def _open(self, tower: str) -> Tower | Engine:
+        """A tower. Long after the other was opened its file may have vanished: then it is compiled again."""
+        try:
+            try:
+                return self._open_in(self._find_folder(False), tower)
+            except ClipError:
+                raise
+            except Exception:  # each runtime has errors of its own
+                return self._open_in(self._find_folder(True), tower)
+        except Exception as error:
+            return self._on_failure(error)
+
+    def _open_in(self, folder: Path, tower: str) -> Tower:
+        return runtime(self.name).open_tower(folder / artifacts.file_of(tower), self._precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -120,12 +121,36 @@ class Engines:
         from .compiled_engine import CompiledEngine
 
         name, precision, _ = self._choice
+
+        def folder(again: bool) -> Path:
+            return compiled_folder(self._record, self._weights, name, precision, again)
+
         try:
-            folder = compiled_folder(self._record, self._weights, name, precision)
-            return CompiledEngine(name, precision, folder)
-        except CompileError as error:
-            logger.warning("%s runs on Paddle in float32, which is slower: %s", self._record.name, error)
+            return CompiledEngine(name, precision, folder, self._in_place)
+        except (CompileError, OSError) as error:
+            self._require_replaceable(error)
             return None
+
+    def _in_place(self, error: Exception) -> Engine:
+        """Paddle, in place of a compiled tower that was there and cannot be made again."""
+        self._require_replaceable(error)
+        with self._lock:
+            self._paddle.use(False)
+            return self._paddle
+
+    def _require_replaceable(self, error: Exception) -> None:
+        """Warn that Paddle takes the place of compiled towers.
+
+        Raises:
+            CompileError: it does not compute in their precision: the features would not be those asked for.
+        """
+        name, precision = self._record.name, self._choice.precision
+        if precision != "float32":
+            raise CompileError(
+                f"{name} cannot be compiled for precision {precision!r}, which nothing else computes in: "
+                f"{error}. Mend that, or leave precision at 'float32'"
+            ) from error
+        logger.warning("%s runs on Paddle in float32, which is slower: %s", name, error)
 
     @cached_property
     def _paddle(self) -> PaddleEngine:

@@ -15,7 +15,7 @@ def load_model(record: Pretrained, weights: WeightsFile) -> CLIP:
     """Build a module's model and fill it, strictly. Eval mode, float32.
 
     Raises:
-        WeightsError: naming the file, and the tensors that do not fit.
+        WeightsError: naming the file, and the tensors that do not fit; or it was replaced since it was found.
     """
     state = read_openai(weights.path)
     with dynamic_graph():
@@ -25,6 +25,7 @@ def load_model(record: Pretrained, weights: WeightsFile) -> CLIP:
         except WeightsError as error:
             raise WeightsError(f"{weights.path}: {error}") from error
         model.eval()
+    weights.require_unchanged()
     return model
 
 

@@ -6,38 +6,97 @@ The cache only saves time: where it cannot be written, that costs speed and a wa
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .log import logger
 from .names import user_path
+
+_UNFINISHED = ".unfinished"  # suffix of a file that is being written
+_LEFT = re.compile(rf"\..*\.\w{{8}}{re.escape(_UNFINISHED)}")
+_TICKS = 2_000_000_000  # nanoseconds; the clocks of file systems are coarse, some count whole seconds
 
 
 def cache_dir() -> Path:
     """`CLIP_HUB_CACHE`, by default `clip_hub` in the user's cache directory. It may not exist yet."""
     if chosen := os.environ.get("CLIP_HUB_CACHE"):
         return user_path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "clip_hub"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else home() / ".cache") / "clip_hub"
+
+
+def home() -> Path:
+    """The user's home. For a user without one it is /nonexistent, which cannot be written."""
+    found = user_path("~")
+    return found if found.is_absolute() else Path("/nonexistent")
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends, and vanishes if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside `path` that becomes `path` when the block ends, and vanishes if it fails.
+
+    What was written is on the disk before it has the name. What processes that were killed left in the folder
+    is removed.
+
+    Raises:
+        OSError: which names `path`.
+    """
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        handle, temporary = _locked_temporary(path)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+    except OSError as error:
+        if error.filename and not str(error.filename).endswith(_UNFINISHED):
+            raise
+        # numpy tells neither which file nor why it could not be written whole.
+        reason = error.strerror or f"{error}; is the disk full?"
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk: else, after a power cut, a name may stand for nothing."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, open, and locked for as long as it is: the lock ends with the process."""
+    while True:
+        handle, name = tempfile.mkstemp(_UNFINISHED, f".{path.name[:40]}.", path.parent)
+        with contextlib.suppress(OSError):  # there are file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        temporary = Path(name)
+        if temporary.exists():
+            return handle, temporary
+        os.close(handle)  # another process swept it up before it was locked
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished files in a folder that no process has locked any more."""
+    for name in os.listdir(folder):  # noqa: PTH208 - of paths there may be many
+        if _LEFT.fullmatch(name):
+            with contextlib.suppress(OSError), (folder / name).open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink()
 
 
 @contextlib.contextmanager
@@ -55,20 +114,42 @@ def best_effort(what: str) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """A file's hash, remembered in the cache by its path, size and time of change."""
+    """A file's hash, remembered in the cache for as long as the file is the same one and unchanged.
+
+    That is told by path, size, inode and times. Neither size nor time of change would do: archives and
+    `rsync -t` give files the time they like; but none can set the time at which that happened (ctime). A file
+    that changed a moment ago is not remembered: it could change once more within a tick of that clock.
+    """
     path = path.resolve()
-    status = path.stat()
-    stamp = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     note = cache_dir() / "hashes" / f"{digest_of(str(path))[:32]}.json"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError):
         known = json.loads(note.read_text("utf-8"))
-        if isinstance(known, dict) and {**stamp, "sha256": known.get("sha256")} == known and known["sha256"]:
-            return known["sha256"]
-    with path.open("rb") as file:
-        sha256 = hash_stream(file)
-    with best_effort(f"the hash of {path.name}"), atomic_file(note) as temporary:
-        temporary.write_text(json.dumps({**stamp, "sha256": sha256}), "utf-8")
+        sha256 = known.pop("sha256") if isinstance(known, dict) else None
+        if sha256 and known == _stamp(path):
+            return sha256
+    now, stamp = time.time_ns(), _stamp(path)
+    sha256 = content_sha256(path)
+    if stamp == _stamp(path) and now - stamp["ctime_ns"] > _TICKS:
+        with best_effort(f"the hash of {path.name}"), atomic_file(note) as temporary:
+            temporary.write_text(json.dumps({**stamp, "sha256": sha256}), "utf-8")
     return sha256
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {
+        "path": str(path),
+        "size": status.st_size,
+        "inode": status.st_ino,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+    }
+
+
+def content_sha256(path: Path) -> str:
+    """A file's hash, of what is in it now."""
+    with path.open("rb") as file:
+        return hash_stream(file)
 
 
 def hash_stream(file: object) -> str:
@@ -92,6 +173,36 @@ def touch(path: Path) -> None:
 
 def prune(folder: Path, keep: int) -> None:
     """Remove the files of a folder that were longest unused, beyond the newest `keep`."""
-    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in files[keep:]:
+    files = []
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process prunes too
+            files.append((file.stat().st_mtime_ns, file))
+    for _, file in sorted(files, reverse=True)[keep:]:
         file.unlink(missing_ok=True)
+
+
+# --- keys ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def source_digest(*folders: str) -> str:
+    """The hash of all files in folders of this package: what such code made is of no use to other code."""
+    package = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in (package / folder).rglob("*")):
+        if file.is_file() and file.suffix != ".pyc":
+            digest.update(f"{file.relative_to(package)} {content_sha256(file)} ".encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def versions(*distributions: str) -> tuple[str | None, ...]:
+    """The versions of distributions; None for one that is not installed."""
+    return tuple(map(_version, distributions))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -6,10 +6,13 @@ own, and the sum of the gradients is the whole batch's.
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.connection
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 from threading import Thread
+from typing import Any
 
 import paddle
 import paddle.distributed as dist
@@ -17,6 +20,8 @@ from paddle import Tensor
 
 from ..errors import TrainingError
 from ..system import threads
+
+_PATIENCE = 10.0  # seconds that a worker has to end in when it is asked to
 
 
 def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
@@ -29,10 +34,36 @@ def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
         work(*arguments)
         return
     backend = "nccl" if paddle.is_compiled_with_cuda() else "gloo"
+    # Paddle's own joining waits for workers without limit.
+    context = dist.spawn(work, arguments, nprocs=workers, join=False, backend=backend)
     try:
-        dist.spawn(work, arguments, nprocs=workers, backend=backend)
-    except Exception as error:  # Paddle raises a bare one, with the worker's traceback as its text
-        raise TrainingError(f"a worker failed: {str(error).strip().splitlines()[-1]}") from error
+        _wait(context.processes, context.error_queues)
+    finally:
+        _end(context.processes)
+
+
+def _wait(processes: Sequence[BaseProcess], errors: Sequence[SimpleQueue]) -> None:
+    """Wait until all workers have ended, or one of them with an error."""
+    running: dict[Any, int] = {process.sentinel: index for index, process in enumerate(processes)}
+    while running:
+        for sentinel in multiprocessing.connection.wait(list(running)):
+            index = running.pop(sentinel)
+            processes[index].join()
+            status = processes[index].exitcode
+            if status:
+                # Only one that ended by itself has put its traceback whole.
+                told = status > 0 and not errors[index].empty()
+                reason = errors[index].get() if told else f"its status is {status}"
+                raise TrainingError(f"a worker failed: {reason.strip().splitlines()[-1]}")
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """End the workers that are left, first as one asks a process to end."""
+    for how in ("terminate", "kill"):
+        for process in processes:
+            getattr(process, how)()  # nothing for one that has ended
+        for process in processes:
+            process.join(_PATIENCE)
 
 
 def configure(workers: int) -> None:

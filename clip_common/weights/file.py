@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from ..errors import WeightsError
+from ..system.cache import sha256_of
 from .layouts import State, to_openai
 from .readers import read_state
 
@@ -22,6 +23,22 @@ class WeightsFile:
 
     path: Path
     sha256: str
+
+    def require_unchanged(self) -> None:
+        """Check, after the file was read, that it still is the one that the hash is of.
+
+        Raises:
+            WeightsError: it was replaced meanwhile.
+        """
+        if sha256_of(self.path) != self.sha256:
+            raise WeightsError(f"{self.path} was replaced since it was found: start again")
+
+
+# The types of safetensors, in the order in which its library writes tensors: the last ones first.
+_TYPES = {
+    "|b1": "BOOL", "|u1": "U8", "|i1": "I8", "<i2": "I16", "<u2": "U16", "<f2": "F16", "<i4": "I32",
+    "<u4": "U32", "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64",
+}  # fmt: skip
 
 
 def read_openai(path: Path) -> State:
@@ -40,7 +57,28 @@ def read_openai(path: Path) -> State:
 def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> None:
     """Write tensors, each in its type, with a record of what they are; same input, same bytes.
 
-    The record is one entry of the file's metadata: the library writes several in random order.
+    The bytes are those of the safetensors library, which itself copies all tensors first, and writes to a
+    temporary file that nobody removes if the process is killed. The record is one entry of the file's
+    metadata: the library writes several in random order.
     """
-    tensors = {name: np.asarray(value, order="C") for name, value in state.items()}
-    save_file(tensors, path, {"record": json.dumps(record, sort_keys=True)})
+    order = list(_TYPES)
+
+    def place(name: str) -> tuple[int, str]:
+        return -order.index(state[name].dtype.str), name
+
+    header: dict[str, Any] = {"__metadata__": {"record": json.dumps(record, sort_keys=True)}}
+    end = 0
+    for name in sorted(state, key=place):
+        value = np.asarray(state[name])
+        start, end = end, end + value.nbytes
+        header[name] = {
+            "dtype": _TYPES[value.dtype.str],
+            "shape": list(value.shape),
+            "data_offsets": [start, end],
+        }
+    head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for name in sorted(state, key=place):
+            file.write(np.asarray(state[name], order="C").data)

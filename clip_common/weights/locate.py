@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from ..config import Pretrained, WeightsSource
 from ..errors import WeightsError
-from ..system.cache import atomic_file, best_effort, cache_dir, sha256_of
+from ..system.cache import atomic_file, best_effort, cache_dir, home, sha256_of
 from ..system.log import logger
 from ..system.names import user_path
 from . import download
@@ -68,7 +68,7 @@ def find_local(
 
 def hub_home() -> Path:
     """PaddleHub's home, where `hub install` puts modules."""
-    return Path(os.environ.get("HUB_HOME") or Path.home() / ".paddlehub")
+    return Path(os.environ.get("HUB_HOME") or home() / ".paddlehub")
 
 
 def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:

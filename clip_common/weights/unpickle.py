@@ -213,7 +213,9 @@ class _Unpickler(pickle._Unpickler):
     def _set(self, key: Any, value: Any) -> None:
         if not isinstance(key, (str, int)) or not isinstance(self.stack[-1], dict):
             raise WeightsError("this pickle fills something other than a dictionary by name")
-        self.stack[-1][key] = value
+        # Numbers, which an optimizer's state beside the weights is kept by, as text: they could be chosen so
+        # that all have one place in the table, which takes quadratic time.
+        self.stack[-1][str(key)] = value
 
     dispatch: ClassVar[dict[int, Callable]] = {
         **{code: pickle._Unpickler.dispatch[code] for code in _OPCODES},

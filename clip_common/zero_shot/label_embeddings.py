@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,7 +13,16 @@ from threading import Lock
 import numpy as np
 
 from ..errors import LabelError
-from ..system.cache import atomic_file, best_effort, cache_dir, digest_of, prune, touch
+from ..system.cache import (
+    atomic_file,
+    best_effort,
+    cache_dir,
+    digest_of,
+    prune,
+    source_digest,
+    touch,
+    versions,
+)
 from ..text.prompts import Prompts
 from .scoring import l2_normalize
 
@@ -22,7 +32,9 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 _SETS_IN_MEMORY = 32
 _SETS_ON_DISK = 256
 TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's, and of like length
-_VERSION = "1"  # of the way vectors are computed; part of their key on disk
+# What makes them: code and vocabularies of this package, and what that code is built on.
+_SOURCE = ("data", "engines", "models", "text", "weights", "zero_shot")
+_MAKERS = ("ftfy", "regex")
 
 
 class LabelEmbeddings:
@@ -73,7 +85,8 @@ class LabelEmbeddings:
         return vectors
 
     def _key(self, prompts: Prompts) -> str:
-        return digest_of(json.dumps([_VERSION, *self._origin, asdict(prompts)]))
+        made_by = [source_digest(*_SOURCE), *versions(*_MAKERS), unicodedata.unidata_version]
+        return digest_of(json.dumps([*self._origin, asdict(prompts), *made_by]))
 
     def _remember(self, key: str, vectors: np.ndarray) -> None:
         with self._lock:
@@ -112,11 +125,12 @@ def _read(key: str, shape: tuple[int, int]) -> np.ndarray | None:
     file = _file(key)
     try:
         vectors = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # a damaged one can fail anywhere in numpy
         return None
     touch(file)
-    usable = vectors.shape == shape and vectors.dtype == np.float32 and np.isfinite(vectors).all()
-    return vectors if usable else None
+    if not isinstance(vectors, np.ndarray) or vectors.shape != shape or vectors.dtype != np.float32:
+        return None
+    return vectors if np.isfinite(vectors).all() else None
 
 
 def _write(key: str, vectors: np.ndarray) -> None:

@@ -24,7 +24,7 @@ from clip_common.text.tokenizer import lengths
 from clip_common.trainer import checkpoint, parallel, run
 from clip_common.trainer.loss import bound_scale, contrastive_loss
 from clip_common.trainer.trainer import Trainer
-from clip_common.weights.file import WeightsFile
+from clip_common.weights.locate import find
 
 from .batches import Batch, Batches, Settings
 from .data import DEFAULT_CACHE, Dataset
@@ -60,7 +60,10 @@ class MiniTrainer(Trainer):
             TrainingError: it cannot be read, or is of another model.
         """
         try:
-            whole = load_model(replace(PRETRAINED["clip_mini"], config=self.config), WeightsFile(weights, ""))
+            whole = load_model(
+                replace(PRETRAINED["clip_mini"], config=self.config),
+                find(PRETRAINED["clip_mini"], weights),
+            )
         except WeightsError as error:
             raise TrainingError(f"--begin-with: {error}") from error
         arrays = checkpoint.model_arrays(whole)

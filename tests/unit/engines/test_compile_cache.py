@@ -34,7 +34,7 @@ class Started:
         probe = "import ftfy, clip_common; print(ftfy.__file__); print(clip_common.__file__)"
         done = self._run([command[0], "-c", probe], **options)
         self.imported = done.stdout.splitlines()
-        weights, folder = Path(command[4]), Path(command[7])
+        weights, folder = Path(command[4]), Path(command[-1])
         self.paths = [weights, folder]
         (folder / MANIFEST).write_text("{}")
         return done

@@ -24,13 +24,16 @@ from clip_common.engines.fused_towers import ImageTower, TextTower
 from clip_common.engines.paddle_engine import PaddleEngine
 from clip_common.engines.select import Engines, choose
 from clip_common.engines.text_batching import in_batches, text_batches
-from clip_common.errors import RequestError
+from clip_common.errors import ClipError, RequestError, WeightsError
 from clip_common.models.clip import CLIP
+from clip_common.models.factory import load_model
 from clip_common.predictor import Predictor
 from clip_common.system import cpu
+from clip_common.system.cache import sha256_of
 from clip_common.text.tokenizer import tokenize
-from clip_common.weights.file import WeightsFile
+from clip_common.weights.file import WeightsFile, write_safetensors
 from clip_common.weights.locate import find
+from clip_common.weights.readers import read_state
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
 from tests.support.paths import ROOT
@@ -156,7 +159,7 @@ def test_it_is_compiled_once(cache: Path, mini: WeightsFile, monkeypatch: pytest
     folder = compile_cache.compiled_folder(MINI, mini, "onnxruntime")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     assert compile_cache.compiled_folder(MINI, mini, "onnxruntime") == folder
-    monkeypatch.setattr(compile_cache, "_VERSION", "another")
+    monkeypatch.setattr(compile_cache, "source_digest", lambda *_: "another")
     with pytest.raises(pytest.fail.Exception):
         compile_cache.compiled_folder(MINI, mini, "onnxruntime")
 
@@ -165,13 +168,77 @@ def test_it_is_compiled_once(cache: Path, mini: WeightsFile, monkeypatch: pytest
 def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: WeightsFile) -> None:
     pytest.importorskip(name)
     folder = compile_cache.compiled_folder(MINI, mini, name)
-    before = CompiledEngine(name, "float32", folder).encode_text(tokenize(["a dog"]), 1)
-    for damage in (b"", b"x" * 100):
-        (folder / artifacts.file_of("text")).write_bytes(damage)
-        again = compile_cache.compiled_folder(MINI, mini, name)
-        after = CompiledEngine(name, "float32", again).encode_text(tokenize(["a dog"]), 1)
-        np.testing.assert_array_equal(after, before)
+    before = Engines(MINI, mini, choose(name)).get(use_gpu=False).encode_text(tokenize(["a dog"]), 1)
+    for file, damage in ((artifacts.file_of("text"), b"x" * 100), (artifacts.MANIFEST, b"{}")):
+        (folder / file).write_bytes(damage)
+        engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+        assert isinstance(engine, CompiledEngine)
+        np.testing.assert_array_equal(engine.encode_text(tokenize(["a dog"]), 1), before)
     assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_tower_that_vanished_before_it_was_opened_is_compiled_again(
+    name: str,
+    cache: Path,
+    mini: WeightsFile,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another process prunes, or a user clears the cache, when this one has opened the other tower alone."""
+    pytest.importorskip(name)
+    engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+    pixels, ids = seeded.pixels(MINI.config), tokenize(["a dog"])
+    image = engine.encode_image(pixels)
+    shutil.rmtree(cache)
+    assert engine.encode_text(ids, 1).shape == (1, MINI.config.embed_dim)
+    np.testing.assert_array_equal(engine.encode_image(pixels), image)
+    assert not caplog.records
+    # Where that fails too, it costs speed only.
+    engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+    shutil.rmtree(cache)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for _ in range(2):
+        np.testing.assert_allclose(engine.encode_image(pixels), image, atol=1e-4)
+    assert caplog.text.count("runs on Paddle in float32, which is slower") == 1
+
+
+def test_a_tower_that_cannot_be_opened_is_compiled_again(
+    cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engines(MINI, mini, choose("onnxruntime")).get(use_gpu=False)
+    (folder,) = (path for path in (cache / "engines").iterdir() if path.is_dir())
+    (folder / artifacts.file_of("text")).write_bytes(b"no graph")
+    monkeypatch.setattr(compile_cache, "is_whole", lambda _: True)
+    assert engine.encode_text(tokenize(["a dog"]), 1).shape == (1, MINI.config.embed_dim)
+
+
+def test_other_users_can_read_what_is_compiled(cache: Path, mini: WeightsFile) -> None:
+    folder = compile_cache.compiled_folder(MINI, mini, "onnxruntime")
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+
+
+def test_bfloat16_that_cannot_be_compiled_is_an_error(
+    cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors of another precision under its name would be mixed with those of its own."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    engines = Engines(MINI, mini, select.Choice("openvino", "bfloat16", "asked for"))
+    with pytest.raises(ClipError, match=r"clip_mini cannot be compiled for precision 'bfloat16'.*status 1"):
+        engines.get(use_gpu=False)
+
+
+def test_weights_that_are_replaced_before_they_are_compiled_are_not(cache: Path, tmp_path: Path) -> None:
+    """Towers are kept under the hash of the file that was found."""
+    found = WeightsFile(tmp_path / "w.safetensors", sha256_of(find(MINI).path))
+    state = {name: value + 0 for name, value in read_state(find(MINI).path).items()}
+    write_safetensors({**state, "logit_scale": state["logit_scale"] + 1}, found.path, {})
+    with pytest.raises(compile_cache.CompileError, match=r"w\.safetensors was replaced"):
+        compile_cache.compiled_folder(MINI, found, "onnxruntime")
+    with pytest.raises(WeightsError, match=r"w\.safetensors was replaced since it was found"):
+        load_model(MINI, found)
 
 
 def test_a_cache_that_cannot_be_written_costs_only_speed(
@@ -225,6 +292,19 @@ def test_the_cache_of_engines_is_bounded(tmp_path: Path, monkeypatch: pytest.Mon
     assert sorted(folder.name for folder in tmp_path.iterdir()) == [".under.way", "0", "4"]
 
 
+def test_pruning_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process removes at the same time is no fault."""
+    for name in ("gone", "used"):
+        (tmp_path / name).mkdir()
+    listed = list(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(listed) if path == tmp_path else iter(()))
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)
+    (tmp_path / "gone").rmdir()
+    compile_cache._prune(tmp_path, tmp_path / "used")
+    monkeypatch.undo()
+    assert [folder.name for folder in tmp_path.iterdir()] == ["used"]
+
+
 def test_what_is_compiled_depends_on_weights_and_machine(
     mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,9 +314,13 @@ def test_what_is_compiled_depends_on_weights_and_machine(
     first = folder()
     others = {folder(WeightsFile(mini.path, "0" * 64)), folder(precision="bfloat16")}
     others |= {folder(record=record) for record in PRETRAINED.values() if record is not MINI}
+    for what in ("source_digest", "versions"):  # of this package, and of what exports the towers
+        with monkeypatch.context() as patched:
+            patched.setattr(compile_cache, what, lambda *_: ["another"])
+            others.add(folder())
     monkeypatch.setattr(cpu, "identity", lambda: "another")
     others.add(folder())
-    assert first not in others and len(others) == 3 + len(PRETRAINED) - 1
+    assert first not in others and len(others) == 5 + len(PRETRAINED) - 1
 
 
 # --- the choice ---------------------------------------------------------------------------------------
