@@ -81,7 +81,7 @@ def sync(path: Path) -> None:
 def _locked_temporary(path: Path) -> tuple[int, Path]:
     """A new file beside `path`, open, and locked for as long as it is: the lock ends with the process."""
     while True:
-        handle, name = tempfile.mkstemp(_UNFINISHED, f".{path.name[:40]}.", path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_UNFINISHED)
         with contextlib.suppress(OSError):  # there are file systems without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         temporary = Path(name)

@@ -104,6 +104,27 @@ def test_relative_imports_only() -> None:
     assert absolute == []
 
 
+def test_paddle_comes_without_its_signal_handlers() -> None:
+    """Whatever imports Paddle imports `models` too, which takes them away: see there."""
+    graph = {module_of(file): set(imports(file, lazy=False)) for file in files()}
+
+    def loaded(module: str, seen: set[str]) -> set[str]:
+        if module not in seen and module in graph:
+            seen.add(module)
+            for other in (module.rpartition(".")[0], *graph[module]):
+                loaded(other, seen)
+        return seen
+
+    with_paddle = [
+        module_of(file)
+        for file in files()
+        for node in _statements(ast.parse(file.read_text("utf-8")), lazy=False)
+        if isinstance(node, ast.Import) and any(name.name.split(".")[0] == "paddle" for name in node.names)
+    ]
+    assert "clip_common.trainer.muon" in with_paddle
+    assert [module for module in with_paddle if "clip_common.models" not in loaded(module, set())] == []
+
+
 @pytest.mark.parametrize("name", WITHOUT_PADDLE)
 def test_loads_without_paddle(name: str) -> None:
     modules = [

@@ -354,6 +354,12 @@ def test_nobody_takes_a_download_that_is_about_to_be_removed(
 
 
 @pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as unchanged for long at once: their hashes are remembered."""
+    monkeypatch.setattr(cache, "_TICKS", -1_000_000_000)
+
+
+@pytest.fixture
 def frozen_cache(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache that cannot be written any more; root, as whom tests may run, is stopped by no permission."""
     original, folder = tempfile.mkstemp, str(store.parent)
@@ -367,7 +373,12 @@ def frozen_cache(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_cache_that_can_be_read_still_serves(
-    record: Pretrained, server: Server, store: Path, request: Any, caplog: pytest.LogCaptureFixture
+    record: Pretrained,
+    server: Server,
+    store: Path,
+    settled: None,
+    request: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     stored = locate.fetch(record, server.url)
     shutil.rmtree(store.parent / "hashes")
@@ -443,12 +454,6 @@ def test_a_damaged_store_is_fetched_again(record: Pretrained, server: Server, st
     assert locate.find_local(record) is None
     assert_stored(locate.fetch(record, server.url), store)
     assert len(server.requests) == 2
-
-
-@pytest.fixture
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files count as unchanged for long at once: their hashes are remembered."""
-    monkeypatch.setattr(cache, "_TICKS", -1_000_000_000)
 
 
 def test_hashes_are_remembered(store: Path, settled: None, tmp_path: Path, monkeypatch: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from clip_common.config import RN50, ClipConfig
 from clip_common.errors import WeightsError
@@ -131,6 +131,16 @@ def test_the_seed_ports_pdparams(config: ClipConfig, protocol: Any, tmp_path: Pa
     else:
         path.write_bytes(pickle.dumps(layout, protocol=protocol))
     assert_same(to_openai(read_state(path)), seeded.state(config), types=False)
+
+
+def test_ours_are_the_librarys_bytes(tmp_path: Path) -> None:
+    kinds = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+    state = {f'{kind} ä"': np.arange(6).astype(kind).reshape(2, 3) for kind in kinds}
+    state |= {"turned": np.arange(6.0).reshape(2, 3).T, "scalar": np.float32(3), "empty": np.empty((0, 3))}
+    record = {"classes": ["ä", "\u2028"]}
+    write_safetensors(state, tmp_path / "a.safetensors", record)
+    whole = {name: np.asarray(value, order="C") for name, value in state.items()}
+    assert (tmp_path / "a.safetensors").read_bytes() == save(whole, {"record": json.dumps(record)})
 
 
 def to_huggingface(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -717,6 +727,14 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a storage widened often": widened_again_and_again,
     "a key that takes for ever to hash": lambda: raw(
         b"ccollections\nOrderedDict\n]](", nested_tuple(), b"K\x01ea\x85R"
+    ),
+    "numbers for keys that have one place in a table": lambda: raw(
+        b"}(",
+        *(
+            b"\x8a\x0a" + (i * sys.hash_info.modulus).to_bytes(10, "little") + b"N"
+            for i in range(1, 150_000)
+        ),
+        b"u",
     ),
     "a storage's key that takes for ever to hash": lambda: (
         LEGACY
