@@ -13,7 +13,7 @@ from ..system.cache import atomic_file, sha256_of
 from .class_head import read_classes
 from .file import read_openai, write_safetensors
 from .layouts import CLASS_VECTORS, State
-from .schema import expected_shapes, identify, infer_config, require_match
+from .schema import expected_config, expected_shapes, require_match
 
 
 def convert(source: Path, target: Path) -> State:
@@ -49,21 +49,18 @@ def convert(source: Path, target: Path) -> State:
 
 
 def _require_whole(state: State, path: Path) -> None:
-    """Check that a state that is, by its shapes, of a known architecture holds all of its tensors.
+    """Check that a state holds all tensors of the architecture that it is of by its shapes.
 
     Raises:
         WeightsError: naming the tensors that are missing, extra or misshapen.
     """
     try:
-        name = identify(state) or infer_config(state).name
+        config = expected_config(state)
     except KeyError as error:
         raise WeightsError(f"{path}: not a whole CLIP, tensor {error} is missing") from error
     except (IndexError, ValueError, TypeError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: not a CLIP, a tensor has the wrong shape ({error})") from error
-    known = next((record.config for record in PRETRAINED.values() if record.config.name == name), None)
-    if known is None:
-        return
     try:
-        require_match(state, expected_shapes(known), known.name)
+        require_match(state, expected_shapes(config), config.name)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error

@@ -15,15 +15,19 @@ from ..errors import WeightsError
 
 State = dict[str, np.ndarray]
 
-# Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm, a constant of
-# Hugging Face's embeddings; and the classes of an adapted module, which `classes.py` reads. Nothing else is
+# Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm and in its averaged models,
+# a constant of Hugging Face's embeddings; and the classes of an adapted module, which `classes.py` reads. Nothing else is
 # ever dropped.
 CLASS_VECTORS = "class_vectors"
 _DROPPED = re.compile(
-    rf"^(input_resolution|context_length|vocab_size|{CLASS_VECTORS})$|\.(num_batches_tracked|position_ids)$"
+    rf"^(input_resolution|context_length|vocab_size|n_averaged|{CLASS_VECTORS})$|\.(num_batches_tracked|position_ids)$"
 )
 # Of these the seed port's files hold a split copy, and the unsplit ones beside it are stale.
 _STALE_IN_SEED = re.compile(r"\.attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))$")
+# What goes into names where a model is wrapped: by data parallel, compiling, sharding, checkpointing.
+_WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# A tensor that every model of a layout has: what stands before its name stands before all of the model's.
+_EVERYWHERE = ("text_model.embeddings.token_embedding.weight", "token_embedding.weight")
 _LINEAR = re.compile(r"\.(in_proj_weight|(out_proj|c_fc|[qkvc]_proj)\.weight)$")
 
 
@@ -139,12 +143,28 @@ def to_openai(state: Mapping[str, np.ndarray]) -> State:
     Raises:
         WeightsError: the names are of no known layout, or a tensor's part is missing.
     """
-    kept = {name: value for name, value in state.items() if not _DROPPED.search(name)}
+    bare = _without_prefix(state)
+    kept = {name: value for name, value in bare.items() if not _DROPPED.search(name)}
     converted = _layout_of(kept)(kept)
     scale = converted.get("logit_scale")
     if scale is not None and scale.shape == (1,):  # the seed port keeps this scalar as a vector of one
         converted["logit_scale"] = scale.reshape(())
     return converted
+
+
+def _without_prefix(state: Mapping[str, np.ndarray]) -> State:
+    """A state without what wrappers and training code put before and into its names."""
+    named = _renamed((_WRAPPER.sub("", name), value) for name, value in state.items())
+    for known in _EVERYWHERE:
+        prefixes = sorted(name.removesuffix(known) for name in named if f".{name}".endswith(f".{known}"))
+        if len(prefixes) > 1 and "" not in prefixes:
+            below = " and ".join(prefixes)
+            raise WeightsError(
+                f"these are the weights of several models, below {below}: save one of them alone"
+            )
+        if prefixes:
+            return _renamed((name.removeprefix(prefixes[0]), value) for name, value in named.items())
+    return named
 
 
 def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], State]:

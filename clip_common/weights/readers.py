@@ -26,6 +26,9 @@ _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LON
 _ZIP_MAGIC = b"PK\x03\x04"
 _MAX_SMALL_BYTES = 64 << 20  # of an archive's pickle and source files; OpenAI's have under 1 MB
 _MAX_NAME = 1000  # characters of a tensor's name
+# Under which training scripts keep a model's tensors, beside their optimizer's and the number of the epoch.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
+_ONE_ALONE = "save the model's tensors alone, with torch.save(model.state_dict(), ...)"
 _SUPPORTED = "a TorchScript or torch state dict (.pt, .pth), .pdparams, or .safetensors"
 
 
@@ -228,20 +231,21 @@ def _read_torch_legacy(_path: Path, mapped: mmap.mmap) -> State:
 
 
 def _read_paddle(_path: Path, mapped: mmap.mmap) -> State:
-    state = unpickle.load(mapped)
-    if isinstance(state, dict):
-        state.pop("StructuredToParameterName@@", None)  # Paddle's table of parameter names
-    checked = _checked_state(state)
+    checked = _checked_state(unpickle.load(mapped))
     # Paddle writes the bits of bfloat16 as 16-bit integers, which no tensor of a model otherwise has.
     return {n: v.view(unpickle.BFLOAT16) if v.dtype == np.uint16 else v for n, v in checked.items()}
 
 
-def _checked_state(state: Any) -> State:
-    if not isinstance(state, dict) or not state:
+def _checked_state(content: Any) -> State:
+    """The state dict that a file holds, alone or beside what else a training script keeps."""
+    if not isinstance(content, dict) or not content:
         raise WeightsError("the file holds no state dict, a mapping of names to tensors")
-    if not all(isinstance(name, str) for name in state):
-        raise WeightsError("the file holds no state dict, a mapping of names to tensors")
+    wrappers = [name for name in _WRAPPERS if unpickle.holds_arrays(content.get(name))]
+    if len(wrappers) > 1:
+        raise WeightsError(f"the file holds several state dicts, {', '.join(wrappers)}: {_ONE_ALONE}")
+    state = unpickle.unwrap(content[wrappers[0]]) if wrappers else content
+    state.pop("StructuredToParameterName@@", None)  # Paddle's table of parameter names
     strays = [name for name, value in state.items() if not isinstance(value, np.ndarray)]
     if strays:
-        raise WeightsError(f"{strays[0]!r} in the file's state dict is not a tensor")
+        raise WeightsError(f"{strays[0]!r} in the file's state dict is not a tensor: {_ONE_ALONE}")
     return state

@@ -6,6 +6,7 @@ Names and shapes are those of OpenAI's state dicts (`clip/model.py` of openai/CL
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -163,6 +164,38 @@ def identify(state: Mapping[str, np.ndarray]) -> str | None:
         return None
     known = (record.config for record in PRETRAINED.values())
     return next((config.name for config in known if _dimensions(config) == _dimensions(found)), None)
+
+
+def expected_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
+    """The architecture that a state in OpenAI's layout should be whole for.
+
+    The known one that has its dimensions, or has them but for blocks that the state lacks; else what its
+    tensors themselves tell. Errors as those of `infer_config`.
+    """
+    found = infer_config(state)
+    known = [record.config for record in PRETRAINED.values()]
+    same = [config for config in known if _dimensions(config) == _dimensions(found)]
+    deeper = [
+        config
+        for config in known
+        if _dimensions(_with_depths(found, config)) == _dimensions(config)
+        and all(ours <= theirs for ours, theirs in zip(_depths(found), _depths(config), strict=True))
+    ]
+    return [*same, *sorted(deeper, key=_depths), found][0]
+
+
+def _depths(config: ClipConfig) -> tuple[int, ...]:
+    """Blocks of the text tower and of the image tower, there in each stage."""
+    vision = config.vision.layers
+    return (config.text.layers, *(vision if isinstance(vision, tuple) else (vision,)))
+
+
+def _with_depths(config: ClipConfig, other: ClipConfig) -> ClipConfig:
+    """A config with as many blocks as another one."""
+    if type(config.vision) is not type(other.vision) or type(config.text) is not type(other.text):
+        return config
+    vision = replace(config.vision, layers=other.vision.layers)  # type: ignore[arg-type]
+    return replace(config, vision=vision, text=replace(config.text, layers=other.text.layers))
 
 
 def _dimensions(config: ClipConfig) -> tuple:

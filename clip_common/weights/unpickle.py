@@ -127,6 +127,10 @@ def _new_array(*_: Any) -> _Array:
     return _Array()
 
 
+def _nothing(*_: Any) -> None:
+    """A number in numpy's type, such as the best accuracy of a run: no weight is one."""
+
+
 _CALLABLES: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _Mapping,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -139,6 +143,8 @@ _CALLABLES: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "_reconstruct"): _new_array,
     ("numpy._core.multiarray", "_reconstruct"): _new_array,
+    ("numpy.core.multiarray", "scalar"): _nothing,
+    ("numpy._core.multiarray", "scalar"): _nothing,
     **{("torch", name): dtype for name, dtype in _TORCH_STORAGES.items()},
 }
 _OPCODES = [
@@ -172,7 +178,8 @@ class _Unpickler(pickle._Unpickler):
             return _CALLABLES[module, name]
         except KeyError:
             raise WeightsError(
-                f"this pickle names {module}.{name}, which no weights file needs: it was not loaded"
+                f"this pickle names {module}.{name}, which no weights file needs: it was not loaded. "
+                "Save the tensors alone, with torch.save(model.state_dict(), ...)"
             ) from None
 
     def _encode(self, text: Any, encoding: Any) -> bytes:
@@ -249,13 +256,18 @@ def load(file: Readable, storages: StorageReader | None = None) -> Any:
         raise
     except Exception as error:  # a damaged pickle can fail anywhere in the machine
         raise WeightsError(f"this pickle is damaged ({type(error).__name__})") from error
-    return _unwrap(value)
+    return unwrap(value)
 
 
-def _unwrap(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """Arrays out of their stand-ins, at the top and one level down: where state dicts keep them."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):
         return {key: item.value if isinstance(item, _Array) else item for key, item in value.items()}
     return value
+
+
+def holds_arrays(value: Any) -> bool:
+    """Whether this is a dictionary with an array in it, or with the stand-in of one."""
+    return isinstance(value, dict) and any(isinstance(item, (np.ndarray, _Array)) for item in value.values())

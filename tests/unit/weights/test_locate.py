@@ -24,7 +24,7 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import InvalidChunkLength
 
 from clip_common.cli.main import main
-from clip_common.config import MINI, PRETRAINED, Pretrained, WeightsSource
+from clip_common.config import MINI, PRETRAINED, ClipConfig, Pretrained, WeightsSource
 from clip_common.errors import WeightsError
 from clip_common.models.factory import load_model
 from clip_common.system import cache
@@ -165,6 +165,25 @@ def test_an_incomplete_model_is_not_converted(tmp_path: Path) -> None:
         write_safetensors({name: value for name, value in state.items() if name != missing}, source, {})
         with pytest.raises(WeightsError, match=missing):
             convert(source, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "block"),
+    [
+        (MINI, "transformer.resblocks.0."),
+        (MINI, f"transformer.resblocks.{MINI.text.layers - 1}."),
+        (MINI, "visual.layer1.0."),
+        (MINI, "visual.layer4.0."),
+        (TINY_VIT, "visual.transformer.resblocks.0."),  # of no known architecture
+    ],
+)
+def test_a_model_without_a_block_is_not_converted(config: ClipConfig, block: str, tmp_path: Path) -> None:
+    """The tensors that are left may be those of a shallower model."""
+    state = {name: value for name, value in seeded.state(config).items() if not name.startswith(block)}
+    write_safetensors(state, tmp_path / "left.safetensors", {})
+    with pytest.raises(WeightsError, match=rf"left\.safetensors: .*missing: {block}"):
+        convert(tmp_path / "left.safetensors", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
 

@@ -184,6 +184,79 @@ def test_hugging_face_names(tmp_path: Path) -> None:
     assert_same(to_openai(read_state(tmp_path / "hf.safetensors")), seeded.state(TINY_VIT))
 
 
+# --- what training code puts around a state dict ------------------------------------------------------
+
+OPTIMIZER = {
+    "state": {0: {"step": np.float32(3), "exp_avg": np.zeros(3, "float32")}, 1: {}},
+    "param_groups": [{"lr": 1e-5, "betas": (0.9, 0.98), "params": [0, 1]}],
+}
+
+
+def prefixed(prefix: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def compiled_in_part(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.replace("visual.", "visual._orig_mod.", 1): value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {"state_dict": state},
+        lambda state: {"model": state, "optimizer": OPTIMIZER, "epoch": 3, "best": np.float64(0.5)},
+        lambda state: {"model_state_dict": state, "optimizer_state_dict": OPTIMIZER, "loss": 0.5},
+        lambda state: {
+            "epoch": 5,
+            "name": "run",
+            "state_dict": prefixed("module.", state),
+            "scaler": {"scale": 2.0},
+        },
+        lambda state: {"state_dict": prefixed("model.", state), "pytorch-lightning_version": "2.0"},
+        lambda state: {"module": state, "global_steps": 7},
+        lambda state: prefixed("module.", state),
+        lambda state: prefixed("_orig_mod.", state),
+        lambda state: prefixed("module._orig_mod.", state),
+        lambda state: prefixed("model.clip.", state),
+        lambda state: {**prefixed("module.", state), "n_averaged": np.array(3)},
+        compiled_in_part,
+    ],
+)
+@pytest.mark.parametrize("layout", ["openai", "huggingface"])
+def test_wrapped_state_dicts(wrapped: Callable[[dict], dict], layout: str, tmp_path: Path) -> None:
+    state = seeded.state(TINY_VIT)
+    given = state if layout == "openai" else to_huggingface(state)
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(wrapped(given), 2))
+    assert_same(to_openai(read_state(tmp_path / "a.pdparams")), state)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "words"),
+    [
+        (lambda state: {"model": state, "state_dict": state}, "several state dicts, state_dict, model: save"),
+        (lambda state: {"ema": state, "epoch": 3}, "'ema' in the file's state dict is not a tensor: save"),
+        (
+            lambda state: {**prefixed("student.", state), **prefixed("teacher.", state)},
+            "several models, below student. and teacher.: save one",
+        ),
+        (lambda state: {**prefixed("module.", state), **state}, "there twice"),
+        (lambda state: {"state_dict": state, "args": Path("x")}, "names pathlib.*Save the tensors alone"),
+    ],
+)
+def test_what_is_wrapped_otherwise_is_named_with_the_remedy(
+    wrapped: Callable[[dict], dict], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(wrapped(seeded.state(TINY_VIT)), 2))
+    with pytest.raises(WeightsError, match=words):
+        to_openai(read_state(tmp_path / "a.pdparams"))
+
+
+def test_what_stands_beside_a_wrapped_model_is_not_dropped() -> None:
+    state = {**prefixed("model.", seeded.state(TINY_VIT)), "criterion.weight": np.zeros(3, "float32")}
+    with pytest.raises(WeightsError, match=r"not expected: criterion\.weight"):
+        load(state)
+
+
 def bfloat16_safetensors(bits: dict[str, np.ndarray]) -> bytes:
     """A safetensors file of bfloat16 numbers, which numpy cannot write, from their bits."""
     header, data = {}, b""
@@ -389,7 +462,7 @@ def test_dimensions_are_read_from_the_tensors(config: ClipConfig) -> None:
         (b"\x80\x02}q\x00.", "no state dict"),
         (b"\x80\x02K\x01.", "no state dict"),
         (pickle.dumps({"a": 1}, 2), "'a' in the file's state dict is not a tensor"),
-        (pickle.dumps({1: np.zeros(3)}, 2), "state dict"),
+        (pickle.dumps({1: np.zeros(3)}, 2), "no attention of a known layout among 1"),
         (struct.pack("<Q", 1 << 60) + b"{" + b" " * 20, "cannot read weights"),
         (struct.pack("<Q", 2) + b"{}", "no attention of a known layout"),
     ],
