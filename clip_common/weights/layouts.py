@@ -15,9 +15,9 @@ from ..errors import WeightsError
 
 State = dict[str, np.ndarray]
 
-# Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm and in its averaged models,
-# a constant of Hugging Face's embeddings; and the classes of an adapted module, which `classes.py` reads. Nothing else is
-# ever dropped.
+# Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm and in its averaged
+# models, a constant of Hugging Face's embeddings; and the classes of an adapted module, which `class_head.py`
+# reads. Nothing else is ever dropped.
 CLASS_VECTORS = "class_vectors"
 _DROPPED = re.compile(
     rf"^(input_resolution|context_length|vocab_size|n_averaged|{CLASS_VECTORS})$|\.(num_batches_tracked|position_ids)$"

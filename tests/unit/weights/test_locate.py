@@ -182,7 +182,7 @@ def test_a_model_without_a_block_is_not_converted(config: ClipConfig, block: str
     """The tensors that are left may be those of a shallower model."""
     state = {name: value for name, value in seeded.state(config).items() if not name.startswith(block)}
     write_safetensors(state, tmp_path / "left.safetensors", {})
-    with pytest.raises(WeightsError, match=rf"left\.safetensors: .*missing: {block}"):
+    with pytest.raises(WeightsError, match=rf"left\.safetensors: .*missing: {block}|{block}.*is missing"):
         convert(tmp_path / "left.safetensors", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
