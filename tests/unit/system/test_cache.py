@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pwd
 import shutil
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -111,9 +112,16 @@ def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_
 
 def test_a_name_is_given_to_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: happened.append("fsync") or fsync(handle))
-    monkeypatch.setattr(Path, "replace", lambda *paths: happened.append("rename") or replace(*paths))
+
+    def noted(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            happened.append(name)
+            return real(*args)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", noted("rename", Path.replace))
     with cache.atomic_file(tmp_path / "file") as temporary:
         temporary.write_bytes(b"content")
     assert happened == ["fsync", "rename"]

@@ -135,8 +135,8 @@ def test_the_seed_ports_pdparams(config: ClipConfig, protocol: Any, tmp_path: Pa
 
 def test_ours_are_the_librarys_bytes(tmp_path: Path) -> None:
     kinds = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-    state = {f'{kind} ä"': np.arange(6).astype(kind).reshape(2, 3) for kind in kinds}
-    state |= {"turned": np.arange(6.0).reshape(2, 3).T, "scalar": np.float32(3), "empty": np.empty((0, 3))}
+    state: dict[str, np.ndarray] = {f'{kind} ä"': np.arange(6).astype(kind).reshape(2, 3) for kind in kinds}
+    state |= {"turned": np.arange(6.0).reshape(2, 3).T, "scalar": np.array(3.0), "empty": np.empty((0, 3))}
     record = {"classes": ["ä", "\u2028"]}
     write_safetensors(state, tmp_path / "a.safetensors", record)
     whole = {name: np.asarray(value, order="C") for name, value in state.items()}
