@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .errors import RequestError
 from .preprocessing.image import ImageInput
@@ -13,41 +16,60 @@ from .preprocessing.image import ImageInput
 NamedImage = tuple[str, ImageInput | str | Path]
 """What an error calls an image, and the image: itself, or its file."""
 
+FilePath = str | os.PathLike[str]
 
-def named_images(images: Sequence[ImageInput] | None, paths: Sequence[str | Path] | None) -> list[NamedImage]:
+# What is one input and not many, although some of these can be iterated over.
+_ONE_IMAGE = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike)
+_ONE_TEXT = (str, bytes)
+
+
+def named_images(
+    images: Iterable[ImageInput] | ImageInput | None, paths: Iterable[FilePath] | FilePath | None
+) -> list[NamedImage]:
     """Images, each with the name that an error calls it by.
 
+    Each argument is a list, or what can be listed: a tuple, set, generator, array, or a column of a table.
+    A single image or path is a list of one.
+
     Raises:
-        RequestError: an argument is empty, or is one image where a list is expected.
+        RequestError: an argument is empty, or is neither.
     """
-    for name, given in (("images", images), ("paths", paths)):
-        if given is None:
-            continue
-        if isinstance(given, (str, bytes, Path, np.ndarray)) or not hasattr(given, "__len__"):
-            raise RequestError(f"{name} is a single {type(given).__name__}, expected a list")
-        if len(given) == 0:
-            raise RequestError(f"{name} is empty: leave it out, or give at least one image")
-    for i, image in enumerate(images or []):
-        if isinstance(image, (str, Path)):
+    if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype != object:
+        images = [images]
+    named: list[NamedImage] = []
+    for i, image in enumerate([] if images is None else _listed("images", images, _ONE_IMAGE)):
+        if isinstance(image, (str, os.PathLike)):
             raise RequestError(f"images[{i}] is a path ({str(image)[:60]!r}): files go into paths")
-    named: list[NamedImage] = [(f"images[{i}]", image) for i, image in enumerate(images or [])]
-    for i, path in enumerate(paths or []):
-        if not isinstance(path, (str, Path)):
+        named.append((f"images[{i}]", image))
+    for i, path in enumerate([] if paths is None else _listed("paths", paths, (*_ONE_TEXT, os.PathLike))):
+        if not isinstance(path, (str, os.PathLike)):
             raise RequestError(f"paths[{i}] is a {type(path).__name__}, expected a file's path")
-        named.append((str(path), path))
+        named.append((os.fspath(path), Path(path)))
     return named
 
 
-def check_texts(texts: Sequence[str]) -> list[str]:
-    """Texts as given, if they are a list of strings with something in it."""
-    if isinstance(texts, str):
-        raise RequestError(f"texts is a single string ({texts[:60]!r}), expected a list of strings")
-    if len(texts) == 0:
-        raise RequestError("texts is empty: leave it out, or give at least one text")
-    for i, text in enumerate(texts):
+def check_texts(texts: Iterable[str] | str) -> list[str]:
+    """Texts as a list, see `named_images`; checked to be strings."""
+    listed = _listed("texts", texts, _ONE_TEXT)
+    for i, text in enumerate(listed):
         if not isinstance(text, str):
             raise RequestError(f"texts[{i}] is a {type(text).__name__}, expected a string")
-    return list(texts)
+    return listed
+
+
+def _listed(name: str, given: Any, one: tuple[type, ...]) -> list:
+    """An argument as a list that has something in it."""
+    if isinstance(given, np.ndarray) and given.ndim == 0:
+        given = given.item()
+    if isinstance(given, one):
+        return [given]
+    table = hasattr(given, "columns")  # would be iterated over by the names of its columns
+    if table or hasattr(given, "read") or not isinstance(given, Iterable):
+        raise RequestError(f"{name} is a {type(given).__name__}, expected a list")
+    listed = list(given)
+    if not listed:
+        raise RequestError(f"{name} is empty: leave it out, or give at least one")
+    return listed
 
 
 def check_count(name: str, value: object) -> None:
@@ -59,3 +81,14 @@ def check_count(name: str, value: object) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < 1:  # type: ignore[operator]
         raise RequestError(f"{name} is {value!r}, expected a whole number from 1")
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Check that an argument is true or false; the text "False" would be true.
+
+    Raises:
+        RequestError: naming the argument.
+    """
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, (int, np.integer)) and value in (0, 1)):
+        return bool(value)
+    raise RequestError(f"{name} is {value!r}, expected True or False")

@@ -17,7 +17,7 @@ from .config import Pretrained
 from .engines.base import Engine
 from .engines.select import Engines, choose
 from .errors import ImageError, RequestError
-from .inputs import NamedImage, check_count, check_texts, named_images
+from .inputs import FilePath, NamedImage, check_count, check_flag, check_texts, named_images
 from .preprocessing.image import ImageInput, Preprocess
 from .system.prefetch import prefetch
 from .text.prompts import Prompts, prompts_for, template_texts
@@ -165,16 +165,16 @@ class Predictor:
         Raises:
             RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
         """
-        return self._load().engines.get(bool(use_gpu))
+        return self._load().engines.get(check_flag("use_gpu", use_gpu))
 
     # --- the two public calls -------------------------------------------------------------------------
 
     def classify(
         self,
-        images: Sequence[ImageInput] | None = None,
-        paths: Sequence[str | Path] | None = None,
-        labels: Sequence[str] | None = None,
-        templates: str | Sequence[str] | None = None,
+        images: Iterable[ImageInput] | ImageInput | None = None,
+        paths: Iterable[FilePath] | FilePath | None = None,
+        labels: Iterable[str] | None = None,
+        templates: str | Iterable[str] | None = None,
         batch_size: int = 32,
         use_gpu: bool = False,
         top_k: int = 5,
@@ -182,13 +182,15 @@ class Predictor:
         """Tell which labels fit each image (zero-shot classification, paper section 3.1).
 
         Args:
-            images: PIL images, HWC BGR uint8 arrays, or encoded bytes.
-            paths: image files. Their answers follow those of `images`.
+            images: PIL images, HWC BGR arrays, or encoded bytes. Arrays usually are uint8; for other types
+                see `preprocessing/image.py`. A list, or what can be listed: a tuple, set, generator, array,
+                or a column of a table. One image is a list of one.
+            paths: image files, one or several. Their answers follow those of `images`.
             labels: what to choose from; left out, the module's default set.
             templates: one prompt template with `{}` for the label, several, or the name of a set:
                 "openai" (80), "openai7". Several are normalised and averaged. Left out with labels
                 given, each label is used as it stands.
-            batch_size: images that go through the model at once.
+            batch_size: images prepared and passed to the engine at once; a compiled engine divides them.
             use_gpu: run on the GPU.
             top_k: how many labels to return; more than there are means all.
 
@@ -222,8 +224,8 @@ class Predictor:
     @overload
     def embed(
         self,
-        images: Sequence[ImageInput] | None = None,
-        paths: Sequence[str | Path] | None = None,
+        images: Iterable[ImageInput] | ImageInput | None = None,
+        paths: Iterable[FilePath] | FilePath | None = None,
         texts: None = None,
         batch_size: int = ...,
         use_gpu: bool = ...,
@@ -236,7 +238,7 @@ class Predictor:
         images: None = None,
         paths: None = None,
         *,
-        texts: Sequence[str],
+        texts: Iterable[str] | str,
         batch_size: int = ...,
         use_gpu: bool = ...,
         normalize: bool = ...,
@@ -245,9 +247,9 @@ class Predictor:
     @overload
     def embed(
         self,
-        images: Sequence[ImageInput] | None = None,
-        paths: Sequence[str | Path] | None = None,
-        texts: Sequence[str] | None = None,
+        images: Iterable[ImageInput] | ImageInput | None = None,
+        paths: Iterable[FilePath] | FilePath | None = None,
+        texts: Iterable[str] | str | None = None,
         batch_size: int = ...,
         use_gpu: bool = ...,
         normalize: bool = ...,
@@ -255,22 +257,22 @@ class Predictor:
 
     def embed(
         self,
-        images: Sequence[ImageInput] | None = None,
-        paths: Sequence[str | Path] | None = None,
-        texts: Sequence[str] | None = None,
+        images: Iterable[ImageInput] | ImageInput | None = None,
+        paths: Iterable[FilePath] | FilePath | None = None,
+        texts: Iterable[str] | str | None = None,
         batch_size: int = 32,
         use_gpu: bool = False,
         normalize: bool = True,
     ) -> Embeddings | ImageEmbeddings | TextEmbeddings:
-        """Give images and texts as vectors of one space.
+        """Embeddings of images and texts, in one space.
 
         Args:
-            images: PIL images, HWC BGR uint8 arrays, or encoded bytes.
-            paths: image files. Their vectors follow those of `images`.
-            texts: texts of up to 77 tokens.
-            batch_size: images or texts that go through the model at once.
+            images: as for `classify`.
+            paths: image files, one or several. Their embeddings follow those of `images`.
+            texts: texts of up to 77 tokens, one or several.
+            batch_size: images or texts passed to the engine at once; a compiled engine divides them.
             use_gpu: run on the GPU.
-            normalize: scale vectors to unit length, so that their product is the cosine.
+            normalize: scale embeddings to unit length, so that their product is the cosine.
 
         Returns:
             {"images": float32 [n, d] or None, "texts": float32 [m, d] or None}.
@@ -292,7 +294,7 @@ class Predictor:
         texts = None if texts is None else check_texts(texts)
         if not named and texts is None:
             raise RequestError("nothing to embed: give images, paths or texts")
-        finish = l2_normalize if normalize else np.asarray
+        finish = l2_normalize if check_flag("normalize", normalize) else np.asarray
         image_features = self._all_features(named, batch_size, use_gpu) if named else None
         text_features = None if texts is None else self.text_features(texts, batch_size, use_gpu)
         return {
@@ -349,7 +351,7 @@ class Predictor:
 
     # --- labels ---------------------------------------------------------------------------------------
 
-    def prompts(self, labels: Sequence[str] | None, templates: str | Sequence[str] | None) -> Prompts:
+    def prompts(self, labels: Iterable[str] | None, templates: str | Iterable[str] | None) -> Prompts:
         """What a call's labels and templates mean, see `prompts_for`; for adapted weights, their classes.
 
         Raises:
@@ -362,7 +364,7 @@ class Predictor:
         chosen = classes.names if labels is None else asked.labels
         return Prompts(chosen, () if templates is None and classes.have(chosen) else asked.templates)
 
-    def class_prompts(self, classes: Sequence[str], templates: str | Sequence[str] | None = None) -> Prompts:
+    def class_prompts(self, classes: Sequence[str], templates: str | Iterable[str] | None = None) -> Prompts:
         """The prompts of a data set's classes, whose names need not be distinct.
 
         Templates left out are the module's; or none, for classes that travel with the weights.
@@ -370,7 +372,7 @@ class Predictor:
         own = self._load().classes
         if templates is None and not (own and own.have(classes)):
             templates = self.record.default_templates
-        return Prompts(tuple(classes), tuple(template_texts(templates)))
+        return Prompts(tuple(classes), template_texts(templates))
 
     def knows(self, prompts: Prompts) -> bool:
         """Whether the labels' embeddings are there, so that no text needs to be encoded."""

@@ -57,8 +57,8 @@ def zero_shot(
 
     Templates left out are the module's, or for classes that travel with the weights none: their vectors do.
     """
+    prompts = predictor.class_prompts(data.classes, templates)  # a mistake in them ends here
     features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
-    prompts = predictor.class_prompts(data.classes, templates)
     vectors = predictor.label_embeddings(prompts, use_gpu)  # classes d
     logits = predictor.logit_scale * (features @ vectors.T).astype(np.float64)  # n classes
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -20,3 +20,11 @@ def user_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for names that no file can have, which `Path.is_file` raises at."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

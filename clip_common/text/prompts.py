@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ class Prompts:
 
 
 def prompts_for(
-    record: Pretrained, labels: Sequence[str] | None, templates: str | Sequence[str] | None
+    record: Pretrained, labels: Iterable[str] | None, templates: str | Iterable[str] | None
 ) -> Prompts:
     """The prompts of a call: what is left out is filled from the module's record.
 
@@ -52,7 +52,7 @@ def prompts_for(
     else:
         chosen = check_labels(labels)
         default_templates = _BARE
-    return Prompts(chosen, default_templates if templates is None else _check_templates(templates))
+    return Prompts(chosen, default_templates if templates is None else template_texts(templates))
 
 
 @cache
@@ -65,9 +65,7 @@ def check_labels(given: Iterable[str]) -> tuple[str, ...]:
     """Labels as given, if they are usable."""
     if isinstance(given, str):
         raise LabelError(f"labels is a single string ({given[:60]!r}), expected a list of strings")
-    if not isinstance(given, Iterable):
-        raise LabelError(f"labels is a {type(given).__name__}, expected a list of strings")
-    labels = list(given)
+    labels = list(_listed("labels", given))
     if not labels:
         raise LabelError("labels is empty: give at least one label, or leave it out for the default set")
     seen: dict[str, int] = {}
@@ -82,24 +80,36 @@ def check_labels(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def template_texts(given: str | Sequence[str] | None) -> Sequence[str]:
-    """Templates one by one: those of a named set, or those given."""
-    templates = [given] if isinstance(given, str) else given or []
-    if len(templates) == 1 and templates[0] in TEMPLATE_SETS:
+def template_texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Templates one by one, checked: those of a named set, or those given; None is none.
+
+    Raises:
+        LabelError: there is none, one has no `{}` for the label, or a set's name is not alone.
+    """
+    if given is None:
+        return ()
+    templates = [given] if isinstance(given, str) else list(_listed("templates", given))
+    if len(templates) == 1 and isinstance(templates[0], str) and templates[0] in TEMPLATE_SETS:
         return read_lines(TEMPLATE_SETS[templates[0]])
-    return templates
-
-
-def _check_templates(given: str | Sequence[str]) -> tuple[str, ...]:
-    templates = template_texts(given)
     if not templates:
         raise LabelError("templates is empty: give one with {} for the label, or leave it out")
     for template in templates:
+        if not isinstance(template, str):
+            raise LabelError(
+                f"template {template!r} is a {type(template).__name__}, expected a string with {{}} in it"
+            )
         if template in TEMPLATE_SETS:
             raise LabelError(f"the set of templates {template!r} goes alone, without other templates")
-        if not isinstance(template, str) or "{}" not in template:
+        if "{}" not in template:
             raise LabelError(
                 f"template {template!r} has no {{}} where the label goes, "
                 f"and is not the name of a set ({', '.join(TEMPLATE_SETS)})"
             )
     return tuple(templates)
+
+
+def _listed(name: str, given: Iterable[str]) -> Iterable[str]:
+    """What can be listed: a list, tuple, set, generator, array, or a column of a table."""
+    if isinstance(given, bytes) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) != 1:
+        raise LabelError(f"{name} is a {type(given).__name__}, expected a list of strings")
+    return given

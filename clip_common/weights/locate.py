@@ -18,7 +18,7 @@ from ..config import Pretrained, WeightsSource
 from ..errors import WeightsError
 from ..system.cache import atomic_file, best_effort, cache_dir, home, sha256_of
 from ..system.log import logger
-from ..system.names import user_path
+from ..system.names import is_file, user_path
 from . import download
 from .convert import convert
 from .file import WeightsFile
@@ -55,8 +55,10 @@ def find_local(
         'clip_mini.safetensors'
     """
     if weights is not None:
+        if not isinstance(weights, (str, os.PathLike)):
+            raise WeightsError(f"weights is a {type(weights).__name__}, expected a file's path")
         path = user_path(weights)
-        if not path.is_file():
+        if not is_file(path):
             raise WeightsError(f"no weights file at {path}")
         return WeightsFile(path, sha256_of(path))
     for folder in _bundles(record, module_dir):

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
 from clip_common.config import PRETRAINED, pretrained
-from clip_common.errors import ClipError, ImageError, LabelError, RequestError
+from clip_common.errors import ClipError, ImageError, LabelError, RequestError, WeightsError
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
 from clip_common.system.cache import cache_dir
 from clip_common.text.prompts import prompts_for, read_lines
 from clip_common.zero_shot import label_embeddings
 from tests.parity import seeded
-from tests.support.paths import ROOT
+from tests.support.paths import EXAMPLES, ROOT
+
+DOG, CAT = EXAMPLES / "dog.png", EXAMPLES / "cat.png"
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +196,16 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
         ({}, RequestError, "nothing to classify"),
         ({"images": []}, RequestError, "images is empty"),
         ({"paths": []}, RequestError, "paths is empty"),
-        ({"paths": "x.png"}, RequestError, "expected a list"),
-        ({"images": np.zeros((4, 4, 3), "uint8")}, RequestError, "expected a list"),
+        ({"paths": "x.png"}, ImageError, "x.png: no such file"),
+        ({"paths": 5}, RequestError, "paths is a int, expected a list"),
+        ({"paths": [b"x.png"]}, RequestError, r"paths\[0\] is a bytes"),
+        ({"paths": [None]}, RequestError, r"paths\[0\] is a NoneType"),
+        ({"paths": pd.DataFrame({"path": ["x.png"]})}, RequestError, "paths is a DataFrame"),
+        ({"images": 5}, RequestError, "images is a int, expected a list"),
+        ({"images": io.BytesIO(b"x")}, RequestError, "images is a BytesIO"),
+        ({"images": np.zeros(4, "uint8")}, ImageError, r"shape \[4\]"),
+        ({"images": iter(())}, RequestError, "images is empty"),
+        ({"images": [None]}, ImageError, r"images\[0\]: a NoneType"),
         ({"paths": ["/no/such.png"]}, ImageError, "/no/such.png: no such file"),
         ({"images": [b"junk"]}, ImageError, r"images\[0\]: not an image"),
         ({"images": [3]}, ImageError, r"images\[0\]: a int is not an image"),
@@ -203,6 +215,17 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
         ({"labels": ["a", 5]}, LabelError, "label 1 is a int"),
         ({"labels": "a,b"}, LabelError, "expected a list"),
         ({"labels": 5}, LabelError, "labels is a int, expected a list"),
+        ({"labels": b"ab"}, LabelError, "labels is a bytes, expected a list"),
+        ({"labels": pd.DataFrame({"label": ["a"]})}, LabelError, "labels is a DataFrame"),
+        ({"labels": ["a", float("nan")]}, LabelError, "label 1 is a float"),
+        ({"templates": 5}, LabelError, "templates is a int"),
+        ({"templates": [5]}, LabelError, "template 5 is a int"),
+        ({"templates": [["a {}"]]}, LabelError, "is a list, expected a string"),
+        ({"templates": lambda label: label}, LabelError, "templates is a function"),
+        ({"templates": [lambda label: label]}, LabelError, "is a function, expected a string"),
+        ({"templates": "a photo of a {c}"}, LabelError, "has no {}"),
+        ({"templates": "openai80"}, LabelError, "not the name of a set"),
+        ({"use_gpu": "False"}, RequestError, "use_gpu is 'False'"),
         ({"images": ["x.png"]}, RequestError, r"images\[0\] is a path \('x.png'\): files go into paths"),
         ({"labels": ["a"], "templates": ["a {}", "openai"]}, LabelError, "'openai' goes alone"),
         ({"labels": ["word " * 100]}, LabelError, "the limit is 77"),
@@ -222,6 +245,69 @@ def test_classify_refuses(mini: Predictor, arguments: dict, error: type, words: 
         mini.classify(**call)
 
 
+LISTED = {
+    "tuple": tuple,
+    "generator": iter,
+    "dict keys": lambda items: dict.fromkeys(items).keys(),
+    "numpy": np.array,
+    "pandas": pd.Series,
+    "pandas, odd index": lambda items: pd.Series(items, index=[7, 3]),
+}
+
+
+@pytest.mark.parametrize("form", LISTED)
+def test_every_argument_takes_what_can_be_listed(mini: Predictor, form: str) -> None:
+    listed = LISTED[form]
+    files, labels, templates = [str(DOG), str(CAT)], ["dog", "cat"], ["a {}", "the {}"]
+    expected = mini.classify(paths=files, labels=labels, templates=templates)
+    assert mini.classify(paths=listed(files), labels=listed(labels), templates=listed(templates)) == expected
+    texts = mini.embed(texts=labels)["texts"]
+    assert np.array_equal(mini.embed(texts=listed(labels))["texts"], texts)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (5, "weights is a int"),
+        ("", "no weights file"),
+        ("~nobody.pt", "no weights file at ~nobody.pt"),
+        ("x" * 300, "no weights file"),
+        ("a\0b", "no weights file"),
+        (str(ROOT), "no weights file"),
+    ],
+)
+def test_weights_that_are_no_file_are_named(weights: Any, words: str) -> None:
+    with pytest.raises(WeightsError, match=words):
+        Predictor(pretrained("clip_mini"), weights).embed(texts=["a"])
+
+
+def test_a_set_of_labels_is_taken_in_any_order(mini: Predictor) -> None:
+    (answer,) = mini.classify(paths=[DOG], labels={"dog", "cat"})
+    assert {item["label"] for item in answer} == {"dog", "cat"}
+
+
+def test_images_in_any_container(mini: Predictor) -> None:
+    images = [np.asarray(image.resize((40, 30))) for image in pictures(2)]
+    expected = mini.embed(images=images)["images"]
+    for listed in (tuple(images), iter(images), np.stack(images), pd.Series(images)):
+        assert np.array_equal(mini.embed(images=listed)["images"], expected)
+
+
+def test_one_image_path_or_text_is_a_list_of_one(mini: Predictor) -> None:
+    content = DOG.read_bytes()
+    expected = mini.embed(paths=[DOG])["images"]
+    path_forms: list[Any] = [str(DOG), DOG, np.array(str(DOG))]
+    for one in path_forms:
+        assert np.array_equal(mini.embed(paths=one)["images"], expected)
+    view = memoryview(content)
+    image_forms: list[Any] = [Image.open(DOG), content, bytearray(content), view, [view]]
+    for one in image_forms:
+        assert np.array_equal(mini.embed(images=one)["images"], expected)
+    array = np.asarray(Image.open(DOG).convert("RGB"))[..., ::-1]
+    assert np.array_equal(mini.embed(images=array)["images"], mini.embed(images=[array])["images"])
+    assert np.array_equal(mini.embed(texts="a dog")["texts"], mini.embed(texts=["a dog"])["texts"])
+
+
 def test_labels_may_be_any_iterable_of_strings(mini: Predictor) -> None:
     expected = mini.classify(images=pictures(1), labels=["a", "b"])
     choices: list[Any] = [np.array(["a", "b"]), (label for label in "ab"), ("a", "b")]
@@ -234,7 +320,10 @@ def test_labels_may_be_any_iterable_of_strings(mini: Predictor) -> None:
     [
         ({}, "nothing to embed"),
         ({"texts": []}, "texts is empty"),
-        ({"texts": "a cat"}, "expected a list"),
+        ({"texts": 5}, "texts is a int, expected a list"),
+        ({"texts": iter(())}, "texts is empty"),
+        ({"texts": b"a cat"}, r"texts\[0\] is a bytes"),
+        ({"texts": ["a"], "normalize": "no"}, "normalize is 'no'"),
         ({"texts": ["a", None]}, r"texts\[1\] is a NoneType"),
         ({"texts": ["word " * 100]}, "begins 'word word"),
     ],
