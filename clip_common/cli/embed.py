@@ -9,7 +9,7 @@ from pathlib import Path
 from ..engines.base import ENGINES
 from ..system.optional import require_package
 from . import options
-from .reporting import emit
+from .reporting import emit, note
 
 _EXECUTORS = ("local", "ray")
 
@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune", action="store_true", help="take out what is not among the sources any more"
     )
+    parser.add_argument(
+        "--prune_all", action="store_true", help="as --prune, even if nothing of what there was stays"
+    )
     parser.set_defaults(run=run)
 
 
@@ -87,12 +90,18 @@ def run(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         part_size=args.part_size,
     )
-    report = embed(items_of(args.sources), args.output, job, args.prune, args.address, ray)
+    items = items_of(args.sources, may_be_empty=args.prune_all)
+    report = embed(items, args.output, job, args.prune, args.address, ray, prune_all=args.prune_all)
     emit(
         f"{args.output}: {report.embedded} embedded, {report.known} were there, {report.removed} taken out, "
         f"{report.failed} failed, {report.failed_before} failed before"
     )
-    failed = report.failed + report.failed_before
-    if failed:
+    if report.passed_over:
+        note(f"passed over: {report.passed_over}")
+    if report.kept:
+        note(f"{report.kept} were not taken out: they may be where nothing could be read")
+    for fault in report.faults:
+        emit(fault, sys.stderr)
+    if report.failed + report.failed_before:
         emit(f"why: {args.output / 'errors.parquet'}", sys.stderr)
-    return 1 if failed else 0
+    return 0 if report.complete else 1

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -14,15 +15,24 @@ from tqdm import tqdm
 
 from ..config import Pretrained
 from ..errors import ClipError, ImageError, RequestError
+from ..inputs import check_count
 from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.image import image_size
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
-from .sources import Item
+from .sources import Item, Items
 from .store import Origin, Row, Store
 
-Failure = tuple[Item, str]
+
+class Failure(NamedTuple):
+    """What has no vector, and why; whether the fault may pass by itself, as one of reading may."""
+
+    item: Item
+    reason: str
+    may_pass: bool = False
+
+
 Part = tuple[int, list[Item]]
 """Its number, and what goes into it."""
 
@@ -50,84 +60,198 @@ class Job:
         """What stands in each part's metadata."""
         sha256 = predictor.weights_sha256
         return Origin(
-            self.record.name, sha256, self.record.config.embed_dim, self.dtype, self.options.precision
+            self.record.name,
+            sha256,
+            self.record.config.embed_dim,
+            self.dtype,
+            self.options.precision,
+            self.options.exif_rotation,
+            self.options.fast_jpeg,
         )
 
 
 @dataclass
 class Report:
-    """What a run did."""
+    """What a run did.
+
+    Attributes:
+        failed: could not be embedded now.
+        failed_before: could not be embedded before, and has not changed.
+        faults: sources that could not be looked into, whole or in part; a message each.
+        kept: what is not among the sources, and was not taken out, since a fault may hide it.
+        passed_over: what was no image that can be read, in words.
+    """
 
     embedded: int = 0
     failed: int = 0
     known: int = 0
     removed: int = 0
     failed_before: int = 0
+    faults: list[str] = field(default_factory=list)
+    kept: int = 0
+    passed_over: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the sources name has a vector."""
+        return not (self.failed or self.failed_before or self.faults)
 
 
 def embed(
-    items: Iterable[Item],
+    items: Items,
     output: Path,
     job: Job,
     prune: bool = False,
     address: str | None = None,
     ray: bool = False,
+    prune_all: bool = False,
 ) -> Report:
     """Give vectors to what has none yet, and to what changed.
 
     Args:
-        items: what there is.
+        items: what there is, from `items_of`.
         output: the folder of the store.
         job: how.
-        prune: also take out what is not among `items` any more.
+        prune: also take out what is not among `items` any more, unless it may only be out of sight.
         address: a Ray cluster's, with `ray`; None starts one on this machine.
         ray: work on a Ray cluster, whose machines see the same files under the same paths.
+        prune_all: `prune`, even if nothing of what there was stays.
 
     Raises:
-        RequestError: another process writes there, or the folder holds other vectors.
+        RequestError: another process writes there, the folder holds other vectors, or `prune` would take
+            out everything.
     """
-    store = Store(output)
-    output.mkdir(parents=True, exist_ok=True)
+    check_count("batch_size", job.batch_size)
+    check_count("part_size", job.part_size)
+    lock = FileLock(output / ".lock", timeout=0)
     try:
-        with FileLock(output / ".lock", timeout=0):
-            return _embed(list(items), store, job, prune, address, ray)
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise RequestError(
             f"another process writes into {output}: wait for it, or choose another folder"
         ) from None
+    except OSError as error:
+        raise RequestError(f"{output} cannot be written ({error.strerror or error})") from error
+    with lock:
+        return _Run(items, Store(output), job, prune or prune_all, prune_all)(address, ray)
 
 
-def _embed(items: list[Item], store: Store, job: Job, prune: bool, address: str | None, ray: bool) -> Report:
-    predictor = job.predictor()
-    origin = job.origin(predictor)
-    store.require(origin)
-    known, errors = store.known(), store.errors()
-    pending = [item for item in items if known.get(item.path) != item.stamp]
-    gone = {item.path for item in pending if item.path in known}  # changed
-    if prune:
-        gone |= known.keys() - {item.path for item in items}
-    report = Report(removed=store.remove(gone))
-    errors = {path: error for path, error in errors.items() if path not in gone}
-    store.write_errors(errors)
-    report.failed_before = sum(item.path in errors for item in items)
-    report.known = len(items) - len(pending) - report.failed_before
-    parts = _parts(pending, store.next_number(), job.part_size)
-    with progress_bar(total=len(pending), desc="embed", unit="", mininterval=1) as bar:
-        if ray:
-            from .ray_executor import make_parts_on_ray
+class _Run:
+    """One run: what there is beside what was there, then part by part."""
 
-            results = make_parts_on_ray(parts, store.folder.resolve(), job, origin, address)
-        else:
-            results = (make_part(part, store, job, origin, predictor, bar) for part in parts)
-        for embedded, failures in results:
-            report.embedded += embedded
-            report.failed += len(failures)
-            if failures:
-                errors |= {item.path: (item.stamp, reason) for item, reason in failures}
-                store.write_errors(errors)
+    def __init__(self, items: Items, store: Store, job: Job, prune: bool, prune_all: bool) -> None:
+        self._store, self._job = store, job
+        self._predictor = job.predictor()
+        self._origin = job.origin(self._predictor)
+        store.require(self._origin)
+        store.sweep()
+        self._items = items.with_root(_root(store, items.root))
+        self._known, self._errors = store.known(), store.errors()
+        faults = [fault.message for fault in items.faults]
+        self._report = Report(faults=faults, passed_over=items.summary())
+        self._gone = self._out_of_sources(prune, prune_all)
+        for path in self._gone:
+            self._errors.pop(path, None)
+
+    def _out_of_sources(self, prune: bool, prune_all: bool) -> set[str]:
+        """What to take out because no source has it any more."""
+        if not prune:
+            return set()
+        missing = (self._known.keys() | self._errors.keys()) - self._items.by_path.keys()
+        gone = {path for path in missing if not self._items.may_hold(path)}
+        self._report.kept = len(missing) - len(gone)
+        if self._known and gone >= self._known.keys() and not prune_all:
+            raise RequestError(
+                f"{self._store.folder}: none of its {len(self._known)} embeddings is among the sources; to "
+                "take all of them out say --prune_all"
+            )
+        return gone
+
+    def __call__(self, address: str | None, ray: bool) -> Report:
+        pending = self._pending()
+        report, store = self._report, self._store
+        store.write_errors(self._errors)
+        report.removed = store.remove(self._gone)
+        parts = _parts(pending, store.next_number(), self._job.part_size)
+        with progress_bar(total=len(pending), desc="embed", unit="", mininterval=1) as bar:
             if ray:
-                bar.update(embedded + len(failures))
-    return report
+                from .ray_executor import make_parts_on_ray
+
+                results = make_parts_on_ray(parts, store.folder.resolve(), self._job, self._origin, address)
+            else:
+                results = (
+                    make_part(part, store, self._job, self._origin, self._predictor, bar) for part in parts
+                )
+            for embedded, failures in results:
+                report.embedded += embedded
+                if failures:
+                    self._fail(failures)
+                    store.write_errors(self._errors)
+                if ray:
+                    bar.update(embedded + len(failures))
+        return report
+
+    def _pending(self) -> list[Item]:
+        """What to embed; notes what failed, what changed, and the stamps of what is as it was."""
+        pending, doubtful = [], []
+        for item in self._items:
+            stamp, _ = self._known.get(item.path, (None, None))
+            failed_at, _ = self._errors.get(item.path, (None, None))
+            if item.fault is not None:
+                self._fail([Failure(item, item.fault, may_pass=True)])
+            elif stamp is not None and stamp == item.with_caption_of(stamp):
+                self._errors.pop(item.path, None)
+                self._report.known += 1
+            elif stamp is not None:
+                doubtful.append(item)
+            elif failed_at and failed_at == item.recorded_stamp():
+                self._report.failed_before += 1
+            else:
+                self._errors.pop(item.path, None)
+                pending.append(item)
+        stamps: dict[str, str] = {}
+        for item, verdict in zip(doubtful, prefetch(self._compared, doubtful, 32), strict=True):
+            self._errors.pop(item.path, None)
+            if isinstance(verdict, Failure):  # what was embedded stays until the file can be read
+                self._fail([verdict])
+            elif verdict:
+                stamps[item.path] = item.with_caption_of(self._known[item.path][0])
+                self._report.known += 1
+            else:
+                self._gone.add(item.path)
+                pending.append(item)
+        self._store.restamp(stamps)
+        return pending
+
+    def _compared(self, item: Item) -> bool | Failure:
+        """Whether an item with another stamp has the content and the caption that it had."""
+        stamp, sha256 = self._known[item.path]
+        try:
+            if item.file is None or sha256 is None:
+                return False
+            content = item.read()
+        except OSError as error:
+            return _unreadable(item, error)
+        except ClipError:
+            return False
+        _, _, caption = stamp.partition(" ")
+        _, _, given = item.recorded_stamp().partition(" ")
+        return hashlib.sha256(content).hexdigest() == sha256 and (item.caption is None or given == caption)
+
+    def _fail(self, failures: Sequence[Failure]) -> None:
+        self._report.failed += len(failures)
+        for item, reason, may_pass in failures:
+            self._errors[item.path] = ("" if may_pass else item.recorded_stamp(), reason)
+
+
+def _root(store: Store, given: Path) -> Path:
+    """Where a store's relative paths begin: as it was, if that is still there."""
+    noted = store.root()
+    if noted is not None and noted.is_dir():
+        return noted
+    store.write_root(given)
+    return given
 
 
 def _parts(items: Sequence[Item], first: int, size: int) -> Iterator[Part]:
@@ -147,7 +271,7 @@ def make_part(
         prefetch(lambda item: _prepare(predictor, item), images, job.batch_size), job.batch_size
     ):
         good = [prepared for prepared in batch if isinstance(prepared, _Prepared)]
-        failures += [failure for failure in batch if isinstance(failure, tuple)]
+        failures += [failure for failure in batch if isinstance(failure, Failure)]
         if good:
             features = predictor.encode_image(np.stack([one.pixels for one in good]), job.use_gpu)
             for one, vector in zip(good, l2_normalize(features), strict=True):
@@ -174,16 +298,25 @@ class _Prepared:
 
 
 def _prepare(predictor: Predictor, item: Item) -> _Prepared | Failure:
-    """Read, hash, decode and resize an image, in a thread."""
+    """Read, hash, decode and resize an image, in a thread; whatever is wrong with it is its own fault."""
     try:
         content = item.read()
-        pixels = predictor.prepare((item.path, content))
     except OSError as error:
-        return item, f"{item.path}: cannot be read ({error.strerror or error})"
-    if isinstance(pixels, ImageError):
-        return item, str(pixels)
-    width, height = image_size(content)
+        return _unreadable(item, error)
+    except ImageError as error:
+        return Failure(item, str(error))
+    try:
+        pixels = predictor.prepare((item.path, content))
+        if isinstance(pixels, ImageError):
+            return Failure(item, str(pixels))
+        width, height = image_size(content)
+    except Exception as error:  # decoders raise anything
+        return Failure(item, f"{item.path}: cannot be prepared ({str(error) or type(error).__name__})")
     return _Prepared(item, pixels, width, height, hashlib.sha256(content).hexdigest())
+
+
+def _unreadable(item: Item, error: OSError) -> Failure:
+    return Failure(item, f"{item.path}: cannot be read ({error.strerror or error})", may_pass=True)
 
 
 def _text_vectors(
@@ -196,7 +329,7 @@ def _text_vectors(
             predictor.tokenize([item.caption or ""])
             good.append(item)
         except ClipError as error:
-            failures.append((item, str(error)))
+            failures.append(Failure(item, str(error)))
     if good:
         features = predictor.text_features([item.caption or "" for item in good], job.batch_size, job.use_gpu)
         yield from zip(good, l2_normalize(features), strict=True)

@@ -65,7 +65,7 @@ def make_parts_on_ray(
             **resources,
         )
         for row in data.iter_rows():
-            yield row["embedded"], [tuple(failure) for failure in row["failures"]]
+            yield row["embedded"], [Failure(*failure) for failure in row["failures"]]
     finally:
         if started:
             ray.shutdown()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
-import tarfile
+import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
-
 from ..errors import RequestError
-from ..preprocessing.image import IMAGE_SUFFIXES
+from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind_of
+from ..system.cache import digest_of
+from ..system.names import escape_name, typed_path, under_root, unescape_name
+from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
+from . import parquet_tables, shards
+from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS
 
-_PATH_COLUMNS = ("path", "image", "file", "filename", "filepath")
-_CAPTION_COLUMNS = ("caption", "text")
+_EVERYTHING = os.sep
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,16 @@ class Item:
     """One image, or one text.
 
     Attributes:
-        path: what it is called: a file, `shard.tar::member`, or `table.csv#row` for a text.
+        path: what it is called: a file from the root of `Items`, `shard.tar::member`, or `table.csv#row` for
+            a text or an image in a table; see `escape_name`.
         stamp: changes when the content does.
         file: where an image's bytes are.
         offset: where in that file they begin, in a tar shard.
         size: how many there are; None is all.
-        caption: the text that belongs to it, or that is to be embedded where there is no file.
+        row: of a Parquet file that holds the bytes.
+        caption: the text that belongs to it, several as lines; or that is to be embedded where there is no
+            file. Empty where a source says that it has none, None where no source says anything.
+        fault: why it cannot be read, if that is known.
     """
 
     path: str
@@ -39,121 +45,316 @@ class Item:
     offset: int = 0
     size: int | None = None
     caption: str | None = None
+    row: int | None = None
+    fault: str | None = None
 
     def read(self) -> bytes:
-        """An image's bytes."""
+        """An image's bytes.
+
+        Raises:
+            OSError: they cannot be read now.
+            ImageError: there are none.
+        """
         assert self.file is not None
+        if self.row is not None:
+            return parquet_tables.image(self.file, self.row)
+        if not stat.S_ISREG(os.stat(self.file).st_mode):  # noqa: PTH116 - opening a pipe may wait for ever
+            raise OSError("it is no file")
         with Path(self.file).open("rb") as stream:
             stream.seek(self.offset)
-            return stream.read(-1 if self.size is None else self.size)
+            content = stream.read(-1 if self.size is None else self.size)
+        if self.size is not None and len(content) < self.size:
+            raise OSError(f"{self.file} ends within it")
+        return content
+
+    def recorded_stamp(self) -> str:
+        """The stamp with the caption's, as a store keeps it."""
+        return self.stamp if self.caption is None else f"{self.stamp} {digest_of(self.caption)[:16]}"
+
+    def with_caption_of(self, recorded: str) -> str:
+        """What `recorded_stamp` is if no source says anything of the caption and it stays as it was."""
+        _, mark, caption = recorded.partition(" ")
+        return self.recorded_stamp() if self.caption is not None else self.stamp + mark + caption
 
 
-def items_of(sources: Iterable[str]) -> Iterator[Item]:
-    """Everything that is named, in order, each path once.
+@dataclass(frozen=True)
+class Fault:
+    """What could not be looked into.
+
+    Attributes:
+        message: what, and why.
+        hides: the file or folder that may hold more than was found; None where nothing is hidden.
+    """
+
+    message: str
+    hides: str | None = None
+
+
+@dataclass
+class Items:
+    """What was found, each path once.
+
+    Attributes:
+        root: where relative paths begin.
+        may_be_empty: whether sources with nothing in them are none of the faults.
+        passed_over: what is no image that can be read, counted by suffix or kind.
+    """
+
+    root: Path
+    may_be_empty: bool = False
+    by_path: dict[str, Item] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.by_path.values())
+
+    def __len__(self) -> int:
+        return len(self.by_path)
+
+    def name(self, path: str) -> str:
+        """What a file is called here."""
+        return escape_name(under_root(path, self.root))
+
+    def add(self, item: Item) -> None:
+        """Add one; of several with the same path the first counts, and all their captions."""
+        there = self.by_path.setdefault(item.path, item)
+        if item.caption and item.caption not in (there.caption or "").split("\n"):
+            caption = f"{there.caption}\n{item.caption}" if there.caption else item.caption
+            self.by_path[item.path] = replace(there, caption=caption)
+
+    def with_root(self, root: Path) -> Items:
+        """The same, with paths from another root."""
+        if root == self.root:
+            return self
+        moved = Items(root, self.may_be_empty, faults=self.faults, passed_over=self.passed_over)
+        for item in self:
+            absolute = os.path.join(self.root, unescape_name(item.path))  # noqa: PTH118
+            moved.add(replace(item, path=escape_name(absolute.removeprefix(os.path.join(root, "")))))  # noqa: PTH118
+        return moved
+
+    def may_hold(self, path: str) -> bool:
+        """Whether a path that was not found may be there nevertheless, in what could not be looked into."""
+        absolute = os.path.join(self.root, unescape_name(path))  # noqa: PTH118
+        for fault in self.faults:
+            if fault.hides == _EVERYTHING or (
+                fault.hides and absolute.startswith(tuple(fault.hides + end for end in (os.sep, "::", "#")))
+            ):
+                return True
+        return False
+
+    def summary(self) -> str:
+        """What was passed over, in words; empty if nothing was."""
+        return Seen(self.passed_over).summary()
+
+
+def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
+    """Everything that is named, in order, each path once, however it is spelled.
+
+    What is damaged or cannot be listed is a fault of the result, and the rest is found.
 
     Args:
         sources: folders, files, globs, `.tar` shards, `.txt` lists of paths, and `.csv`, `.tsv` or `.parquet`
             tables with a column of paths or captions. Paths in a list or table are relative to its folder.
+        may_be_empty: a source with nothing in it, or nothing found at all, is not an error.
 
     Raises:
-        RequestError: a source is not there, or is of no known kind.
+        RequestError: a source is not there, or is of no known kind; or nothing was found at all.
     """
-    seen: set[str] = set()
+    items = Items(Path.cwd(), may_be_empty)
     for source in sources:
-        for item in _items_of(source):
-            if item.path not in seen:
-                seen.add(item.path)
-                yield item
+        _add(items, typed_path(source))
+    if not items.by_path and not may_be_empty:
+        raise RequestError(items.faults[0].message if items.faults else "nothing to embed: name a source")
+    return items
 
 
-def _items_of(source: str) -> Iterator[Item]:
-    path = Path(source)
-    if path.is_dir():
-        yield from _folder(path)
-    elif not path.exists():
-        matches = sorted(glob.glob(source, recursive=True))
-        if not matches:
-            raise RequestError(f"{source}: no such file or folder, and no match as a glob")
-        for match in matches:
-            yield from _items_of(match)
-    elif path.suffix == ".tar":
-        yield from _shard(path)
-    elif path.suffix in (".csv", ".tsv", ".parquet"):
-        yield from _table(path)
-    elif path.suffix == ".txt":
-        for line in path.read_text("utf-8").splitlines():
-            if line.strip():
-                yield _file(str(path.parent / line.strip()))
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        yield _file(str(path))
+def _add(items: Items, source: str, matched: bool = False) -> None:
+    """Add what a source holds; one that a glob matched may also be of another kind, and is counted."""
+    try:
+        mode = os.stat(source).st_mode  # noqa: PTH116
+    except OSError as error:
+        if matched:  # a link that leads nowhere
+            items.add(_file(items, source))
+        elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            for match in _matches(source):
+                _add(items, match, matched=True)
+        else:
+            raise RequestError(f"{source}: cannot be reached ({error.strerror})") from None
+        return
+    suffix = Path(source).suffix.lower()
+    if stat.S_ISDIR(mode):
+        _add_folder(items, source)
+    elif not stat.S_ISREG(mode):
+        raise RequestError(f"{source}: is a pipe or a device, not a file: save it to a file first")
+    elif suffix == ".tar":
+        _add_shard(items, source)
+    elif suffix in (*TABLE_SUFFIXES, ".parquet", ".txt"):
+        try:
+            _add_table(items, source, suffix)
+        except RequestError as error:
+            items.faults.append(Fault(str(error), _EVERYTHING))
+    elif is_image(source, first_bytes(source)):
+        items.add(_file(items, source))
+    elif matched:
+        items.passed_over[kind_of(source)] += 1
     else:
         raise RequestError(
-            f"{source}: expected a folder, an image, a glob, a .tar, .csv, .tsv or .parquet, or a .txt list"
+            f"{source}: expected a folder, an image, a glob, a .tar (not compressed), a .csv, .tsv or "
+            ".parquet, or a .txt list"
         )
 
 
-def _folder(folder: Path) -> Iterator[Item]:
-    for directory, subfolders, files in os.walk(folder):
-        subfolders.sort()
-        for name in sorted(files):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield _file(os.path.join(directory, name))  # noqa: PTH118 - a Path per image costs time
+def _matches(pattern: str) -> list[str]:
+    """What a glob matches.
+
+    Raises:
+        RequestError: nothing, or a folder on the way cannot be listed.
+    """
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        folder = Path(pattern).parent
+        while glob.has_magic(str(folder)):
+            folder = folder.parent
+        try:
+            with os.scandir(folder):
+                pass
+        except PermissionError as error:
+            raise RequestError(f"{pattern}: {folder} cannot be listed ({error.strerror})") from None
+        except OSError:
+            pass  # not there either
+        raise RequestError(f"{pattern}: no such file or folder, and no match as a glob")
+    return matches
 
 
-def _file(path: str, caption: str | None = None) -> Item:
-    """An image file; one that is not there is found out when it is read, and costs only itself."""
+def _add_folder(items: Items, folder: str) -> None:
+    seen = Seen()
+    found = 0
+    for found, file in enumerate(image_files(folder, seen), start=1):  # noqa: B007 - also counts
+        items.add(_file(items, file))
+    for unlisted, why in seen.unlisted.items():
+        path = os.path.abspath(unlisted)  # noqa: PTH100
+        items.faults.append(Fault(f"{escape_name(unlisted)}: cannot be listed ({why})", path))
+    if not found and not seen.unlisted and not items.may_be_empty:
+        others = f"; passed over: {seen.summary()}" if seen.passed_over else ""
+        message = f"{escape_name(folder)}: no images in it that can be read{others}"
+        items.faults.append(Fault(message, os.path.abspath(folder)))  # noqa: PTH100
+    items.passed_over += seen.passed_over
+
+
+def _file(items: Items, path: str, caption: str | None = None) -> Item:
+    """An image file; one that is not there costs only itself."""
+    name = items.name(path)
     try:
-        status = os.stat(path)  # noqa: PTH116
-        stamp = f"{status.st_size}-{status.st_mtime_ns}"
-    except OSError:
-        stamp = "missing"
-    return Item(path, stamp, path, caption=caption)
+        stamp, fault = _state(path), None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        stamp, fault = "", f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})"
+    return Item(name, stamp, os.path.abspath(path), caption=caption, fault=fault)  # noqa: PTH100
 
 
-def _shard(path: Path) -> Iterator[Item]:
-    """The images of a tar file in WebDataset's layout: `key.jpg`, with its caption in `key.txt`."""
+def _state(path: str) -> str:
+    """What changes with a file's content: its size and times; the last cannot be set by hand."""
+    status = os.stat(path)  # noqa: PTH116
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+
+def _add_shard(items: Items, path: str) -> None:
+    seen = Seen()
+    file = os.path.abspath(path)  # noqa: PTH100
     try:
-        with tarfile.open(path, "r:") as shard:
-            members = [member for member in shard if member.isfile()]
-            texts = {member.name: member for member in members if member.name.endswith(".txt")}
-            for member in members:
-                stem, suffix = os.path.splitext(member.name)  # noqa: PTH122
-                if suffix.lower() not in IMAGE_SUFFIXES:
-                    continue
-                text = texts.get(f"{stem}.txt")
-                content = shard.extractfile(text) if text else None
-                yield Item(
-                    f"{path}::{member.name}",
-                    f"{member.size}-{member.mtime}-{member.offset_data}",
-                    str(path),
-                    member.offset_data,
-                    member.size,
-                    content.read().decode("utf-8", "replace").strip() if content else None,
-                )
-    except tarfile.TarError as error:
-        raise RequestError(f"{path}: not a whole, uncompressed tar file ({error})") from error
-
-
-def _table(path: Path) -> Iterator[Item]:
-    try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-        else:
-            options = pa.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
-            table = pa.csv.read_csv(path, parse_options=options)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RequestError(f"{path}: cannot be read as a table ({error})") from error
-    paths = next((name for name in _PATH_COLUMNS if name in table.column_names), None)
-    captions = next((name for name in _CAPTION_COLUMNS if name in table.column_names), None)
-    if paths is None and captions is None:
-        raise RequestError(
-            f"{path}: has the columns {', '.join(table.column_names)}; one must be called "
-            f"{', '.join(_PATH_COLUMNS)} (images) or {', '.join(_CAPTION_COLUMNS)} (texts)"
+        state = _state(path)
+        members = shards.members_of(Path(path), seen)
+    except (RequestError, OSError) as error:
+        reason = (
+            str(error) if isinstance(error, RequestError) else f"{path}: cannot be read ({error.strerror})"
         )
-    texts = table[captions].to_pylist() if captions else [None] * len(table)
-    if paths is None:
-        for row, text in enumerate(texts):
-            yield Item(f"{path}#{row}", f"text-{text}", caption=text)
+        items.faults.append(Fault(reason, file))
         return
-    for file, text in zip(table[paths].to_pylist(), texts, strict=True):
-        yield _file(str(path.parent / str(file)), text)
+    items.passed_over += seen.passed_over
+    if not members and not items.may_be_empty:
+        items.faults.append(Fault(f"{path}: no images in it that can be read", file))
+    for member in members:
+        stamp = f"{member.size}-{member.offset}-in-{state}"
+        name = escape_name(f"{under_root(path, items.root)}::{member.name}")
+        items.add(Item(name, stamp, file, member.offset, member.size, member.caption))
+
+
+def _add_table(items: Items, source: str, suffix: str) -> None:
+    """A list's or a table's images and texts."""
+    path = Path(source)
+    before = len(items)
+    if suffix == ".txt":
+        for line in read_list(path):
+            items.add(_file(items, str(path.parent / line)))
+        rows = 0
+    elif suffix == ".parquet":
+        rows = _add_parquet(items, path)
+    else:
+        rows = _add_rows(items, path, read_table(path))
+    if not rows and len(items) == before and not items.may_be_empty:
+        raise RequestError(f"{source}: has no rows" if suffix != ".txt" else f"{source}: lists nothing")
+
+
+def _add_rows(items: Items, path: Path, table: Table) -> int:
+    place, text = table.place(PATH_COLUMNS), table.place(CAPTION_COLUMNS)
+    _require_columns(path, table.columns, place is not None or text is not None)
+    for number, (line, row) in enumerate(zip(table.lines, table.rows, strict=True)):
+        caption = None if text is None else row[text]
+        if place is None:
+            _add_text(items, path, number, caption)
+        elif row[place].strip():
+            items.add(_file(items, str(path.parent / row[place].strip()), caption))
+        else:
+            items.faults.append(Fault(f"{path}, line {line}: no path"))
+    return len(table.rows)
+
+
+def _add_text(items: Items, path: Path, row: int, text: str | None) -> None:
+    items.add(Item(f"{items.name(str(path))}#{row}", f"text-{digest_of(text or '')}", caption=text or ""))
+
+
+def _add_parquet(items: Items, path: Path) -> int:
+    table = parquet_tables.read(path)
+    _require_columns(path, table.columns, table.has_texts or table.has_images)
+    state = _state(str(path))
+    for row, (file, captions) in enumerate(table.values()):
+        caption = None if captions is None else "\n".join(captions)
+        if table.encoded:
+            name = f"{items.name(str(path))}#{row}"
+            items.add(Item(name, f"row-{row}-in-{state}", os.path.abspath(path), caption=caption, row=row))  # noqa: PTH100
+        elif not table.has_images:
+            _add_text(items, path, row, caption)
+        elif file:
+            items.add(_file(items, str(path.parent / file), caption))
+        else:
+            items.faults.append(Fault(f"{path}, row {row}: no path"))
+    return table.rows
+
+
+def _require_columns(path: Path, columns: list[str], met: bool) -> None:
+    if not met:
+        raise RequestError(
+            f"{path}: has the columns {', '.join(columns)}; one must be called "
+            f"{', '.join(PATH_COLUMNS)} (images) or {', '.join(CAPTION_COLUMNS)} (texts)"
+        )
+
+
+def content_of(path: str, root: str) -> bytes:
+    """The bytes of an image by the path that a store keeps it by.
+
+    Args:
+        path: see `Item`.
+        root: where it begins, if it is relative; as `escape_name` wrote it.
+
+    Raises:
+        OSError, ClipError, KeyError: they cannot be had.
+    """
+    name = os.path.join(unescape_name(root), unescape_name(path))  # noqa: PTH118
+    shard, inside, member = name.partition("::")
+    table, row, number = name.rpartition("#")
+    if not os.path.lexists(name):
+        if inside:
+            return shards.member(Path(shard), member)
+        if row and number.isdecimal():
+            return parquet_tables.image(table, int(number))
+    return Path(name).read_bytes()

@@ -2,12 +2,15 @@
 
 Columns: `path`, `stamp` (changes when the image does), `width`, `height` (null for texts), `sha256` (of the
 file), `caption` (null where there is none) and `vector`, a fixed-size list of unit length. What made them
-stands in each part's metadata. What could not be read is in `errors.parquet`: `path`, `stamp`, `error`.
+stands in each part's metadata. What could not be read is in `errors.parquet`: `path`, `stamp` (empty where it
+is to be tried again), `error`. Relative paths begin at the folder that stands in the file `root`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +27,8 @@ from .sources import Item
 
 _PART = re.compile(r"part-(\d{6})\.parquet")
 _ERRORS = "errors.parquet"
+_ROOT = "root"
+_TEMPORARY = re.compile(rf"\.(part-\d{{6}}\.parquet|{re.escape(_ERRORS)}|{_ROOT})\..+")
 _KEY = b"clip_hub"
 _ERROR_SCHEMA = pa.schema([("path", pa.string()), ("stamp", pa.string()), ("error", pa.string())])
 _DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
@@ -38,10 +43,14 @@ class Origin:
     embed_dim: int
     dtype: str = "float32"
     precision: str = "float32"
+    exif_rotation: bool = False
+    fast_jpeg: bool = False
 
     def __str__(self) -> str:
         kept = f"kept as {self.dtype}, computed in {self.precision}"
-        return f"{self.module} (weights {self.weights_sha256[:12]}, {kept})"
+        options = [name for name in ("exif_rotation", "fast_jpeg") if getattr(self, name)]
+        given = ", ".join([kept, *(f"with --{name}" for name in options)])
+        return f"{self.module} (weights {self.weights_sha256[:12]}, {given})"
 
     def schema(self) -> pa.Schema:
         """The columns of a part."""
@@ -103,16 +112,33 @@ class Store:
         there = self.origin()
         if there and there != origin:
             raise RequestError(
-                f"{self.folder} holds vectors of {there}, not of {origin}: choose another --output"
+                f"{self.folder} holds vectors of {there}, not of {origin}: choose another --output, or give "
+                "the options that it was made with"
             )
 
-    def known(self) -> dict[str, str]:
-        """The stamps of what is done, by path: vectors, and errors."""
-        known: dict[str, str] = {}
-        for path in [*self.parts(), *self._errors_file()]:
-            table = _read(path, ["path", "stamp"])
-            known.update(zip(table["path"].to_pylist(), table["stamp"].to_pylist(), strict=True))
+    def root(self) -> Path | None:
+        """Where relative paths begin; None if that is not known."""
+        path = self.folder / _ROOT
+        return Path(os.fsdecode(path.read_bytes())) if path.is_file() else None
+
+    def write_root(self, root: Path) -> None:
+        """Note where relative paths begin."""
+        with _writing(self.folder / _ROOT) as temporary:
+            temporary.write_bytes(os.fsencode(root))
+
+    def known(self) -> dict[str, tuple[str, str | None]]:
+        """Stamp and the content's sha256 (None for a text) of what has a vector, by path."""
+        known: dict[str, tuple[str, str | None]] = {}
+        for table in self.tables(["path", "stamp", "sha256"]):
+            columns = (table[name].to_pylist() for name in ("path", "stamp", "sha256"))
+            known.update((path, (stamp, sha256)) for path, stamp, sha256 in zip(*columns, strict=True))
         return known
+
+    def sweep(self) -> None:
+        """Remove what killed writers left; nobody may be writing."""
+        for path in self.folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def write_part(self, number: int, rows: Sequence[Row], origin: Origin) -> None:
         """Write a part. The same number again replaces it, so a part that is computed twice is there once."""
@@ -120,11 +146,11 @@ class Store:
         flat = pa.array(vectors.ravel(), _DTYPES[origin.dtype])
         columns = [
             [row.item.path for row in rows],
-            [row.item.stamp for row in rows],
+            [row.item.recorded_stamp() for row in rows],
             [row.width for row in rows],
             [row.height for row in rows],
             [row.sha256 for row in rows],
-            [row.item.caption for row in rows],
+            [row.item.caption or None for row in rows],
             pa.FixedSizeListArray.from_arrays(flat, origin.embed_dim),
         ]
         arrays = [
@@ -165,6 +191,16 @@ class Store:
             removed += count
         return removed
 
+    def restamp(self, stamps: dict[str, str]) -> None:
+        """Write other stamps of some paths, whose content is as it was."""
+        for part in self.parts() if stamps else ():
+            paths, there = (column.to_pylist() for column in _read(part, ["path", "stamp"]).columns)
+            new = [stamps.get(path, stamp) for path, stamp in zip(paths, there, strict=True)]
+            if new != there:
+                table = _read(part)
+                place = table.schema.get_field_index("stamp")
+                _write(table.set_column(place, table.schema.field(place), pa.array(new, pa.string())), part)
+
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The parts' contents, one by one."""
         for part in self.parts():
@@ -184,7 +220,8 @@ def vectors_of(table: pa.Table) -> np.ndarray:
 
 def _origin(part: Path) -> Origin:
     try:
-        note = pq.read_schema(part).metadata[_KEY]
+        with part.open("rb") as stream:
+            note = pq.read_schema(stream).metadata[_KEY]
         return Origin(**json.loads(note))
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{part}: not a part that `embed` wrote, or damaged ({error})") from error
@@ -192,14 +229,24 @@ def _origin(part: Path) -> Origin:
 
 def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
+        with path.open("rb") as stream:  # Arrow cannot open a path that is not UTF-8
+            return pq.ParquetFile(stream).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
         raise RequestError(f"{path} is damaged, remove it and embed again ({error})") from error
 
 
 def _write(table: pa.Table, path: Path) -> None:
+    with _writing(path) as temporary, temporary.open("wb") as stream:
+        pq.write_table(table, stream, compression="zstd")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
     try:
         with atomic_file(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-    except OSError as error:
-        raise RequestError(f"{path} cannot be written: {error.strerror or error}") from error
+            yield temporary
+    except (pa.ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(
+            f"{path} cannot be written ({reason}); what was written before it is kept"
+        ) from error

@@ -46,7 +46,8 @@ FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
 _MAX_ASPECT = 1_000_000
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow itself speaks of a bomb
 IMAGE_SUFFIXES = set(
-    ".png .jpg .jpeg .jpe .jfif .gif .bmp .dib .webp .tif .tiff .ppm .pgm .ico .tga .jp2 .avif".split()
+    ".png .apng .jpg .jpeg .jpe .jfif .mpo .gif .bmp .dib .webp .tif .tiff .pbm .pgm .ppm .pnm .pfm .ico "
+    ".tga .icb .vda .vst .jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs".split()
 )
 
 

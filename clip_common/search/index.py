@@ -6,8 +6,9 @@ The same client speaks to both, so what works on a laptop works on a cluster.
 from __future__ import annotations
 
 import contextlib
-import json
+import fcntl
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,16 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from ..embedding.store import Origin, Store, vectors_of
 from ..errors import RequestError
 from ..system.cache import digest_of
+from ..system.names import escape_name
 
 _ROWS_AT_ONCE = 2000
+_MAX_RESULTS = 16384  # Milvus's own
 _MAX_PATH = 4096  # bytes
+_FIELDS = ("path", "root", "width", "height", "caption")
+_LITERAL = re.compile(r"[^\\%_\"'\x00-\x1f\x7f]")  # what means itself in a pattern, in every Milvus
 
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it also logs what it raises
+for _name in ("pymilvus", "milvus_lite"):  # they also log what they raise
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -41,27 +47,39 @@ class Filter:
     min_height: int = 0
 
     def expression(self) -> str:
-        """As Milvus reads it."""
+        """As Milvus reads it. What its versions escape differently stands for any character: see `allows`."""
         terms = []
         if self.path is not None:
-            pattern = (
-                self.path.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
-            )
-            terms.append(f"path like {json.dumps(pattern)}")
+            marks = ("%" if mark == "*" else mark if _LITERAL.fullmatch(mark) else "_" for mark in self.path)
+            terms.append(f'path like "{"".join(marks)}"')
         terms += [f"width >= {int(self.min_width)}"] if self.min_width else []
         terms += [f"height >= {int(self.min_height)}"] if self.min_height else []
         return " and ".join(terms)
 
+    def allows(self, path: str) -> bool:
+        """Whether a path is really like the pattern."""
+        if self.path is None or all(mark == "*" or _LITERAL.fullmatch(mark) for mark in self.path):
+            return True
+        pattern = ".*".join(map(re.escape, self.path.split("*")))
+        return re.fullmatch(pattern, path, re.DOTALL) is not None
+
 
 @dataclass(frozen=True)
 class Hit:
-    """A result: its cosine with what was asked, -1 to 1."""
+    """A result.
+
+    Attributes:
+        path: as the store has it.
+        score: its cosine with what was asked, -1 to 1.
+        root: the folder where `path` begins, if it is relative; see `escape_name`.
+    """
 
     path: str
     score: float
     width: int
     height: int
     caption: str
+    root: str = ""
 
 
 @dataclass
@@ -89,8 +107,13 @@ class Index:
             raise RequestError(f"--index {address}: no such file; make it with `index`")
         if self._is_file:
             Path(address).resolve().parent.mkdir(parents=True, exist_ok=True)
-        with self._errors("cannot be opened"):
+        try:
             self._client = MilvusClient(str(Path(address).resolve()) if self._is_file else address)
+        except (MilvusException, OSError) as error:
+            cause = str(error)
+            if self._is_file and _is_locked(Path(address)):
+                cause = "another process uses it; wait for it to end, or use a server"
+            raise RequestError(f"the index {address} cannot be opened: {cause}") from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -110,12 +133,13 @@ class Index:
             self._create(collection, origin.embed_dim)
             self._client.load_collection(collection)
             there = self._stamps(collection)
-            wanted = {_id(path): stamp for path, stamp in _paths(store)}
+            root = escape_name(str(store.root() or ""))
+            wanted = {_id(path): stamp for path, stamp in _paths(store, root)}
             stale = [id_ for id_, stamp in there.items() if wanted.get(id_) != stamp]
             for start in range(0, len(stale), _ROWS_AT_ONCE):
                 self._client.delete(collection, ids=stale[start : start + _ROWS_AT_ONCE])
             new = {id_ for id_, stamp in wanted.items() if there.get(id_) != stamp}
-            for rows in _new_rows(store, new):
+            for rows in _new_rows(store, new, root):
                 self._client.insert(collection, rows)
             self._client.flush(collection)
         return Changes(len(new), sum(id_ not in wanted for id_ in stale), len(wanted) - len(new))
@@ -135,7 +159,7 @@ class Index:
             RequestError: nothing is indexed that this model made.
         """
         collection = _collection(origin)
-        fields = ["path", "width", "height", "caption"]
+        limit_to = limit_to or Filter()
         with self._errors("cannot be searched"):
             if not self._client.has_collection(collection):
                 raise RequestError(
@@ -143,22 +167,35 @@ class Index:
                     "`index`, or say --module and --weights as they were for `embed`"
                 )
             self._client.load_collection(collection)
-            (hits,) = self._client.search(
-                collection,
-                data=[vector.astype(np.float32)],
-                limit=top_k,
-                filter=(limit_to or Filter()).expression(),
-                output_fields=fields,
-            )
-        return [Hit(score=float(hit["distance"]), **hit["entity"]) for hit in hits]
+            fields = [name for name in _FIELDS if name in self._fields(collection)]
+            asked = top_k
+            while True:
+                (found,) = self._client.search(
+                    collection,
+                    data=[vector.astype(np.float32)],
+                    limit=min(asked, _MAX_RESULTS),
+                    filter=limit_to.expression(),
+                    output_fields=fields,
+                )
+                hits = [Hit(score=float(hit["distance"]), **hit["entity"]) for hit in found]
+                allowed = [hit for hit in hits if limit_to.allows(hit.path)]
+                if len(allowed) >= top_k or len(hits) < asked or asked >= _MAX_RESULTS:
+                    return allowed[:top_k]
+                asked *= 4
+
+    def _fields(self, collection: str) -> set[str]:
+        return {field["name"] for field in self._client.describe_collection(collection)["fields"]}
 
     def _create(self, collection: str, embed_dim: int) -> None:
         if self._client.has_collection(collection):
-            return
+            if "root" in self._fields(collection):
+                return
+            self._client.drop_collection(collection)  # of an earlier version; the store has all of it
         schema = self._client.create_schema()
         schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
         schema.add_field("stamp", DataType.VARCHAR, max_length=_MAX_PATH)
         schema.add_field("path", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("root", DataType.VARCHAR, max_length=_MAX_PATH)
         schema.add_field("caption", DataType.VARCHAR, max_length=_MAX_PATH)
         schema.add_field("width", DataType.INT64)
         schema.add_field("height", DataType.INT64)
@@ -196,19 +233,38 @@ def _id(path: str) -> str:
     return digest_of(path)[:32]
 
 
-def _paths(store: Store) -> Iterator[tuple[str, str]]:
+def _is_locked(file: Path) -> bool:
+    """Whether another process holds Milvus Lite's lock of a database."""
+    try:
+        with (file / "LOCK").open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _paths(store: Store, root: str) -> Iterator[tuple[str, str]]:
     for table in store.tables(["path", "stamp"]):
-        yield from zip(table["path"].to_pylist(), map(_cut, table["stamp"].to_pylist()), strict=True)
+        paths, stamps = table["path"].to_pylist(), table["stamp"].to_pylist()
+        yield from ((path, _stamp(stamp, root)) for path, stamp in zip(paths, stamps, strict=True))
 
 
-def _new_rows(store: Store, wanted: set[str]) -> Iterator[list[dict[str, Any]]]:
+def _stamp(stamp: str, root: str) -> str:
+    """Changes with the row, also when only its root does."""
+    return _cut(f"{stamp} {digest_of(root)[:8]}" if root else stamp)
+
+
+def _new_rows(store: Store, wanted: set[str], root: str) -> Iterator[list[dict[str, Any]]]:
     for table in store.tables():
         vectors = vectors_of(table)
         rows = [
             {
                 "id": _id(row["path"]),
-                "stamp": _cut(row["stamp"]),
+                "stamp": _stamp(row["stamp"], root),
                 "path": _cut(row["path"]),
+                "root": _cut(root),
                 "caption": _cut(row["caption"] or ""),
                 "width": row["width"] or 0,
                 "height": row["height"] or 0,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..embedding.sources import content_of
 from ..errors import ClipError, RequestError
 from ..predictor import Predictor
 from ..preprocessing.image import for_display
@@ -83,13 +84,8 @@ def cell(hit: Hit) -> tuple[Image.Image | None, str]:
 
 
 def _image(hit: Hit) -> Image.Image | None:
-    """From its file or shard."""
-    shard, separator, member = hit.path.partition("::")
+    """From its file, shard or table."""
     try:
-        if not separator:
-            return for_display(hit.path, hit.path, _SIDE)
-        with tarfile.open(shard) as tar:
-            content = tar.extractfile(member)
-            return for_display(content.read(), hit.path, _SIDE) if content else None
+        return for_display(content_of(hit.path, hit.root), hit.path, _SIDE)
     except (ClipError, OSError, KeyError, tarfile.TarError):
         return None

@@ -1,8 +1,14 @@
-"""File names and other texts that not every console, font or file can hold."""
+"""File names: as typed, in one spelling; and as text that consoles, fonts and files can hold."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from pathlib import Path
+
+_RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte of a name that is not UTF-8
+_ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
@@ -14,12 +20,41 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def escape_name(name: str) -> str:
+    r"""A file's name as text that any encoding of Unicode can hold; `unescape_name` gives the name back.
+
+    A byte that is not UTF-8 becomes `\xe9`. Only in such a name, and in one that looks like it, a backslash
+    is doubled; all others stay as they are.
+    """
+    if not _RAW_BYTE.search(name) and not _ESCAPED_BYTE.search(name):
+        return name
+    return _RAW_BYTE.sub(lambda raw: f"\\x{ord(raw[0]) - 0xDC00:02x}", name.replace("\\", "\\\\"))
+
+
+def unescape_name(text: str) -> str:
+    """The name that `escape_name` made this text of."""
+    if not _ESCAPED_BYTE.search(text):
+        return text
+    return re.sub(
+        r"\\(?:x([89a-f][0-9a-f])|(\\))",
+        lambda found: found[2] or chr(0xDC00 + int(found[1], 16)),
+        text,
+    )
+
+
 def user_path(text: str | Path) -> Path:
-    """A path with `~` as in a shell: the home, or as it stands where there is no such user."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
+    """A path that a user typed: a leading `~/` is the home, as in a shell; `~x.png` is a file."""
+    if Path(text).parts[:1] == ("~",):
+        with contextlib.suppress(RuntimeError):  # a user without a home
+            return Path(text).expanduser()
+    return Path(text)
+
+
+def under_root(path: str, root: Path) -> str:
+    """One spelling of a file's path: from `root` if it lies below, else from the top. Links stay."""
+    absolute = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
+    prefix = os.path.join(root, "")  # noqa: PTH118
+    return absolute[len(prefix) :] if absolute.startswith(prefix) and absolute != prefix else absolute
 
 
 def is_file(path: Path) -> bool:

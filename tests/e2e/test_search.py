@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("pymilvus", reason="of the extra [test]")
 from PIL import Image
+from pymilvus import DataType
 
 from clip_common.cli.main import main
 from clip_common.config import pretrained
@@ -20,7 +27,7 @@ from clip_common.embedding.store import Origin, Row, Store
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor
 from clip_common.search.index import Filter, Index
-from clip_common.search.query import query_vector
+from clip_common.search.query import cell, query_vector
 from clip_common.zero_shot.scoring import l2_normalize
 from tests.support.paths import ROOT
 
@@ -107,6 +114,89 @@ def test_words_beside_a_picture_are_weighed() -> None:
     for weight in (0.0, 0.3, 1.0):
         both = query_vector(predictor, "a cat", picture, weight)
         np.testing.assert_allclose(both, l2_normalize(weight * words + (1 - weight) * image), atol=1e-6)
+
+
+NAMES = [
+    "photos/Москва/1.png", "photos/café/2.png", "photos/100%/3.png", "photos/a_b/4.png", "photos/aXb/5.png",
+    'photos/q"uote/6.png', "photos/back\\slash/7.png", "photos/猫/8.png", "photos/new\nline/9.png",
+    "photos/[x]/10.png", "photos/emoji😀/11.png", "it's/12.png", "tab\t13.png", "(a|b).+^$/14.png",
+    "100\\%/15.png", "bell\x07/16.png", "a?b/17.png", "photos/100x/18.png",
+]  # fmt: skip
+
+
+def test_a_pattern_means_what_is_typed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "vectors")
+    matrix = l2_normalize(np.random.default_rng(1).normal(size=(len(NAMES), 64)).astype(np.float32))
+    store.write_part(0, [Row(Item(n, "1"), v, 9, 9) for n, v in zip(NAMES, matrix, strict=True)], ORIGIN)
+    index = Index(str(tmp_path / "index.db"))
+    index.sync(store)
+
+    def found(pattern: str, top_k: int = 50) -> list[str]:
+        return [hit.path for hit in index.search(ORIGIN, matrix[0], top_k, Filter(pattern))]
+
+    for name in NAMES:
+        assert found(name) == [name]
+        assert found(f"*{name[2:-2]}*") == [name]
+        assert found(f"*{name[2:-2]}*", top_k=1) == [name]  # what is only nearly like it takes no place
+    assert set(found("*100%*")) == {"photos/100%/3.png"}
+    assert set(found("*\\*")) == {"photos/back\\slash/7.png", "100\\%/15.png"}
+    assert set(found("*%/*")) == {"photos/100%/3.png", "100\\%/15.png"}
+    assert len(found("*")) == len(NAMES) and found('" or path like "%') == [] and found("") == []
+    index.close()
+
+
+def test_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (40, 40), "red").save(os.fsencode(tmp_path / "photos") + b"/caf\xe9.png", "PNG")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(ROOT / "examples" / "dog.png", "dog.png")
+    row = {"bytes": (ROOT / "examples" / "cat.png").read_bytes(), "path": "cat.png"}
+    pq.write_table(pa.table({"image": [row]}), tmp_path / "table.parquet")
+    monkeypatch.chdir(tmp_path)
+    job = Job(pretrained("clip_mini"))
+    embed(items_of(["photos", "shard.tar", "table.parquet"]), Path("vectors"), job)
+    index = Index("index.db")
+    index.sync(Store(Path("vectors")))
+    monkeypatch.chdir("elsewhere")
+    origin = job.origin(job.predictor())
+    hits = index.search(origin, np.ones(256, np.float32) / 16, 9)
+    assert {hit.path for hit in hits} == {"photos/caf\\xe9.png", "shard.tar::dog.png", "table.parquet#0"}
+    assert all(cell(hit)[0] is not None for hit in hits)
+    index.close()
+
+
+def test_an_index_in_use_is_said(tmp_path: Path) -> None:
+    address = str(tmp_path / "index.db")
+    hold = (
+        "import sys, fcntl; from clip_common.search.index import Index; index = Index(sys.argv[1]); "
+        "print(1, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, address], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline()
+        with pytest.raises(RequestError, match=r"index\.db cannot be opened: another process uses it"):
+            Index(address)
+        process.stdin.close()
+        process.wait(60)
+    Index(address).close()
+
+
+def test_an_index_of_an_earlier_version_is_made_again(store: Store, tmp_path: Path) -> None:
+    address = str(tmp_path / "index.db")
+    index = Index(address)
+    collection = f"clip_hub__clip_mini__{ORIGIN.weights_sha256}"
+    schema = index._client.create_schema()
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+    schema.add_field("stamp", DataType.VARCHAR, max_length=64)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=64)
+    parameters = index._client.prepare_index_params()
+    parameters.add_index("vector", index_type="FLAT", metric_type="COSINE")
+    index._client.create_collection(collection, schema=schema, index_params=parameters)
+    assert dataclasses.astuple(index.sync(store)) == (1200, 0, 0)
+    assert index.search(ORIGIN, rows(1200)[5].vector, 1)[0].path == rows(1200)[5].item.path
+    index.close()
 
 
 def test_what_cannot_be_done_is_said(

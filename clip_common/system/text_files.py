@@ -1,0 +1,250 @@
+"""Text files as people write them: lists, tables, labels, classes. Every file of that kind is read here.
+
+Bytes are UTF-8 (with or without a mark), UTF-16, or GB18030 (and so GBK). Lines end at line feeds or carriage
+returns, and nowhere else; a list whose entries end in NUL (`find -print0`) is one of NULs. All that a table
+holds is text: `001` stays `001`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import RequestError
+from .log import logger
+
+TABLE_SUFFIXES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        columns: the first row, without blanks around the names.
+        rows: each as long as `columns`.
+        lines: where in the file each row begins, from 1.
+    """
+
+    path: Path
+    columns: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+
+    def place(self, names: Iterable[str]) -> int | None:
+        """The column that has the first of these names that there is, in upper or lower case."""
+        known = {column.casefold(): i for i, column in reversed(list(enumerate(self.columns)))}
+        return next((known[name] for name in names if name in known), None)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def decode(content: bytes, name: str) -> str:
+    """Bytes to text.
+
+    Raises:
+        RequestError: in none of the encodings, naming the file and what to do.
+    """
+    encoding = _utf_16(content) or "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig" or not _is_chinese(content):
+            line = content.count(b"\n", 0, error.start) + 1
+            raise RequestError(
+                f"{name}, line {line}: neither UTF-8 nor UTF-16 nor GB18030: save it as UTF-8"
+            ) from None
+    logger.warning("%s is not UTF-8: read as GB18030", name)
+    return content.decode("gb18030")
+
+
+def _utf_16(content: bytes) -> str | None:
+    """The encoding's name if it is UTF-16, by its mark, or else by the zeros beside Latin letters.
+
+    Every other byte is one there; a list separated by NULs has few, and on both sides.
+    """
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    even, odd = content[:1000:2], content[1:1000:2]
+    for encoding, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if len(content) >= 4 and zeros.count(0) > 0.6 * len(zeros) and 0 not in others:
+            return encoding
+    return None
+
+
+def _is_chinese(content: bytes) -> bool:
+    """Whether bytes are GB18030, and mostly characters of GB 2312: Latin-1 is often valid there by chance."""
+    try:
+        content.decode("gb18030")
+    except UnicodeDecodeError:
+        return False
+    pairs = re.findall(rb"[\x81-\xfe][\x30-\xfe]", content)
+    common = [pair for pair in pairs if 0xA1 <= pair[0] <= 0xF7 and pair[1] >= 0xA1]
+    return len(common) > 0.5 * len(pairs)
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text; also what is separated by NULs. Unlike `splitlines`, not at U+2028 and others."""
+    if "\0" in text:
+        return text.removesuffix("\0").split("\0")
+    return re.split("\r\n|\n|\r", re.sub("(\r\n|\n|\r)$", "", text)) if text else []
+
+
+def read_names(path: Path, what: str) -> list[str]:
+    """Labels or classes: one on a line, without the blanks around it; empty lines do not count.
+
+    Args:
+        path: the file.
+        what: what an error calls one: "label", "class".
+
+    Raises:
+        RequestError: it cannot be read, or holds none.
+    """
+    lines = (line.strip() for line in lines_of(decode(read_bytes(path), str(path))))
+    names = [line for line in lines if line]
+    if not names:
+        raise RequestError(f"{path}: has no {what}, expected one on a line")
+    return names
+
+
+def read_list(path: Path) -> list[str]:
+    """Paths, one on a line or separated by NULs, as `os.open` takes them; not yet relative to anything.
+
+    A line in another encoding than the rest costs at most itself: its bytes are a name if such a file is
+    there. Quotes around a path, as file managers copy it, and blanks count only where such a file is there.
+
+    Raises:
+        RequestError: the list cannot be read.
+    """
+    content = read_bytes(path)
+    if _utf_16(content):
+        lines = lines_of(decode(content, str(path)))
+    else:
+        raw = content.removeprefix(codecs.BOM_UTF8)
+        parts = raw.split(b"\0") if b"\0" in raw else re.split(b"\r\n|\n|\r", raw)
+        lines = [_name_of(path.parent, part) for part in parts]
+    return [_meant(path.parent, line) for line in lines if line.strip()]
+
+
+def _name_of(folder: Path, raw: bytes) -> str:
+    """A name in UTF-8; or as its bytes are, if there is such a file; or in GB18030."""
+    as_bytes = os.fsdecode(raw)
+    if not any("\udc80" <= mark <= "\udcff" for mark in as_bytes) or _is_there(folder, as_bytes):
+        return as_bytes
+    return raw.decode("gb18030") if _is_chinese(raw) else as_bytes
+
+
+def _meant(folder: Path, line: str) -> str:
+    bare = line.strip()
+    unquoted = bare[1:-1] if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'" else bare
+    return next((name for name in (line, bare, unquoted) if _is_there(folder, name)), bare)
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return "\0" not in name and os.path.lexists(folder / name)  # False for a name that is too long
+
+
+def read_table(path: Path) -> Table:
+    """A table with a row of names: `.csv`, separated by commas (or by semicolons or tabs, if its first line
+    has those alone), or `.tsv`, separated by tabs.
+
+    In a `.tsv` a line is a row wherever all lines have as many tabs as the first, whatever quotes are in it.
+
+    Raises:
+        RequestError: it cannot be read, is empty, or a row is not as long as the first or has a quote that
+            does not end.
+    """
+    text = decode(read_bytes(path), str(path))
+    first = next((line for line in lines_of(text) if line.strip()), "")
+    if not first:
+        raise RequestError(f"{path}: is empty, expected a first line with the columns' names")
+    separator = next((mark for mark in ",;\t" if mark in first), ",")
+    if path.suffix.lower() == ".tsv":
+        separator = "\t"
+    numbered = _plain_rows(text, separator) if separator == "\t" else None
+    if numbered is None:
+        numbered = _quoted_rows(path, text, separator)
+    (_, names), *rest = numbered
+    for line, row in rest:
+        if len(row) != len(names):
+            raise RequestError(
+                f"{path}, line {line}: {len(row)} fields, and the first line has {len(names)}: put a field "
+                f"that has {separator!r} in it between double quotes"
+            )
+    columns = [name.strip() for name in names]
+    return Table(path, columns, [row for _, row in rest], [line for line, _ in rest])
+
+
+def _plain_rows(text: str, separator: str) -> list[tuple[int, list[str]]] | None:
+    """A row for each line; None if lines are of several lengths, so that some go on in the next."""
+    rows = [
+        (number, [_unquoted(field) for field in line.split(separator)])
+        for number, line in enumerate(lines_of(text), start=1)
+        if line.strip()
+    ]
+    return rows if len({len(row) for _, row in rows}) == 1 else None
+
+
+def _unquoted(field: str) -> str:
+    inside = field[1:-1]
+    whole = len(field) >= 2 and field[0] == field[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if whole else field
+
+
+def _quoted_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    blanks = bool(re.match(r"[^\n]*" + re.escape(separator) + " ", text))
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=blanks
+    )
+    rows: list[tuple[int, list[str]]] = []
+    folded: list[int] = []
+    begun = 1
+    try:
+        for row in reader:
+            if row and row != [""]:
+                rows.append((begun, row))
+                folded += [begun] if any("\n" in field or "\r" in field for field in row) else []
+            begun = reader.line_num + 1
+    except csv.Error as error:
+        raise RequestError(
+            f"{path}, line {begun}: cannot be read as a table ({error}): a field with a double quote in it "
+            "stands between double quotes, and has each of its own twice"
+        ) from None
+    if folded:
+        logger.warning(
+            "%s: %d rows go on over several lines, the first at line %d; is a double quote missing there?",
+            path, len(folded), folded[0],
+        )  # fmt: skip
+    return rows
+
+
+def column(table: Table, names: Sequence[str]) -> list[str]:
+    """The values of a column that there must be, without blanks around them.
+
+    Raises:
+        RequestError: there is none of these names, or a value is empty.
+    """
+    place = table.place(names)
+    if place is None:
+        raise RequestError(f"{table.path}: no column {names[0]!r}, it has {', '.join(table.columns)}")
+    values = [row[place].strip() for row in table.rows]
+    for line, value in zip(table.lines, values, strict=True):
+        if not value:
+            raise RequestError(f"{table.path}, line {line}: {names[0]} must not be empty")
+    return values
