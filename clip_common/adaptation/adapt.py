@@ -202,15 +202,23 @@ def _features(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """The module's features of what can be read, its rows, and others' faults; kept in a file."""
     path = task.output / f"{name}.npz"
-    stamp = f"{predictor.weights_sha256} {dataset.stamp()}"
+    stamp = f"{predictor.weights_sha256} {dataset.content_stamp()}"
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:
             if str(file["stamp"]) == stamp:
-                return file["features"], file["kept"], json.loads(str(file["errors"]))
+                errors = json.loads(str(file["errors"]))
+                if not _any_readable(predictor, dataset, errors):
+                    return file["features"], file["kept"], errors
     features, kept, errors = evaluate.image_features(predictor, dataset.images, task.batch_size)
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, stamp=stamp, features=features, kept=kept, errors=json.dumps(errors))
     return features, kept, errors
+
+
+def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]) -> bool:
+    """Whether an image that could not be read can be read now: a disk may have come back."""
+    failed = (image for image in dataset.images if image[0] in errors)
+    return any(isinstance(predictor.prepare(image), np.ndarray) for image in failed)
 
 
 def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np.ndarray, float | None]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import RequestError
-from ..evaluation.datasets import read_captioned, read_labelled
+from ..evaluation.datasets import is_table, read_captioned, read_labelled
 from ..inputs import NamedImage
+from ..preprocessing.image import ImageInput
 from ..system.cache import digest_of
+from ..system.names import escape_name, typed_path
+from ..system.text_files import read_table
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,26 @@ class Dataset:
         names = "\n".join(name for name, _ in self.images)
         return digest_of("\0".join([names, *self.texts, ",".join(map(str, self.targets))]))
 
+    def content_stamp(self) -> str:
+        """A hash by which the same images with the same content are known again."""
+        states = dict(self.images).values()
+        return digest_of("\0".join([self.stamp(), *map(_state, states)]))
+
+
+def _state(image: ImageInput | str | Path) -> str:
+    """What changes with an image's content: of a file, its size and times; the last cannot be set by hand."""
+    if isinstance(image, (str, Path)):
+        try:
+            status = os.stat(image)  # noqa: PTH116
+        except OSError as error:
+            return str(error.errno)
+        return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
+    content = image if isinstance(image, bytes) else np.asarray(image).tobytes()
+    return hashlib.sha256(content).hexdigest()
+
 
 def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
-    """Read what `evaluate` reads; a `.csv` with a column `caption` makes the texts captions.
+    """Read what `evaluate` reads; a table with a column `caption` makes the texts captions.
 
     Args:
         source: a folder with a folder per class, a `.csv`, or `NAME:FOLDER`.
@@ -58,15 +79,13 @@ def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
     captions = list(dict.fromkeys([*(texts or []), *(caption for _, caption in pairs)]))
     place = {caption: i for i, caption in enumerate(captions)}
     targets = np.array([place[caption] for _, caption in pairs])
-    return Dataset([(str(file), file) for file, _ in pairs], targets, captions, captioned=True)
+    images: list[NamedImage] = [(escape_name(str(file)), file) for file, _ in pairs]
+    return Dataset(images, targets, captions, captioned=True)
 
 
 def _has_captions(source: str) -> bool:
-    path = Path(source)
-    if path.suffix != ".csv" or not path.is_file():
-        return False
-    with path.open(newline="", encoding="utf-8") as file:
-        return "caption" in next(csv.reader(file), [])
+    path = Path(typed_path(source))
+    return is_table(path) and read_table(path).place(["caption"]) is not None
 
 
 def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RequestError
-from ..system.names import user_path
+from ..system.names import typed_path
+from ..system.text_files import read_names
 from . import options
 from .prediction import Classification, Embedding, perform
 from .reporting import emit
@@ -97,10 +98,6 @@ def _labels(listed: str | None, file: str | None) -> list[str] | None:
     if file is None:
         return None
     try:
-        lines = user_path(file).read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"--labels_file {file}: cannot be read as UTF-8 text ({error})") from error
-    labels = [line.strip() for line in lines if line.strip()]
-    if not labels:
-        raise RequestError(f"--labels_file {file}: has no labels, expected one per line")
-    return labels
+        return read_names(Path(typed_path(file)), "labels")
+    except RequestError as error:
+        raise RequestError(f"--labels_file {error}") from None

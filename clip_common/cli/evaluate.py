@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
 def _figures(args: argparse.Namespace) -> dict[str, Figures]:
     """The figures of each task."""
     from ..evaluation import evaluate
-    from ..evaluation.datasets import read_captioned, read_labelled
+    from ..evaluation.datasets import read_captioned, read_class_names, read_labelled
 
     predictor = options.predictor_options(args).predictor(args.module)
     running = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
     if args.retrieval:
         return {"retrieval": evaluate.retrieval(predictor, read_captioned(args.data), **running)}
-    classes = args.classes_file.read_text("utf-8").splitlines() if args.classes_file else None
+    classes = read_class_names(args.classes_file) if args.classes_file else None
     data = read_labelled(args.data, classes)
     figures = {"zero-shot": evaluate.zero_shot(predictor, data, args.templates, **running)}
     if args.train:

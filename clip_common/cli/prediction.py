@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import errno
 import json
 import stat
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,10 @@ from tqdm import tqdm
 from ..errors import ImageError, RequestError
 from ..inputs import check_texts
 from ..predictor import Predictor
-from ..preprocessing.image import IMAGE_SUFFIXES
-from ..system.names import user_path
+from ..preprocessing.files import Seen, images_in, matches_of
+from ..preprocessing.image import IMAGE_SUFFIXES, open_image
+from ..system.log import logger
+from ..system.names import typed_path
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import Answer, l2_normalize
 
@@ -154,30 +156,28 @@ def _input_paths(given: Sequence[str]) -> list[Path]:
 
 def _images_of(given: str) -> list[Path]:
     """A file, a folder's images, or a glob's matches."""
-    path = user_path(given)
+    path = typed_path(given)
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-        files = [file for file in path.iterdir() if file.is_file()] if is_folder else []
-    except (FileNotFoundError, NotADirectoryError):
-        return _matches(given, path)
-    except (OSError, ValueError) as error:  # no permission, a name too long, a zero byte in it
-        raise RequestError(f"--input_path {given}: {getattr(error, 'strerror', None) or error}") from error
-    if is_folder:
-        found = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise RequestError(
-                f"--input_path {given}: the folder has no images ({' '.join(sorted(IMAGE_SUFFIXES))})"
-            )
-        return found
-    return [path]
-
-
-def _matches(given: str, path: Path) -> list[Path]:
-    """The files that a glob means."""
-    found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+        is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise RequestError(f"--input_path {given}: cannot be reached ({error.strerror})") from None
+        try:
+            return [Path(match) for match in matches_of(path) if not Path(match).is_dir()]
+        except RequestError as nothing:
+            raise RequestError(f"--input_path {nothing}") from None
+    if not is_folder:
+        return [Path(path)]
+    seen = Seen()
+    found = images_in(path, seen)
+    for why in seen.unlisted.values():
+        raise RequestError(f"--input_path {given}: the folder cannot be listed ({why})")
     if not found:
-        raise RequestError(f"--input_path {given}: no such file or folder, and no match as a glob")
-    return found
+        kinds = seen.summary() or " ".join(sorted(IMAGE_SUFFIXES))
+        raise RequestError(f"--input_path {given}: the folder has no images ({kinds})")
+    if seen.passed_over:
+        logger.warning("%s: passed over: %s", given, seen.summary())
+    return [Path(file) for file in found]
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import stat
 from collections import Counter
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import RequestError
-from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind_of
+from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind_of, matches_of
 from ..system.cache import digest_of
 from ..system.names import escape_name, typed_path, under_root, unescape_name
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
@@ -177,7 +176,7 @@ def _add(items: Items, source: str, matched: bool = False) -> None:
         if matched:  # a link that leads nowhere
             items.add(_file(items, source))
         elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            for match in _matches(source):
+            for match in matches_of(source):
                 _add(items, match, matched=True)
         else:
             raise RequestError(f"{source}: cannot be reached ({error.strerror})") from None
@@ -203,28 +202,6 @@ def _add(items: Items, source: str, matched: bool = False) -> None:
             f"{source}: expected a folder, an image, a glob, a .tar (not compressed), a .csv, .tsv or "
             ".parquet, or a .txt list"
         )
-
-
-def _matches(pattern: str) -> list[str]:
-    """What a glob matches.
-
-    Raises:
-        RequestError: nothing, or a folder on the way cannot be listed.
-    """
-    matches = sorted(glob.glob(pattern, recursive=True))
-    if not matches:
-        folder = Path(pattern).parent
-        while glob.has_magic(str(folder)):
-            folder = folder.parent
-        try:
-            with os.scandir(folder):
-                pass
-        except PermissionError as error:
-            raise RequestError(f"{pattern}: {folder} cannot be listed ({error.strerror})") from None
-        except OSError:
-            pass  # not there either
-        raise RequestError(f"{pattern}: no such file or folder, and no match as a glob")
-    return matches
 
 
 def _add_folder(items: Items, folder: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,10 @@ from PIL import Image
 
 from ..errors import RequestError
 from ..inputs import NamedImage
-from ..preprocessing.image import IMAGE_SUFFIXES
+from ..preprocessing.files import Seen, image_files
+from ..system.log import logger
+from ..system.names import escape_name, typed_path
+from ..system.text_files import TABLE_SUFFIXES, column, decode, lines_of, read_bytes, read_names, read_table
 
 
 @dataclass(frozen=True)
@@ -35,66 +37,109 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
     """Read a data set.
 
     Args:
-        source: a folder with a folder per class, a `.csv` with the columns `path` and `label`, or
+        source: a folder with a folder per class, a `.csv` or `.tsv` with the columns `path` and `label`, or
             `NAME:FOLDER` for a usual data set whose files are in that folder.
-        classes: their order, for a folder or a table; left out, that of the alphabet.
+        classes: those that there are, in the order of the result's; left out, a usual data set's own, or
+            the order of the alphabet.
 
     Raises:
         RequestError: it is not there, or not as it must be.
     """
     name, separator, folder = source.partition(":")
     if separator and name in READERS:
-        return READERS[name](Path(folder))
-    path = Path(source)
+        return _in_order(READERS[name](Path(typed_path(folder))), source, classes)
+    path = Path(typed_path(source))
     if path.is_dir():
-        pairs = [
-            (file, folder.name.replace("_", " "))
-            for folder in sorted(path.iterdir())
-            if folder.is_dir()
-            for file in sorted(folder.rglob("*"))
-            if file.suffix.lower() in IMAGE_SUFFIXES
-        ]
-    elif path.suffix == ".csv" and path.is_file():
-        pairs = [(path.parent / row["path"], row["label"]) for row in _rows(path, "path", "label")]
+        pairs = _folders(path)
+    elif is_table(path):
+        table = read_table(path)
+        files, labels = column(table, ["path"]), column(table, ["label"])
+        pairs = [(path.parent / file, label) for file, label in zip(files, labels, strict=True)]
     else:
         known = ", ".join(f"{name}:FOLDER" for name in READERS)
-        raise RequestError(f"{source}: expected a folder with a folder per class, a .csv, or one of {known}")
+        raise RequestError(
+            f"{source}: expected a folder with a folder per class, a .csv or .tsv, or one of {known}"
+        )
     if not pairs:
         raise RequestError(f"{source}: no images in it; expected CLASS/image.jpg")
-    names = classes or sorted({label for _, label in pairs})
-    unknown = sorted({label for _, label in pairs} - set(names))
-    if unknown:
-        raise RequestError(f"{source}: has the class {unknown[0]!r}, which is not among the classes given")
+    names = sorted({label for _, label in pairs})
     index = {label: i for i, label in enumerate(names)}
     targets = np.array([index[label] for _, label in pairs])
-    return Labelled([(str(file), file) for file, _ in pairs], targets, list(names))
+    return _in_order(Labelled([_named(file) for file, _ in pairs], targets, names), source, classes)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a data set is a table."""
+    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+
+
+def _named(file: Path) -> NamedImage:
+    return escape_name(str(file)), file
+
+
+def _folders(path: Path) -> list[tuple[Path, str]]:
+    """The images of a folder's folders, each with its folder's name."""
+    pairs: list[tuple[Path, str]] = []
+    seen = Seen()
+    try:
+        folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be listed ({error.strerror})") from None
+    for folder in folders:
+        files = list(image_files(str(folder), seen))
+        if not files and not seen.unlisted:
+            logger.warning("%s: no images in it, so it is no class", escape_name(str(folder)))
+        label = escape_name(folder.name).replace("_", " ").strip()
+        pairs += [(Path(file), label) for file in files]
+    for unlisted, why in seen.unlisted.items():  # figures without these would be of another data set
+        raise RequestError(f"{escape_name(unlisted)}: cannot be listed ({why})")
+    if seen.passed_over:
+        logger.warning("%s: passed over: %s", path, seen.summary())
+    return pairs
+
+
+def _in_order(data: Labelled, source: str, classes: list[str] | None) -> Labelled:
+    """A data set with its classes in a given order, of which it may lack some."""
+    if classes is None or classes == data.classes:
+        return data
+    unknown = sorted(set(data.classes) - set(classes))
+    if unknown:
+        raise RequestError(f"{source}: has the class {unknown[0]!r}, which is not among the classes given")
+    place = {label: i for i, label in enumerate(classes)}
+    if len(place) < len(classes):
+        twice = next(label for i, label in enumerate(classes) if place[label] != i)
+        raise RequestError(f"{source}: which images are of {twice!r}? Two of the classes are called that")
+    targets = np.array([place[label] for label in data.classes])[data.targets]
+    return Labelled(data.images, targets, list(classes), data.published)
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Names of classes in their order, one on a line.
+
+    Raises:
+        RequestError: the file cannot be read, or has one twice or none.
+    """
+    names = read_names(Path(typed_path(str(path))), "classes")
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise RequestError(f"{path}: has the class {twice!r} twice")
+    return names
 
 
 def read_captioned(source: str) -> list[tuple[Path, str]]:
-    """Images with captions from a `.csv` with the columns `path` and `caption`; an image may have several.
+    """Images with captions from a table with the columns `path` and `caption`; an image may have several.
 
     Raises:
         RequestError: it is not there, or not as it must be.
     """
-    path = Path(source)
-    if path.suffix != ".csv" or not path.is_file():
-        raise RequestError(f"{source}: expected a .csv with the columns path and caption")
-    return [(path.parent / row["path"], row["caption"]) for row in _rows(path, "path", "caption")]
-
-
-def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise RequestError(
-                f"{path}: no column {missing[0]!r}, it has {', '.join(reader.fieldnames or ())}"
-            )
-        rows = list(reader)
-    for number, row in enumerate(rows, start=2):
-        if any(not row[column] for column in columns):
-            raise RequestError(f"{path}, line {number}: {' and '.join(columns)} must not be empty")
-    return rows
+    path = Path(typed_path(source))
+    if not is_table(path):
+        raise RequestError(f"{source}: expected a .csv or .tsv with the columns path and caption")
+    table = read_table(path)
+    files, captions = column(table, ["path"]), column(table, ["caption"])
+    if not files:
+        raise RequestError(f"{source}: has no rows")
+    return [(path.parent / file, caption) for file, caption in zip(files, captions, strict=True)]
 
 
 # --- the usual data sets, from the files as their authors publish them ----------------------------------
@@ -109,7 +154,7 @@ def _cifar(folder: Path, files: list[str], names: str, label_bytes: int, publish
         raise RequestError(f"{folder}: {files[0]} is not CIFAR's binary version")
     rows = records.reshape(-1, record)  # n record
     pixels = rows[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # n 3 h w -> n h w 3
-    classes = [line.replace("_", " ") for line in _needed(folder, names).read_text().split()]
+    classes = [line.replace("_", " ") for line in _lines(_needed(folder, names))]
     return _in_memory(pixels, rows[:, label_bytes - 1], classes, published)
 
 
@@ -154,23 +199,22 @@ def _fashion(folder: Path, part: str) -> Labelled:
 
 def _pets(folder: Path) -> Labelled:
     """Oxford-IIIT Pets: `images/Breed_Name_123.jpg`, and the test half's names in `annotations/test.txt`."""
-    lines = _needed(folder, "annotations/test.txt").read_text().splitlines()
-    names = [line.split()[0] for line in lines if line.strip()]
+    names = [line.split()[0] for line in _lines(_needed(folder, "annotations/test.txt"))]
     breeds = [name.rpartition("_")[0].replace("_", " ").lower() for name in names]
     classes = sorted(set(breeds))
     files = [folder / "images" / f"{name}.jpg" for name in names]
     targets = np.array([classes.index(breed) for breed in breeds])
-    return Labelled([(str(file), file) for file in files], targets, classes, "Oxford Pets")
+    return Labelled([_named(file) for file in files], targets, classes, "Oxford Pets")
 
 
 def _food(folder: Path) -> Labelled:
     """Food-101: `images/CLASS/NUMBER.jpg`, and the test images in `meta/test.txt`."""
-    names = _needed(folder, "meta/test.txt").read_text().split()
+    names = _lines(_needed(folder, "meta/test.txt"))
     classes = sorted({name.partition("/")[0] for name in names})
     files = [folder / "images" / f"{name}.jpg" for name in names]
     targets = np.array([classes.index(name.partition("/")[0]) for name in names])
     return Labelled(
-        [(str(file), file) for file in files], targets, [c.replace("_", " ") for c in classes], "Food-101"
+        [_named(file) for file in files], targets, [c.replace("_", " ") for c in classes], "Food-101"
     )
 
 
@@ -186,7 +230,7 @@ def _imagenet(folder: Path) -> Labelled:
         )
     files = [(i, file) for i, synset in enumerate(synsets) for file in sorted(synset.iterdir())]
     targets = np.array([i for i, _ in files])
-    return Labelled([(str(file), file) for _, file in files], targets, classes, "ImageNet")
+    return Labelled([_named(file) for _, file in files], targets, classes, "ImageNet")
 
 
 def _in_memory(
@@ -194,6 +238,10 @@ def _in_memory(
 ) -> Labelled:
     images: list[NamedImage] = [(f"image {i}", Image.fromarray(array)) for i, array in enumerate(pixels)]
     return Labelled(images, targets.astype(np.int64), classes, published)
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in lines_of(decode(read_bytes(path), str(path))) if line.strip()]
 
 
 def _needed(folder: Path, *names: str) -> Path:

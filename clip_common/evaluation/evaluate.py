@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ImageError, RequestError
 from ..inputs import NamedImage
 from ..predictor import Predictor
+from ..system.names import escape_name
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
 from . import metrics
@@ -110,7 +111,7 @@ def retrieval(
 ) -> Figures:
     """Recall at 1, 5 and 10 from images to captions and back; an image may have several captions."""
     files = list(dict.fromkeys(file for file, _ in pairs))
-    images = [(str(file), file) for file in files]
+    images = [(escape_name(str(file)), file) for file in files]
     features, kept, errors = image_features(predictor, images, batch_size, use_gpu)
     row_of = {files[i]: row for row, i in enumerate(kept)}
     readable = [(row_of[file], caption) for file, caption in pairs if file in row_of]

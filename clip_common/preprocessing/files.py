@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from ..errors import RequestError
 from .image import IMAGE_SUFFIXES
 
 _SIGNATURE = re.compile(  # of all formats that are read, but TGA, which has none
@@ -75,6 +77,34 @@ def first_bytes(file: str) -> bytes | None:
         return None
 
 
+def matches_of(pattern: str) -> list[str]:
+    """What a glob matches, in order; nothing is an error.
+
+    Raises:
+        RequestError: nothing, or the folder to look into cannot be listed.
+    """
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if matches:
+        return matches
+    folder = Path(pattern).parent
+    while glob.has_magic(str(folder)):
+        folder = folder.parent
+    try:
+        with os.scandir(folder):
+            pass
+    except PermissionError as error:
+        raise RequestError(f"{pattern}: {folder} cannot be listed ({error.strerror})") from None
+    except OSError:
+        pass  # it is not there either
+    raise RequestError(f"{pattern}: no such file or folder, and no match as a glob")
+
+
+def images_in(folder: str, seen: Seen) -> list[str]:
+    """The images in a folder itself, in order of their names; see `image_files`."""
+    files, _, _ = _listed(folder, set(), seen)
+    return _images_among(files, seen)
+
+
 def image_files(folder: str, seen: Seen) -> Iterator[str]:
     """The images in a folder and below, in order of their names, each folder's own before its folders'.
 
@@ -92,16 +122,21 @@ def image_files(folder: str, seen: Seen) -> Iterator[str]:
         while below:
             directory = below.pop(0)
             files, folders, links = _listed(directory, visited, seen)
-            for file in files:
-                name = os.path.basename(file)  # noqa: PTH119 - a Path per image costs time
-                if not is_apple_double(name) and is_image(
-                    name, None if _suffixed(name) else first_bytes(file)
-                ):
-                    yield file
-                else:
-                    seen.passed_over[kind_of(name)] += 1
+            yield from _images_among(files, seen)
             below[:0] = folders
             linked += links
+
+
+def _images_among(files: list[str], seen: Seen) -> list[str]:
+    images = []
+    for file in files:
+        name = os.path.basename(file)  # noqa: PTH119 - a Path per image costs time
+        beginning = None if _suffixed(name) else first_bytes(file)
+        if not is_apple_double(name) and is_image(name, beginning):
+            images.append(file)
+        else:
+            seen.passed_over[kind_of(name)] += 1
+    return images
 
 
 def _suffixed(name: str) -> bool:

@@ -111,7 +111,7 @@ def read_names(path: Path, what: str) -> list[str]:
 
     Args:
         path: the file.
-        what: what an error calls one: "label", "class".
+        what: what an error calls them: "labels", "classes".
 
     Raises:
         RequestError: it cannot be read, or holds none.
@@ -119,7 +119,7 @@ def read_names(path: Path, what: str) -> list[str]:
     lines = (line.strip() for line in lines_of(decode(read_bytes(path), str(path))))
     names = [line for line in lines if line]
     if not names:
-        raise RequestError(f"{path}: has no {what}, expected one on a line")
+        raise RequestError(f"{path}: has no {what}, expected one per line")
     return names
 
 

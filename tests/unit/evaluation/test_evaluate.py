@@ -172,7 +172,7 @@ def test_usual_data_sets(tmp_path: Path) -> None:
         ("cifar10:nowhere", "has no test_batch.bin: put the data set's own files there"),
         ("empty", "no images in it"),
         ("bad.csv", "no column 'label', it has path, class"),
-        ("holes.csv", "line 3: path and label must not be empty"),
+        ("holes.csv", "line 3: path must not be empty"),
     ],
 )
 def test_what_cannot_be_read_is_said(
