@@ -162,22 +162,29 @@ def _images_of(given: str) -> list[Path]:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise RequestError(f"--input_path {given}: cannot be reached ({error.strerror})") from None
-        try:
-            return [Path(match) for match in matches_of(path) if not Path(match).is_dir()]
-        except RequestError as nothing:
-            raise RequestError(f"--input_path {nothing}") from None
+        return _matches_of(path)
     if not is_folder:
         return [Path(path)]
     seen = Seen()
-    found = images_in(path, seen)
+    files = images_in(path, seen)
     for why in seen.unlisted.values():
         raise RequestError(f"--input_path {given}: the folder cannot be listed ({why})")
-    if not found:
-        kinds = seen.summary() or " ".join(sorted(IMAGE_SUFFIXES))
+    if not files:
+        kinds = f"passed over: {seen.summary()}" if seen.passed_over else " ".join(sorted(IMAGE_SUFFIXES))
         raise RequestError(f"--input_path {given}: the folder has no images ({kinds})")
     if seen.passed_over:
         logger.warning("%s: passed over: %s", given, seen.summary())
-    return [Path(file) for file in found]
+    return [Path(file) for file in files]
+
+
+def _matches_of(pattern: str) -> list[Path]:
+    try:
+        files = [Path(match) for match in matches_of(pattern) if not Path(match).is_dir()]
+    except RequestError as error:
+        raise RequestError(f"--input_path {error}") from None
+    if not files:
+        raise RequestError(f"--input_path {pattern}: matches only folders")
+    return files
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -118,8 +118,9 @@ class Items:
     def add(self, item: Item) -> None:
         """Add one; of several with the same path the first counts, and all their captions."""
         there = self.by_path.setdefault(item.path, item)
-        if item.caption and item.caption not in (there.caption or "").split("\n"):
-            caption = f"{there.caption}\n{item.caption}" if there.caption else item.caption
+        if item.caption and there is not item:
+            lines = [*(there.caption or "").split("\n"), *item.caption.split("\n")]
+            caption = "\n".join(dict.fromkeys(line for line in lines if line))
             self.by_path[item.path] = replace(there, caption=caption)
 
     def with_root(self, root: Path) -> Items:

@@ -77,13 +77,13 @@ def decode(content: bytes, name: str) -> str:
 def _utf_16(content: bytes) -> str | None:
     """The encoding's name if it is UTF-16, by its mark, or else by the zeros beside Latin letters.
 
-    Every other byte is one there; a list separated by NULs has few, and on both sides.
+    Every other byte is one there; in a list separated by NULs they are fewer, and on both sides.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     even, odd = content[:1000:2], content[1:1000:2]
     for encoding, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
-        if len(content) >= 4 and zeros.count(0) > 0.6 * len(zeros) and 0 not in others:
+        if len(content) >= 4 and zeros.count(0) > 0.6 * len(zeros) and others.count(0) < 0.1 * len(zeros):
             return encoding
     return None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -21,10 +23,10 @@ from PIL import Image
 
 from clip_common.config import pretrained
 from clip_common.embedding.embed import Job, Report, embed
-from clip_common.embedding.sources import items_of
+from clip_common.embedding.sources import Item, items_of
 from clip_common.embedding.store import Store, vectors_of
 from clip_common.errors import RequestError
-from clip_common.predictor import Predictor
+from clip_common.predictor import Predictor, PredictorOptions
 from tests.support.broken_images import PALETTE_THEN_COLOURS, with_exif
 from tests.support.paths import ROOT
 
@@ -215,6 +217,210 @@ def test_what_cannot_be_done_is_said(images: Path, tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(RequestError, match=r"part-000000\.parquet"):
         run(images, output)
+
+
+def test_a_damaged_source_costs_itself(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"x" * 2000)
+    report = run([tmp_path / "bad.tar", images / "0"], tmp_path / "out")
+    assert report.embedded == 7 and not report.complete
+    assert ["bad.tar: not a whole" in fault for fault in report.faults] == [True]
+
+
+def test_a_caption_arrives_when_it_changes(images: Path, tmp_path: Path) -> None:
+    def captions() -> dict[str, str | None]:
+        rows = [row for table in Store(output).tables() for row in table.to_pylist()]
+        return {Path(row["path"]).name: row["caption"] for row in rows}
+
+    table, output = tmp_path / "t.csv", tmp_path / "out"
+    header = "path,caption\n"
+    table.write_text(header + "pictures/0/00.png,before\npictures/0/03.png,7\n")
+    run(table, output)
+    table.write_text(header + "pictures/0/00.png,AFTER\npictures/0/03.png,7\n")
+    report = run(table, output)
+    assert (report.embedded, report.known, captions()) == (1, 1, {"00.png": "AFTER", "03.png": "7"})
+    assert run(images / "0", output).embedded == 5
+    assert captions()["00.png"] == "AFTER"  # a folder says nothing about captions
+    table.write_text(header + "pictures/0/00.png,\n")
+    run(table, output)
+    assert captions()["00.png"] is None
+
+
+def test_content_decides_what_is_unchanged(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(images / "0", output)
+    before = [part.read_bytes() for part in Store(output).parts()]
+    for path in (images / "0").iterdir():
+        path.touch()
+    assert (run(images / "0", output).embedded, run(images / "0", output).known) == (0, 7)
+    assert [part.read_bytes() for part in Store(output).parts()] != before  # the new times are noted
+    noted = Store(output).known()
+    assert all(noted[item.path][0] == item.stamp for item in items_of([str(images / "0")]))
+    shard = tmp_path / "s.tar"
+    for colour in ("red", "tan"):
+        file = io.BytesIO()
+        Image.new("RGB", (40, 40), colour).save(file, "BMP")
+        with tarfile.open(shard, "w") as tar:
+            info = tarfile.TarInfo("a.bmp")
+            info.size = len(file.getvalue())
+            tar.addfile(info, io.BytesIO(file.getvalue()))
+        os.utime(shard, (1, 1))
+        assert run(shard, tmp_path / "tar").embedded == 1
+        time.sleep(0.05)  # a file system's clock ticks in milliseconds
+
+
+@pytest.mark.parametrize("option", ["exif_rotation", "fast_jpeg"])
+def test_an_option_that_changes_embeddings_is_of_the_store(option: str, images: Path, tmp_path: Path) -> None:
+    run(images / "0", tmp_path / "out")
+    job = replace(JOB, options=PredictorOptions(**{option: True}))
+    with pytest.raises(RequestError, match=rf"not of clip_mini .*with --{option}\): choose another --output"):
+        run(images / "0", tmp_path / "out", job=job)
+    run(images / "0", tmp_path / "other", job=job)
+    with pytest.raises(RequestError, match=rf"holds vectors of clip_mini .*with --{option}\), not of"):
+        run(images / "0", tmp_path / "other")
+
+
+def test_an_error_of_reading_is_tried_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, victim = tmp_path / "out", images / "0" / "00.png"
+    read = Item.read
+
+    def fails(item: Item) -> bytes:
+        if item.path == str(victim):
+            raise OSError(5, "Input/output error")
+        return read(item)
+
+    monkeypatch.setattr(Item, "read", fails)
+    for _ in range(2):
+        report = run(images, output)
+        assert (report.failed, report.failed_before) == (2, 0) or (report.failed, report.failed_before) == (
+            1,
+            1,
+        )
+        assert "Input/output error" in Store(output).errors()[str(victim)][1]
+    monkeypatch.setattr(Item, "read", read)
+    report = run(images, output)
+    assert (report.embedded, report.failed, report.failed_before) == (1, 0, 1)  # the broken one is known
+    assert list(Store(output).errors()) == [str(images / "1" / "broken.png")]
+
+
+def test_what_is_embedded_stays_while_it_cannot_be_read(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, listed = tmp_path / "out", tmp_path / "list.txt"
+    listed.write_text("pictures/0/00.png\npictures/0/03.png\n")
+    run(listed, output)
+    images.rename(tmp_path / "away")  # a disk is gone
+    report = run(listed, output, prune=True)
+    assert (report.failed, report.removed, len(contents(output))) == (2, 0, 2)
+    (tmp_path / "away").rename(images)
+    assert run(listed, output).known == 2
+    assert not Store(output).errors()
+
+
+def test_prune_takes_nothing_out_that_is_only_out_of_sight(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    run(images, output)
+    (images / "2" / "02.webp").unlink()
+    listing = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("/0"):
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    report = run(images, output, prune=True)
+    assert (report.removed, report.kept, report.complete) == (1, 7, False)
+    assert report.faults == [f"{images}/0: cannot be listed (Permission denied)"]
+    monkeypatch.setattr(os, "scandir", listing)
+    for path in images.rglob("*.webp"):
+        path.unlink()
+    (images / "2" / "notes.md").touch()
+    report = run([images / "2", images / "0"], output, prune=True)  # a mount is empty
+    assert len(contents(output)) == 13 and not report.complete
+
+
+def test_prune_takes_out_everything_only_if_told(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(images / "0", output)
+    with pytest.raises(RequestError, match=r"none of its 7 embeddings .* say --prune_all"):
+        run(images / "2", output, prune=True)
+    assert len(contents(output)) == 7
+    assert run(images / "2", output, prune_all=True).removed == 7
+    (tmp_path / "empty").mkdir()
+    embed(items_of([str(tmp_path / "empty")], may_be_empty=True), output, JOB, prune_all=True)
+    assert contents(output) == {}
+
+
+def test_a_name_that_is_not_utf_8_costs_nothing(images: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(images / "0") + b"/caf\xe9"
+    Path(os.fsdecode(odd + b".png")).write_bytes((images / "0" / "00.png").read_bytes())
+    Path(os.fsdecode(odd + b"_broken.png")).write_bytes(b"no")
+    output = tmp_path / "out"
+    report = run(images / "0", output)
+    assert (report.embedded, report.failed) == (8, 1)
+    found, errors = contents(output), Store(output).errors()
+    np.testing.assert_array_equal(found[rf"{images}/0/caf\xe9.png"], found[f"{images}/0/00.png"])
+    assert list(errors) == [rf"{images}/0/caf\xe9_broken.png"]
+    assert (run(images / "0", output).known, run(images / "0", output).failed_before) == (8, 1)
+
+
+def test_any_exception_of_an_image_is_its_own(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Predictor.prepare
+
+    def fails(self: Predictor, image: Any) -> Any:
+        if image[0].endswith("00.png"):
+            raise struct.error("unpack requires a buffer of 4 bytes")
+        return prepare(self, image)
+
+    monkeypatch.setattr(Predictor, "prepare", fails)
+    report = run(images / "0", tmp_path / "out")
+    assert (report.embedded, report.failed) == (6, 1)
+    ((path, (_, reason)),) = Store(tmp_path / "out").errors().items()
+    assert path.endswith("00.png") and "00.png: cannot be prepared (unpack requires" in reason
+
+
+def test_paths_are_one_wherever_a_run_begins(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+    run("pictures/0", output)
+    monkeypatch.chdir(images)
+    report = run("../pictures/0", output)
+    assert (report.embedded, report.known) == (0, 7)
+    assert set(contents(output)) == {f"pictures/0/{number:02d}.png" for number in range(0, 20, 3)}
+    assert Store(output).root() == tmp_path
+
+
+def test_a_full_disk_is_one_line(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(
+        RequestError, match=r"part-000000\.parquet cannot be written \(No space left on device\)"
+    ):
+        run(images / "0", tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".part*"))
+
+
+def test_what_a_killed_run_left_is_swept_up(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    left = [".part-000003.parquet.x1y2", ".errors.parquet.abc", ".root.q"]
+    for name in (*left, "notes.txt", ".part-3"):
+        (output / name).write_bytes(b"half")
+    run(images / "0", output)
+    assert {path.name for path in output.iterdir()} & {*left, "notes.txt", ".part-3"} == {
+        "notes.txt",
+        ".part-3",
+    }
 
 
 def test_two_writers_do_not_mix(images: Path, tmp_path: Path) -> None:

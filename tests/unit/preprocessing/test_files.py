@@ -1,0 +1,89 @@
+"""Which files of a folder are images, and that nothing is left out without a word."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from clip_common.errors import RequestError
+from clip_common.preprocessing.files import Seen, image_files, images_in, is_image, matches_of
+from clip_common.preprocessing.image import FORMATS, IMAGE_SUFFIXES, readable_formats
+
+
+def encoded(form: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, form)
+    return file.getvalue()
+
+
+def test_every_suffix_that_pillow_knows_for_our_formats() -> None:
+    readable_formats()
+    known = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+    assert known <= IMAGE_SUFFIXES
+
+
+@pytest.mark.parametrize("form", "PNG JPEG GIF BMP WEBP TIFF PPM ICO JPEG2000 AVIF".split())
+def test_an_image_without_a_suffix(form: str) -> None:
+    if form not in readable_formats():
+        pytest.skip(f"this Pillow has no {form}")
+    beginning = encoded(form)[:32]
+    for name in ("photo", "wget.jpg?size=large", "scan.001", "d41d8cd98f00b204", "a.png (1)"):
+        assert is_image(name, beginning)
+        assert not is_image(name, b"BMW and other words, 32 bytes of")
+    assert not is_image("photo.heic", beginning) and not is_image("photo.txt", beginning)
+
+
+def test_a_messy_folder(tmp_path: Path) -> None:
+    folder, album = tmp_path / "photos", tmp_path / "album"
+    for place in (folder / "sub" / "deep", folder / "dir.png", album):
+        place.mkdir(parents=True)
+    png = encoded("PNG")
+    found = [
+        "-dash.png",
+        "dangling.png",
+        "new\nline.png",
+        "noextension",
+        "photo[1].PNG",
+        "stereo.MPO",
+        "w.jpg?x",
+    ]
+    for name in found:
+        if name != "dangling.png":
+            (folder / name).write_bytes(png)
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    (folder / "sub" / "deep" / "g.png").write_bytes(png)
+    (folder / "dir.png" / "b.ppm").write_bytes(png)
+    (album / "u.jp2").write_bytes(png)
+    (folder / "a_link").symlink_to("../album")
+    (folder / "sub" / "loop").symlink_to("..")
+    (folder / "sub" / "self").symlink_to("self")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "Thumbs.db", "._stereo.MPO", "README"):
+        (folder / name).write_bytes(b"no image here")
+    os.mkfifo(folder / "pipe.png")
+    seen = Seen()
+    images = [os.path.relpath(file, folder) for file in image_files(str(folder), seen)]
+    assert images == [*found, "dir.png/b.ppm", "sub/deep/g.png", "a_link/u.jp2"]
+    assert seen.summary() == ("2 .heic, 2 without a usual suffix, 1 ._* (macOS), 1 .db, 1 pipe or device")
+    assert images_in(str(folder), Seen()) == [f"{folder}/{name}" for name in found]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    listing = os.scandir
+
+    def scandir(path: str) -> object:
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    seen = Seen()
+    assert list(image_files(str(tmp_path), seen)) == [str(tmp_path / "a.png")]
+    assert seen.unlisted == {str(tmp_path / "locked"): "Permission denied"}
+    with pytest.raises(RequestError, match=r"/\*\.png: .*locked cannot be listed \(Permission"):
+        matches_of(str(tmp_path / "locked" / "*.png"))

@@ -1,0 +1,47 @@
+"""File names as text: one spelling, and back to the very bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clip_common.system.names import escape_name, typed_path, under_root, unescape_name
+
+
+@given(st.binary(max_size=30).filter(lambda raw: b"\0" not in raw))
+def test_any_name_comes_back(raw: bytes) -> None:
+    name = os.fsdecode(raw)
+    text = escape_name(name)
+    text.encode("utf-8")
+    assert os.fsencode(unescape_name(text)) == raw
+
+
+@given(st.lists(st.sampled_from(["\\", "x", "e", "9", "\udce9", "\udc80", "n", "\\xe9", "狗"]), max_size=12))
+def test_names_that_look_escaped_come_back(parts: list[str]) -> None:
+    name = "".join(parts)
+    escape_name(name).encode("utf-8")
+    assert unescape_name(escape_name(name)) == name
+
+
+def test_usual_names_stay_as_they_are() -> None:
+    for name in ("photos/狗.png", "back\\slash.png", "new\nline.png", "\\x41.png", "100%.png"):
+        assert escape_name(name) == name
+    assert escape_name(os.fsdecode(b"caf\xe9.png")) == "caf\\xe9.png"
+
+
+def test_only_a_leading_home_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert typed_path("~/a.png") == "/home/somebody/a.png"
+    for name in ("~x.png", "a/~/b.png", "~root/x", "plain"):
+        assert typed_path(name) == name
+
+
+def test_one_spelling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    spellings = ["p/a.png", "./p/a.png", "p//a.png", "p/../p/a.png", str(tmp_path / "p" / "a.png")]
+    assert {under_root(path, tmp_path) for path in spellings} == {"p/a.png"}
+    assert under_root("../other.png", tmp_path) == str(tmp_path.parent / "other.png")
