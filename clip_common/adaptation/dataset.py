@@ -15,7 +15,7 @@ from ..evaluation.datasets import is_table, read_captioned, read_labelled
 from ..inputs import NamedImage
 from ..preprocessing.image import ImageInput
 from ..system.cache import digest_of
-from ..system.names import escape_name, typed_path
+from ..system.names import escape_name, user_path
 from ..system.text_files import read_table
 
 
@@ -84,7 +84,7 @@ def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
 
 
 def _has_captions(source: str) -> bool:
-    path = Path(typed_path(source))
+    path = user_path(source)
     return is_table(path) and read_table(path).place(["caption"]) is not None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RequestError
-from ..system.names import typed_path
+from ..system.names import user_path
 from ..system.text_files import read_names
 from . import options
 from .prediction import Classification, Embedding, perform
@@ -98,6 +98,6 @@ def _labels(listed: str | None, file: str | None) -> list[str] | None:
     if file is None:
         return None
     try:
-        return read_names(Path(typed_path(file)), "labels")
+        return read_names(user_path(file), "labels")
     except RequestError as error:
         raise RequestError(f"--labels_file {error}") from None

@@ -17,9 +17,9 @@ from ..errors import ImageError, RequestError
 from ..inputs import check_texts
 from ..predictor import Predictor
 from ..preprocessing.files import Seen, images_in, matches_of
-from ..preprocessing.image import IMAGE_SUFFIXES, open_image
+from ..preprocessing.image import IMAGE_SUFFIXES
 from ..system.log import logger
-from ..system.names import typed_path
+from ..system.names import user_path
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import Answer, l2_normalize
 
@@ -156,17 +156,18 @@ def _input_paths(given: Sequence[str]) -> list[Path]:
 
 def _images_of(given: str) -> list[Path]:
     """A file, a folder's images, or a glob's matches."""
-    path = typed_path(given)
+    path = user_path(given)
     try:
-        is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise RequestError(f"--input_path {given}: cannot be reached ({error.strerror})") from None
-        return _matches_of(path)
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            why = getattr(error, "strerror", None) or error
+            raise RequestError(f"--input_path {given}: cannot be reached ({why})") from None
+        return _matches_of(str(path))
     if not is_folder:
-        return [Path(path)]
+        return [path]
     seen = Seen()
-    files = images_in(path, seen)
+    files = images_in(str(path), seen)
     for why in seen.unlisted.values():
         raise RequestError(f"--input_path {given}: the folder cannot be listed ({why})")
     if not files:

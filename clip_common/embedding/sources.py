@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import RequestError
 from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind_of, matches_of
 from ..system.cache import digest_of
-from ..system.names import escape_name, typed_path, under_root, unescape_name
+from ..system.names import escape_name, under_root, unescape_name, user_path
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from . import parquet_tables, shards
 from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS
@@ -163,7 +163,7 @@ def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
     """
     items = Items(Path.cwd(), may_be_empty)
     for source in sources:
-        _add(items, typed_path(source))
+        _add(items, str(user_path(source)) if source else source)
     if not items.by_path and not may_be_empty:
         raise RequestError(items.faults[0].message if items.faults else "nothing to embed: name a source")
     return items

@@ -14,7 +14,7 @@ from ..errors import RequestError
 from ..inputs import NamedImage
 from ..preprocessing.files import Seen, image_files
 from ..system.log import logger
-from ..system.names import escape_name, typed_path
+from ..system.names import escape_name, user_path
 from ..system.text_files import TABLE_SUFFIXES, column, decode, lines_of, read_bytes, read_names, read_table
 
 
@@ -47,8 +47,8 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
     """
     name, separator, folder = source.partition(":")
     if separator and name in READERS:
-        return _in_order(READERS[name](Path(typed_path(folder))), source, classes)
-    path = Path(typed_path(source))
+        return _in_order(READERS[name](user_path(folder)), source, classes)
+    path = user_path(source)
     if path.is_dir():
         pairs = _folders(path)
     elif is_table(path):
@@ -119,7 +119,7 @@ def read_class_names(path: Path) -> list[str]:
     Raises:
         RequestError: the file cannot be read, or has one twice or none.
     """
-    names = read_names(Path(typed_path(str(path))), "classes")
+    names = read_names(user_path(path), "classes")
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise RequestError(f"{path}: has the class {twice!r} twice")
@@ -132,7 +132,7 @@ def read_captioned(source: str) -> list[tuple[Path, str]]:
     Raises:
         RequestError: it is not there, or not as it must be.
     """
-    path = Path(typed_path(source))
+    path = user_path(source)
     if not is_table(path):
         raise RequestError(f"{source}: expected a .csv or .tsv with the columns path and caption")
     table = read_table(path)

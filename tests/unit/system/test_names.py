@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_common.system.names import escape_name, typed_path, under_root, unescape_name
+from clip_common.system.names import escape_name, under_root, unescape_name, user_path
 
 
 @given(st.binary(max_size=30).filter(lambda raw: b"\0" not in raw))
@@ -35,9 +35,9 @@ def test_usual_names_stay_as_they_are() -> None:
 
 def test_only_a_leading_home_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert typed_path("~/a.png") == "/home/somebody/a.png"
+    assert user_path("~/a.png") == Path("/home/somebody/a.png")
     for name in ("~x.png", "a/~/b.png", "~root/x", "plain"):
-        assert typed_path(name) == name
+        assert user_path(name) == Path(name)
 
 
 def test_one_spelling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
