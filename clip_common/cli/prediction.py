@@ -160,7 +160,7 @@ def _images_of(given: str) -> list[Path]:
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
             why = getattr(error, "strerror", None) or error
             raise RequestError(f"--input_path {given}: cannot be reached ({why})") from None
         return _matches_of(str(path))

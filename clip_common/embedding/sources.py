@@ -176,7 +176,7 @@ def _add(items: Items, source: str, matched: bool = False) -> None:
     except OSError as error:
         if matched:  # a link that leads nowhere
             items.add(_file(items, source))
-        elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        elif error.errno in (errno.ENOENT, errno.ENOTDIR):
             for match in matches_of(source):
                 _add(items, match, matched=True)
         else:

@@ -89,9 +89,9 @@ def test_a_folder_without_permission_is_named(
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")  # root, who runs tests in containers, may read all
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert main(["classify", str(tmp_path), "--labels", "dog,cat"]) == 1
-    assert f"--input_path {tmp_path}: Permission denied" in capsys.readouterr().err
+    assert f"--input_path {tmp_path}: the folder cannot be listed (Permission denied)" in capsys.readouterr().err
 
 
 def test_texts(capsys: pytest.CaptureFixture) -> None:
