@@ -212,7 +212,6 @@ def test_what_cannot_be_done_is_said(
             ["search", "a", "--index", str(tmp_path / "index.db")],
             "holds no index of clip_mini with these weights",
         ),
-        (["search", "a", "--top_k", "0", "--index", "x.db"], "--top_k is 0"),
     ):
         assert main(arguments) == 1
         assert words in capsys.readouterr().err
