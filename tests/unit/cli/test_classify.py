@@ -91,7 +91,8 @@ def test_a_folder_without_permission_is_named(
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert main(["classify", str(tmp_path), "--labels", "dog,cat"]) == 1
-    assert f"--input_path {tmp_path}: the folder cannot be listed (Permission denied)" in capsys.readouterr().err
+    said = f"--input_path {tmp_path}: the folder cannot be listed (Permission denied)"
+    assert said in capsys.readouterr().err
 
 
 def test_texts(capsys: pytest.CaptureFixture) -> None:
