@@ -175,7 +175,7 @@ def test_an_index_in_use_is_said(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", hold, address], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
-        assert process.stdout.readline()
+        assert process.stdin and process.stdout and process.stdout.readline()
         with pytest.raises(RequestError, match=r"index\.db cannot be opened: another process uses it"):
             Index(address)
         process.stdin.close()

@@ -271,7 +271,8 @@ def test_content_decides_what_is_unchanged(images: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("option", ["exif_rotation", "fast_jpeg"])
 def test_an_option_that_changes_embeddings_is_of_the_store(option: str, images: Path, tmp_path: Path) -> None:
     run(images / "0", tmp_path / "out")
-    job = replace(JOB, options=PredictorOptions(**{option: True}))
+    options = replace(PredictorOptions(), **{option: True})  # type: ignore[arg-type]
+    job = replace(JOB, options=options)
     with pytest.raises(RequestError, match=rf"not of clip_mini .*with --{option}\): choose another --output"):
         run(images / "0", tmp_path / "out", job=job)
     run(images / "0", tmp_path / "other", job=job)
