@@ -17,7 +17,7 @@ PYTHONS = ("3.10", "3.11", "3.12")
 # PaddleNLP's tool-helpers has wheels for this platform alone.
 PLATFORM = "x86_64-manylinux_2_28"
 # Not `parity`: torch comes from wherever the machine has a CPU wheel of the version in pyproject.toml.
-EXTRAS = ("test", "train", "bench")
+EXTRAS = ("test", "train", "bench", "docs")
 # What installs is not replaced while it installs. seqeval, which is source, fails to build by the pip of
 # Python 3.10 beside a setuptools newer than the one that began; pyproject.toml bounds it.
 LEFT_OUT = {"pip", "setuptools"}
