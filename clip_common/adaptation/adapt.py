@@ -170,7 +170,7 @@ def adapt(task: Task) -> Adapted:
     adapted = Adapted(path, points, chosen, probe, prepared)
     interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
     with atomic_file(task.output / "figures.json") as temporary:
-        temporary.write_text(json.dumps(figures(task, adapted), indent=1, ensure_ascii=False), "utf-8")
+        temporary.write_text(json.dumps(figures(task, adapted), indent=1), "utf-8")
     return adapted
 
 

@@ -22,6 +22,7 @@ from ..system.log import logger
 from ..system.names import user_path
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import Answer, l2_normalize
+from .reporting import counted
 
 Format = Literal["table", "json"]
 _LONGEST_STEM = 60  # characters, of up to four bytes: file systems take 255 bytes
@@ -77,9 +78,8 @@ class Outcome:
         """What to say on standard error, a line each."""
         if not self.errors:
             return []
-        plural = "s" if len(self.errors) > 1 else ""
         named = [f"  {error['error']}" for error in self.errors]
-        return [f"{len(self.errors)} image{plural} failed:", *named]
+        return [f"{counted(len(self.errors), 'image')} failed:", *named]
 
 
 def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:

@@ -44,10 +44,15 @@ def leave_closed_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in the plural where it is not one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def report_unread(errors: Mapping[str, str], consequence: str) -> int:
     """Say which images could not be read, the first ten by name; returns the exit status."""
     for fault in list(errors.values())[:10]:
         emit(fault, sys.stderr)
     if errors:
-        emit(f"{len(errors)} images could not be read and {consequence}", sys.stderr)
+        emit(f"{counted(len(errors), 'image')} could not be read and {consequence}", sys.stderr)
     return 1 if errors else 0

@@ -6,6 +6,7 @@ import base64
 import inspect
 import io
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from tests.parity.compare import EMBEDDING_BOUND, SCORE_BOUND
 from tests.parity.make_golden import golden_file
 from tests.parity.reference import available, save_torchscript
 from tests.support.checkpoints import Checkpoints
-from tests.support.paths import ROOT
+from tests.support.paths import BIN, ROOT
 from tests.support.processes import free_port, hub_run, start_server, stop_server
 
 MODULES = {"clip_rn50": RN50, "clip_rn101": RN101, "clip_vit_b32": VIT_B32}
@@ -155,6 +156,38 @@ def test_hub_run_reports_failures_at_the_end(hub_home: Path, tmp_path: Path) -> 
     assert [Path(error["path"]).name for error in document["errors"]] == ["1.png"]
     assert "1 image failed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_hub_run_on_a_console_that_is_not_utf8(hub_home: Path, tmp_path: Path) -> None:
+    names = ["a.png", os.fsdecode(b"caf\xe9.png"), "照片.png"]
+    for name in names:
+        seeded.image().save(tmp_path / name)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    command = [
+        BIN / "hub",
+        "run",
+        "clip_mini",
+        "--input_path",
+        tmp_path,
+        "--labels",
+        "狗,café",
+        "--top_k",
+        "1",
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.decode("ascii").encode().decode("unicode_escape")
+    assert [line for line in shown.splitlines() if line[0] != " "] == [str(tmp_path / name) for name in names]
+
+
+def test_hub_run_whose_output_nobody_reads(hub_home: Path, tmp_path: Path) -> None:
+    seeded.image().save(tmp_path / "a.png")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [str(BIN / "hub"), "run", "clip_mini", "--input_path", str(tmp_path / "a.png")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=240, check=False)
+    os.close(writing)
+    assert b"Traceback" not in done.stderr and b"BrokenPipe" not in done.stderr
 
 
 def test_hub_run_that_cannot_start_says_so_in_one_line(hub_home: Path, tmp_path: Path) -> None:
