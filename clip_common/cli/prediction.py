@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from ..errors import ImageError, RequestError
 from ..inputs import check_texts
 from ..predictor import Predictor
-from ..preprocessing.files import Seen, images_in, matches_of
+from ..preprocessing.files import Seen, image_files, matches_of
 from ..preprocessing.image import IMAGE_SUFFIXES
 from ..system.log import logger
 from ..system.names import user_path
@@ -93,13 +92,13 @@ def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:
 
 def _classify(predictor: Predictor, task: Classification) -> Outcome:
     prompts = predictor.prompts(task.labels, task.templates)
-    paths = _input_paths(task.input_paths)
+    outcome = Outcome()
+    paths = _input_paths(task, outcome)
     if task.figures:
         _make_folder(task.figures)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
         # Before the first image, so that bad labels end the run there.
         vectors = predictor.label_embeddings(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
-    outcome = Outcome()
     for path, feature in _features(predictor, paths, task):
         if isinstance(feature, ImageError):
             outcome.add_error(path, feature)
@@ -113,8 +112,8 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
 
 def _embed(predictor: Predictor, task: Embedding) -> Outcome:
     texts = check_texts(task.texts) if task.texts else []
-    paths = _input_paths(task.input_paths) if task.input_paths or not texts else []
     outcome = Outcome()
+    paths = _input_paths(task, outcome) if task.input_paths or not texts else []
     if texts:
         vectors = l2_normalize(predictor.text_features(texts, task.batch_size, task.use_gpu))
         outcome.results.extend(
@@ -147,45 +146,57 @@ def _advance(bar: tqdm, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def _input_paths(given: Sequence[str]) -> list[Path]:
-    """The images that are meant."""
-    if not any(given):
+def _input_paths(task: Classification | Embedding, outcome: Outcome) -> list[Path]:
+    """The images that are meant; a folder below them that cannot be listed is an error of its own."""
+    if not any(task.input_paths):
         raise RequestError("--input_path is missing: give an image, a folder or a glob")
-    return [path for one in given for path in _images_of(one)]
+    figures = task.figures if isinstance(task, Classification) else None
+    return [image for given in task.input_paths for image in _images_of(given, figures, outcome)]
 
 
-def _images_of(given: str) -> list[Path]:
-    """A file, a folder's images, or a glob's matches."""
+def _images_of(given: str, figures: Path | None, outcome: Outcome) -> list[Path]:
+    """A file, the images in a folder and below, or what a glob matches of both."""
     path = user_path(given)
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        matches = [path] if path.stat() else []
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
             why = getattr(error, "strerror", None) or error
             raise RequestError(f"--input_path {given}: cannot be reached ({why})") from None
-        return _matches_of(str(path))
-    if not is_folder:
-        return [path]
+        matches = _matches_of(str(path))
     seen = Seen()
-    files = images_in(str(path), seen)
-    for why in seen.unlisted.values():
+    images = []
+    for match in matches:
+        images += _images_in(match, figures, seen) if match.is_dir() else [match]
+    _check_folders(given, matches, images, seen)
+    for folder, why in seen.unlisted.items():
+        outcome.add_error(Path(folder), f"{folder}: cannot be listed ({why})")
+    return images
+
+
+def _images_in(folder: Path, figures: Path | None, seen: Seen) -> list[Path]:
+    """The images in a folder and below, without what `--visualization` saved below it."""
+    images = [Path(file) for file in image_files(str(folder), seen)]
+    if figures is None or figures.resolve() == folder.resolve():
+        return images
+    return [image for image in images if not image.resolve().is_relative_to(figures.resolve())]
+
+
+def _check_folders(given: str, matches: list[Path], images: list[Path], seen: Seen) -> None:
+    if not images and (why := seen.unlisted.get(str(matches[0]))):
         raise RequestError(f"--input_path {given}: the folder cannot be listed ({why})")
-    if not files:
+    if not images:
         kinds = f"passed over: {seen.summary()}" if seen.passed_over else " ".join(sorted(IMAGE_SUFFIXES))
         raise RequestError(f"--input_path {given}: the folder has no images ({kinds})")
     if seen.passed_over:
         logger.warning("%s: passed over: %s", given, seen.summary())
-    return [Path(file) for file in files]
 
 
 def _matches_of(pattern: str) -> list[Path]:
     try:
-        files = [Path(match) for match in matches_of(pattern) if not Path(match).is_dir()]
+        return [Path(match) for match in matches_of(pattern)]
     except RequestError as error:
         raise RequestError(f"--input_path {error}") from None
-    if not files:
-        raise RequestError(f"--input_path {pattern}: matches only folders")
-    return files
 
 
 def _table(result: dict[str, Any]) -> str:

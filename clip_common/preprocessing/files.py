@@ -99,12 +99,6 @@ def matches_of(pattern: str) -> list[str]:
     raise RequestError(f"{pattern}: no such file or folder, and no match as a glob")
 
 
-def images_in(folder: str, seen: Seen) -> list[str]:
-    """The images in a folder itself, in order of their names; see `image_files`."""
-    files, _, _ = _listed(folder, set(), seen)
-    return _images_among(files, seen)
-
-
 def image_files(folder: str, seen: Seen) -> Iterator[str]:
     """The images in a folder and below, in order of their names, each folder's own before its folders'.
 

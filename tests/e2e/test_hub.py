@@ -164,11 +164,11 @@ def test_hub_run_on_a_console_that_is_not_utf8(hub_home: Path, tmp_path: Path) -
         seeded.image().save(tmp_path / name)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     command = [
-        BIN / "hub",
+        str(BIN / "hub"),
         "run",
         "clip_mini",
         "--input_path",
-        tmp_path,
+        str(tmp_path),
         "--labels",
         "狗,café",
         "--top_k",

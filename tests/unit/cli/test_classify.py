@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clip_common.cli.main import main
 from clip_common.config import pretrained
+from clip_common.embedding.sources import items_of
 from clip_common.hub import run_command
 from clip_common.predictor import Predictor
 from tests.support.paths import EXAMPLES, ROOT
@@ -108,6 +110,52 @@ def test_an_image_that_fails_costs_itself(capsys: pytest.CaptureFixture) -> None
     document = json.loads(said.out)
     assert len(document["results"]) == len(document["errors"]) == 1
     assert "1 image failed:" in said.err
+
+
+def classified(capsys: pytest.CaptureFixture, *argv: str) -> list[str]:
+    assert main(["classify", *argv, "--labels", "dog,cat", "--format", "json"]) == 0
+    return [result["path"] for result in json.loads(capsys.readouterr().out)["results"]]
+
+
+def test_a_folder_is_read_as_embed_reads_it(
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("b.png", "sub/deep/a.png", "sub/c.PNG", "without_a_suffix"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DOG, tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path.parent)
+    expected = [item.path for item in items_of([tmp_path.name])]
+    assert len(expected) == 4
+    for given in (tmp_path.name, f"{tmp_path.name[:-1]}?"):
+        assert classified(capsys, given) == expected
+
+
+def test_figures_of_an_earlier_run_are_not_its_input(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    shutil.copy(DOG, tmp_path / "dog.png")
+    figures = ["--visualization", "--output_dir", str(tmp_path / "out")]
+    for _ in range(2):
+        assert classified(capsys, str(tmp_path), *figures) == [str(tmp_path / "dog.png")]
+    assert classified(capsys, str(tmp_path / "out")) == [str(tmp_path / "out" / "0001_dog.png")]
+
+
+def test_a_folder_below_that_cannot_be_listed_is_named(
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(DOG, tmp_path / "dog.png")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert main(["classify", str(tmp_path), "--labels", "dog,cat", "--format", "json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["results"]) == 1
+    assert document["errors"][0]["error"] == f"{tmp_path}/locked: cannot be listed (Permission denied)"
 
 
 def test_neither_paddle_nor_paddlehub_is_imported() -> None:
