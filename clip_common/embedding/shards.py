@@ -38,8 +38,11 @@ def members_of(path: Path, seen: Seen) -> list[Member]:
     """
     try:
         with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as shard:
-            found = {member.name: member for member in shard}
+            headers = list(shard)
             _require_end(stream, shard.offset)
+            found = {member.name: member for member in headers}
+            if len(found) < len(headers):
+                seen.passed_over["of a name that comes again in its shard"] += len(headers) - len(found)
             texts = {
                 str(PurePosixPath(name).with_suffix("")): member
                 for name, member in found.items()
@@ -57,7 +60,7 @@ def members_of(path: Path, seen: Seen) -> list[Member]:
                         seen.passed_over[kind_of(name)] += 1
                     continue
                 text = texts.get(str(PurePosixPath(name).with_suffix("")))
-                caption = _caption(stream, text, f"{path}::{text.name}") if text else ""
+                caption = _caption(stream, text, f"a caption in {path}") if text else ""
                 members.append(Member(name, member.offset_data, member.size, caption))
             return members
     except OSError:

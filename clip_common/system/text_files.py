@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import RequestError
@@ -70,8 +71,14 @@ def decode(content: bytes, name: str) -> str:
             raise RequestError(
                 f"{name}, line {line}: neither UTF-8 nor UTF-16 nor GB18030: save it as UTF-8"
             ) from None
-    logger.warning("%s is not UTF-8: read as GB18030", name)
+    _say_gb18030(name)
     return content.decode("gb18030")
+
+
+@lru_cache(maxsize=1000)
+def _say_gb18030(name: str) -> None:
+    """Once for all that is called so."""
+    logger.warning("%s is not UTF-8: read as GB18030", name)
 
 
 def _utf_16(content: bytes) -> str | None:

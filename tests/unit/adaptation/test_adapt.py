@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,7 +25,7 @@ from clip_common.adaptation.dataset import read_dataset, split
 from clip_common.adaptation.trainers import ClassTrainer
 from clip_common.cli.main import main
 from clip_common.config import pretrained
-from clip_common.errors import RequestError, TrainingError, WeightsError
+from clip_common.errors import ImageError, RequestError, TrainingError, WeightsError
 from clip_common.hub.pack import pack
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
@@ -76,6 +78,66 @@ def adapted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> adapting.
 
 def held_out_paths(adapted: adapting.Adapted) -> list[str]:
     return [name for name, _ in adapted.prepared.held_out.images]
+
+
+# --- what is read ---------------------------------------------------------------------------------------
+
+
+def test_a_mended_image_is_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    broken, changed = data / "bim" / "bim3.png", data / "fosk" / "fosk4.png"
+    content = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    asked, predictor = task(data, tmp_path / "run"), Predictor(MINI)
+    first = adapting.prepare(asked, predictor)
+    assert list(first.errors) == [str(broken)]
+    broken.write_bytes(content)
+    status = changed.stat()
+    changed.write_bytes((data / "bim" / "bim3.png").read_bytes())
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = adapting.prepare(asked, predictor)
+    assert second.errors == {} and len(second.train.images) + len(second.held_out.images) == 48
+    features = {
+        name: feature
+        for dataset, rows in (
+            (second.train, second.train_features), (second.held_out, second.held_out_features)
+        )
+        for (name, _), feature in zip(dataset.images, rows, strict=True)
+    }  # fmt: skip
+    np.testing.assert_allclose(features[str(changed)], features[str(broken)], atol=1e-5)
+
+    def never(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(adapting.evaluate, "image_features", never)
+    adapting.prepare(asked, predictor)  # nothing changed
+
+
+def test_an_error_of_reading_is_tried_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Predictor.prepare
+
+    def fails(self: Predictor, image: tuple) -> object:
+        if image[0].endswith("bim3.png"):
+            return ImageError(f"{image[0]}: cannot be read (Input/output error)")
+        return prepare(self, image)
+
+    asked, predictor = task(folder, tmp_path / "run"), Predictor(MINI)
+    monkeypatch.setattr(Predictor, "prepare", fails)
+    assert len(adapting.prepare(asked, predictor).errors) == 1
+    monkeypatch.setattr(Predictor, "prepare", prepare)
+    assert adapting.prepare(asked, predictor).errors == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gbk", "utf-16"])
+def test_captions_as_people_write_them(encoding: str, folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "T.CSV"
+    lines = ["Path, Caption", f"{folder}/bim/bim0.png, 一条线", f"{folder}/bim/bim0.png, 007", ""]
+    table.write_bytes("\n".join(lines).encode(encoding))
+    data = read_dataset(str(table))
+    assert data.captioned and data.texts == ["一条线", "007"] and data.targets.tolist() == [0, 1]
 
 
 # --- what comes of it -----------------------------------------------------------------------------------

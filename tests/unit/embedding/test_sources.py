@@ -265,7 +265,7 @@ def test_members_as_people_name_them(here: Path) -> None:
         "UPPER.TAR::a.PNG": "DOG", "UPPER.TAR::./b.png": "狗和猫", "UPPER.TAR::c": "cat",
         "UPPER.TAR::d.png": "",
     }  # fmt: skip
-    assert items.summary() == "1 ._* (macOS), 1 .heic"
+    assert items.summary() == "1 ._* (macOS), 1 .heic, 1 of a name that comes again in its shard"
     assert (
         items.by_path["UPPER.TAR::d.png"].read() == png("blue") == content_of("UPPER.TAR::d.png", str(here))
     )

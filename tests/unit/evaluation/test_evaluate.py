@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import logging
+import os
 import struct
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError
 from clip_common.evaluation import metrics
-from clip_common.evaluation.datasets import read_captioned, read_labelled
+from clip_common.evaluation.datasets import read_captioned, read_class_names, read_labelled
 from clip_common.evaluation.evaluate import retrieval, zero_shot
 from clip_common.evaluation.probe import fit_probe
 from clip_common.predictor import Predictor
@@ -163,6 +165,72 @@ def test_usual_data_sets(tmp_path: Path) -> None:
     clothes = read_labelled(f"fashion-mnist:{fashion}")
     assert [clothes.classes[i] for i in clothes.targets] == ["ankle boot", "T-shirt"]
     np.testing.assert_array_equal(np.asarray(clothes.images[0][1])[..., 0], 255 - grey[0])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "utf-16"])
+def test_tables_as_people_write_them(
+    encoding: str, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "Path, label\nclasses/car/1.png, 小汽车\nclasses/tree/1.png, 001\nclasses/tree/2.png, 001 \n"
+    for name, separator in (("t.CSV", ","), ("t.tsv", "\t"), ("u.csv", ";")):
+        Path(name).write_bytes(rows.replace(", ", separator).encode(encoding))
+        data = read_labelled(name)
+        assert (data.classes, data.targets.tolist()) == (["001", "小汽车"], [1, 0, 0])
+        assert [Path(str(file)).exists() for _, file in data.images] == [True] * 3
+    Path("c.csv").write_bytes(rows.replace("label", "caption").encode(encoding))
+    assert [caption for _, caption in read_captioned("c.csv")] == ["小汽车", "001", "001"]
+    Path("classes.txt").write_bytes("小汽车\r\n\r\n 001 \r\n".encode(encoding))
+    assert read_class_names(Path("classes.txt")) == ["小汽车", "001"]
+    assert read_labelled("t.CSV", ["小汽车", "001"]).targets.tolist() == [0, 1, 1]
+
+
+def test_a_class_named_twice_is_said(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("car\ncat\ncar\n")
+    with pytest.raises(RequestError, match=r"classes\.txt: has the class 'car' twice"):
+        read_class_names(tmp_path / "classes.txt")
+
+
+def test_a_messy_folder_of_classes(
+    classes: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("._1.png", "3.heic", "notes.txt"):
+        (classes / "tree" / name).write_bytes(b"no image")
+    (classes / "tree" / "1.png").rename(classes / "tree" / "no_suffix")
+    (classes / "__MACOSX").mkdir()
+    odd = Path(os.fsdecode(os.fsencode(classes) + b"/caf\xe9"))
+    odd.mkdir()
+    (classes / "car" / "1.png").rename(odd / os.fsdecode(b"\xe9.png"))
+    with caplog.at_level(logging.WARNING):
+        data = read_labelled(str(classes))
+    assert data.classes == sorted([*NAMES, r"caf\xe9"]) and len(data.images) == 12
+    assert rf"{classes}/caf\xe9/\xe9.png" in [name for name, _ in data.images]
+    assert "passed over: 1 ._* (macOS), 1 .heic, 1 .txt" in caplog.text
+    assert "__MACOSX: no images in it, so it is no class" in caplog.text
+    listing = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("/clock"):
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(RequestError, match=r"/clock: cannot be listed \(Permission denied\)"):
+        read_labelled(str(classes))
+
+
+def test_a_usual_data_set_in_another_order_of_classes(tmp_path: Path) -> None:
+    pixels = bytes(3 * 32 * 32)
+    (tmp_path / "test_batch.bin").write_bytes(b"".join(bytes([label]) + pixels for label in (1, 0, 2)))
+    (tmp_path / "batches.meta.txt").write_text("airplane\nautomobile\nbird\n")
+    order = ["bird", "cat", "airplane", "automobile"]
+    data = read_labelled(f"cifar10:{tmp_path}", order)
+    assert [data.classes[target] for target in data.targets] == ["automobile", "airplane", "bird"]
+    assert data.classes == order
+    with pytest.raises(RequestError, match="has the class 'bird', which is not among"):
+        read_labelled(f"cifar10:{tmp_path}", ["airplane", "automobile"])
+    with pytest.raises(RequestError, match=r"which images are of 'bird'\? Two of the classes"):
+        read_labelled(f"cifar10:{tmp_path}", [*order, "bird"])
 
 
 @pytest.mark.parametrize(
