@@ -1,17 +1,24 @@
 """The models as data: architectures, their preprocessing, and where their weights come from.
 
-Another CLIP is another `ClipConfig` and `Pretrained` here; nothing else in the package names a backbone.
-Dimensions: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
-tables 19 and 20; for clip_mini its model card in `modules/clip_mini`.
+Another CLIP is another `ClipConfig` and `Pretrained` here; a new kind of tower is a config class beside
+those below. Dimensions: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
+Supervision", tables 19 and 20; for Chinese the configurations in the package cn-clip 1.6.0; for clip_mini its
+model card in `modules/clip_mini`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 from .errors import RequestError
 
+Activation = Literal["quick_gelu", "gelu"]
+"""What stands in the blocks of a ViT and of the causal text transformer; it belongs to the weights."""
+
 OPENAI_BASE_URL = "https://openaipublic.azureedge.net/clip/models"
+_OPEN_CLIP_RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"
+_HF_FILE, _HF_PICKLE = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -36,11 +43,28 @@ class ResNetConfig:
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A VisionTransformer: side of a patch in pixels, blocks, width."""
+    """A VisionTransformer: side of a patch in pixels, blocks, width, width of an attention head."""
 
     patch_size: int
     layers: int
     width: int
+    head_width: int = 64
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of each block."""
+        return self.width // self.head_width
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """CLIP's text transformer, whose attention is causal, and the size of what it reads."""
+
+    width: int
+    layers: int
+    context_length: int = 77
+    vocab_size: int = 49408
+    tokenizer: ClassVar[str] = "byte_pair"
 
     @property
     def heads(self) -> int:
@@ -49,13 +73,20 @@ class ViTConfig:
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """The text transformer, and the size of what it reads."""
+class BertConfig:
+    """A BERT, in which every token of a text sees every other, and the size of what it reads.
+
+    Attributes:
+        positions: rows of its table of positions, of which `context_length` are used.
+    """
 
     width: int
     layers: int
-    context_length: int = 77
-    vocab_size: int = 49408
+    context_length: int = 52
+    vocab_size: int = 21128
+    positions: int = 512
+    token_types: int = 2
+    tokenizer: ClassVar[str] = "chinese_wordpiece"
 
     @property
     def heads(self) -> int:
@@ -71,31 +102,69 @@ class ClipConfig:
     embed_dim: int
     image_resolution: int
     vision: ResNetConfig | ViTConfig
-    text: TextConfig
+    text: TextConfig | BertConfig
+    activation: Activation = "quick_gelu"
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an image goes through after resizing; `background` is put under transparent images."""
+    """How an image becomes what the model sees.
+
+    Attributes:
+        resize: "crop" brings the shorter side to the resolution and keeps the centre; "squash" brings both
+            sides to it, whatever the image's aspect.
+        background: what is put under transparent images.
+    """
 
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
     background: tuple[int, int, int] | None = None
+    resize: Literal["crop", "squash"] = "crop"
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """A published weights file: its name, its hash, its licence and the address it is published at."""
+    """A published weights file, where it is to be had, and what it must be run with.
+
+    Attributes:
+        sha256: None where it is not known: such a file is loaded from disk and never downloaded.
+        base_url: a folder in OpenAI's layout, in which the file is in a folder of its hash.
+        release: the file's whole address, where its authors publish it elsewhere.
+        huggingface: a repository on Hugging Face that has the file.
+        modelscope: the same on ModelScope.
+        tag: what users call it among the module's weights: open_clip's name for it, where that has one.
+        activation: what it was trained with.
+        preprocessing: where it differs from the module's own.
+        imagenet: published zero-shot accuracy on ImageNet-1k, 0..1.
+    """
 
     file: str
-    sha256: str
+    sha256: str | None
     licence: str
     base_url: str | None = None
+    release: str | None = None
+    huggingface: str | None = None
+    modelscope: str | None = None
+    tag: str = "openai"
+    activation: Activation = "quick_gelu"
+    preprocessing: Preprocessing | None = None
+    imagenet: float | None = None
 
     @property
     def url(self) -> str | None:
-        """The published address; None for weights that only travel with their module."""
-        return self.address(self.base_url) if self.base_url else None
+        """The address at its authors', if they have one of their own."""
+        return self.address(self.base_url) if self.base_url else self.release
+
+    @property
+    def is_published(self) -> bool:
+        """Whether there is an address to take the file from."""
+        return bool(self.url or self.huggingface or self.modelscope)
+
+    def kept_as(self, module: str) -> str:
+        """The file's name in the cache: its own, or one that tells it from others of the same name."""
+        if self.file in (_HF_FILE, _HF_PICKLE):
+            return f"{module}.{self.tag}.{self.file.rpartition('.')[2]}"
+        return self.file
 
     def address(self, base_url: str) -> str:
         """The file's address below a base: OpenAI's layout has the hash as a folder."""
@@ -124,23 +193,120 @@ class Pretrained:
     """A hub module's record: architecture, preprocessing, weights and default labels travel together.
 
     Attributes:
+        weights: those that are meant where nothing else is said.
+        other_weights: more that were published for the same architecture.
         adaptation_rate: the learning rate that `adapt` begins with; by default that of WiSE-FT's paper.
     """
 
     name: str
     config: ClipConfig
     weights: WeightsSource
+    other_weights: tuple[WeightsSource, ...] = ()
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     default_labels: str = "imagenet"
     default_templates: tuple[str, ...] = ("a photo of a {}.",)
     reference_values: ReferenceValues | None = None
     adaptation_rate: float = 3e-5
 
+    @property
+    def published(self) -> tuple[WeightsSource, ...]:
+        """All of the module's published weights, the default ones first."""
+        return (self.weights, *self.other_weights)
+
+    def with_settings(self, activation: Activation, preprocessing: Preprocessing) -> Pretrained:
+        """The record for weights that need this activation and preprocessing."""
+        if activation == self.config.activation and preprocessing == self.preprocessing:
+            return self
+        config = replace(self.config, activation=activation)
+        return replace(self, config=config, preprocessing=preprocessing, reference_values=None)
+
+    def with_weights(self, source: WeightsSource) -> Pretrained:
+        """The record with other of its published weights as those that are meant."""
+        if source == self.weights:
+            return self
+        record = self.with_settings(source.activation, source.preprocessing or self.preprocessing)
+        others = tuple(other for other in self.published if other is not source)
+        return replace(record, weights=source, other_weights=others, reference_values=None)
+
 
 RN50 = ClipConfig("RN50", 1024, 224, ResNetConfig((3, 4, 6, 3), 64), TextConfig(512, 12))
 RN101 = ClipConfig("RN101", 512, 224, ResNetConfig((3, 4, 23, 3), 64), TextConfig(512, 12))
+RN50X4 = ClipConfig("RN50x4", 640, 288, ResNetConfig((4, 6, 10, 6), 80), TextConfig(640, 12))
+RN50X16 = ClipConfig("RN50x16", 768, 384, ResNetConfig((6, 8, 18, 8), 96), TextConfig(768, 12))
+RN50X64 = ClipConfig("RN50x64", 1024, 448, ResNetConfig((3, 15, 36, 10), 128), TextConfig(1024, 12))
 VIT_B32 = ClipConfig("ViT-B/32", 512, 224, ViTConfig(32, 12, 768), TextConfig(512, 12))
+VIT_B16 = ClipConfig("ViT-B/16", 512, 224, ViTConfig(16, 12, 768), TextConfig(512, 12))
+VIT_L14 = ClipConfig("ViT-L/14", 768, 224, ViTConfig(14, 24, 1024), TextConfig(768, 12))
+VIT_L14_336 = ClipConfig("ViT-L/14@336px", 768, 336, ViTConfig(14, 24, 1024), TextConfig(768, 12))
 MINI = ClipConfig("mini", 256, 64, ResNetConfig((1, 1, 2, 1), 32), TextConfig(192, 2))
+# RBT3, RoBERTa-wwm-ext-base and RoBERTa-wwm-ext-large are BERTs for Chinese.
+CN_RN50 = ClipConfig("CN-RN50", 1024, 224, ResNetConfig((3, 4, 6, 3), 64), BertConfig(768, 3))
+CN_VIT_B16 = ClipConfig("CN-ViT-B/16", 512, 224, ViTConfig(16, 12, 768), BertConfig(768, 12))
+CN_VIT_L14 = ClipConfig("CN-ViT-L/14", 768, 224, ViTConfig(14, 24, 1024), BertConfig(768, 12))
+CN_VIT_L14_336 = ClipConfig("CN-ViT-L/14@336px", 768, 336, ViTConfig(14, 24, 1024), BertConfig(768, 12))
+CN_VIT_H14 = ClipConfig("CN-ViT-H/14", 1024, 224, ViTConfig(14, 32, 1280, 80), BertConfig(1024, 24))
+
+# Accuracies: docs/openclip_results.csv of mlfoundations/open_clip.
+_SQUASH = Preprocessing(resize="squash")
+_INCEPTION = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def _openai(file: str, sha256: str, imagenet: float) -> WeightsSource:
+    return WeightsSource(file, sha256, "MIT", OPENAI_BASE_URL, imagenet=imagenet)
+
+
+def _release(tag: str, file: str, sha256: str, activation: Activation, imagenet: float) -> WeightsSource:
+    """Weights among the releases of open_clip on GitHub."""
+    address = f"{_OPEN_CLIP_RELEASES}/{file}"
+    return WeightsSource(
+        file, sha256, "MIT", release=address, tag=tag, activation=activation, imagenet=imagenet
+    )
+
+
+def _hugging_face(
+    tag: str,
+    repository: str,
+    sha256: str | None,
+    activation: Activation,
+    imagenet: float,
+    file: str = _HF_FILE,
+    preprocessing: Preprocessing | None = None,
+    licence: str = "MIT",
+) -> WeightsSource:
+    """Weights in a repository on Hugging Face."""
+    return WeightsSource(
+        file,
+        sha256,
+        licence,
+        huggingface=repository,
+        tag=tag,
+        activation=activation,
+        preprocessing=preprocessing,
+        imagenet=imagenet,
+    )
+
+
+def _chinese(file: str, sha256: str | None, repository: str) -> WeightsSource:
+    return WeightsSource(
+        file,
+        sha256,
+        "not stated by its authors",
+        huggingface=f"OFA-Sys/{repository}",
+        modelscope=f"AI-ModelScope/{repository}",
+        tag="chinese_clip",
+    )
+
+
+def _chinese_record(name: str, config: ClipConfig, weights: WeightsSource) -> Pretrained:
+    return Pretrained(
+        name,
+        config,
+        weights,
+        preprocessing=_SQUASH,
+        default_labels="everyday_zh",
+        default_templates=("一张{}的照片",),
+    )
+
 
 PRETRAINED: dict[str, Pretrained] = {
     record.name: record
@@ -148,36 +314,241 @@ PRETRAINED: dict[str, Pretrained] = {
         Pretrained(
             "clip_rn50",
             RN50,
-            WeightsSource(
-                "RN50.pt",
-                "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
-                "MIT",
-                OPENAI_BASE_URL,
+            _openai("RN50.pt", "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762", 0.5982),
+            (
+                _release(
+                    "yfcc15m",
+                    "rn50-quickgelu-yfcc15m-455df137.pt",
+                    "455df13750cec2d6bb5e578fa84fb59a63d40e9fdbae58e7e7155672e46dc578",
+                    "quick_gelu",
+                    0.3275,
+                ),
+                _release(
+                    "cc12m",
+                    "rn50-quickgelu-cc12m-f000538c.pt",
+                    "f000538c6c3c33c07e4fad5619f1b3d4cd591864dd3143778896112d1bf4fa7d",
+                    "quick_gelu",
+                    0.3647,
+                ),
             ),
             reference_values=ReferenceValues(text=(0.204745, 0.204893), image=0.0033531),
         ),
         Pretrained(
             "clip_rn101",
             RN101,
-            WeightsSource(
-                "RN101.pt",
-                "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599",
-                "MIT",
-                OPENAI_BASE_URL,
+            _openai("RN101.pt", "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599", 0.6228),
+            (
+                _release(
+                    "yfcc15m",
+                    "rn101-quickgelu-yfcc15m-3e04b30e.pt",
+                    "3e04b30eb7070e69b78db2c33f12a48cfa1f697691ed198d61fb2abbb48db5a3",
+                    "quick_gelu",
+                    0.3487,
+                ),
             ),
             reference_values=ReferenceValues(text=(0.177382, 0.177382), image=0.0116348),
         ),
         Pretrained(
+            "clip_rn50x4",
+            RN50X4,
+            _openai("RN50x4.pt", "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd", 0.6627),
+        ),
+        Pretrained(
+            "clip_rn50x16",
+            RN50X16,
+            _openai("RN50x16.pt", "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa", 0.7072),
+        ),
+        Pretrained(
+            "clip_rn50x64",
+            RN50X64,
+            _openai("RN50x64.pt", "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c", 0.7391),
+        ),
+        Pretrained(
             "clip_vit_b32",
             VIT_B32,
-            WeightsSource(
-                "ViT-B-32.pt",
-                "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
-                "MIT",
-                OPENAI_BASE_URL,
+            _openai(
+                "ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", 0.6332
+            ),
+            (
+                _hugging_face(
+                    "datacomp_xl_s13b_b90k",
+                    "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+                    None,
+                    "gelu",
+                    0.6917,
+                ),
+                _hugging_face(
+                    "laion2b_s34b_b79k",
+                    "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+                    "ac4f8c4b88af6d963118cbf40ad93176d092abbedfcb752601ae1866352656e6",
+                    "gelu",
+                    0.6656,
+                ),
+                _release(
+                    "laion2b_e16",
+                    "vit_b_32-laion2b_e16-af8dbd0c.pth",
+                    "af8dbd0c4bf1654db018a2a70fd839c3a6e79d2fdac33303f06d0d8aae16a65c",
+                    "gelu",
+                    0.6565,
+                ),
+                _release(
+                    "laion400m_e32",
+                    "vit_b_32-quickgelu-laion400m_e32-46683a32.pt",
+                    "46683a32721d5c68911153698992361285d20ca690bb4f317c11e45c03d798fa",
+                    "quick_gelu",
+                    0.6293,
+                ),
+                _release(
+                    "laion400m_e31",
+                    "vit_b_32-quickgelu-laion400m_e31-d867053b.pt",
+                    "d867053b2301634007ed9af230bfb1a217ec634f6c0329f04092133ae5c4b89e",
+                    "quick_gelu",
+                    0.6294,
+                ),
             ),
             reference_values=ReferenceValues(
                 text=(0.255476, 0.255476), image=0.211792, scores=(0.9927937, 0.00421068, 0.00299572)
+            ),
+        ),
+        Pretrained(
+            "clip_vit_b16",
+            VIT_B16,
+            _openai(
+                "ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f", 0.6834
+            ),
+            (
+                _hugging_face(
+                    "dfn2b",
+                    "apple/DFN2B-CLIP-ViT-B-16",
+                    None,
+                    "quick_gelu",
+                    0.762,
+                    _HF_PICKLE,
+                    licence="Apple's",
+                ),
+                _hugging_face(
+                    "datacomp_xl_s13b_b90k",
+                    "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+                    None,
+                    "gelu",
+                    0.7349,
+                ),
+                _hugging_face(
+                    "laion2b_s34b_b88k", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", None, "gelu", 0.7023
+                ),
+                _release(
+                    "laion400m_e32",
+                    "vit_b_16-laion400m_e32-55e67d44.pt",
+                    "55e67d44b44d9e39aaf299a5c616aaf10a655879d6bd5854027b4a254aa2e7d5",
+                    "gelu",
+                    0.6705,
+                ),
+                _release(
+                    "laion400m_e31",
+                    "vit_b_16-laion400m_e31-00efa78f.pt",
+                    "00efa78fe761eb607926704cfee46a4305ce2bf63af6ab50f1eeba2ef71da988",
+                    "gelu",
+                    0.6698,
+                ),
+            ),
+        ),
+        Pretrained(
+            "clip_vit_l14",
+            VIT_L14,
+            _openai(
+                "ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836", 0.7554
+            ),
+            (
+                _hugging_face(
+                    "dfn2b",
+                    "apple/DFN2B-CLIP-ViT-L-14",
+                    None,
+                    "quick_gelu",
+                    0.814,
+                    _HF_PICKLE,
+                    licence="Apple's",
+                ),
+                _hugging_face(
+                    "datacomp_xl_s13b_b90k",
+                    "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+                    "6509f07e6fc0da68f8e1ee881bf90803f0b053d2f7ed2013cc7c3a49ac4dd3db",
+                    "gelu",
+                    0.7921,
+                    _HF_PICKLE,
+                ),
+                _hugging_face(
+                    "laion2b_s32b_b82k",
+                    "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+                    "5ddb47339f44e4fd9cace3d3960d38af1b51a25857440cfae90afc44706d7e2b",
+                    "gelu",
+                    0.7525,
+                    _HF_PICKLE,
+                    _INCEPTION,
+                ),
+                _release(
+                    "laion400m_e32",
+                    "vit_l_14-laion400m_e32-3d133497.pt",
+                    "3d133497672c345f50dec98ebc674bb74c14b4f3aa0f3088f7cefe7e05a10a60",
+                    "gelu",
+                    0.7277,
+                ),
+                _release(
+                    "laion400m_e31",
+                    "vit_l_14-laion400m_e31-69988bb6.pt",
+                    "69988bb6afa2b63291087c61464b3138660b2861fea5ec4682e107d194d9aaa3",
+                    "gelu",
+                    0.7271,
+                ),
+            ),
+        ),
+        Pretrained(
+            "clip_vit_l14_336",
+            VIT_L14_336,
+            _openai(
+                "ViT-L-14-336px.pt",
+                "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+                0.7656,
+            ),
+        ),
+        _chinese_record(
+            "clip_cn_rn50",
+            CN_RN50,
+            _chinese(
+                "clip_cn_rn50.pt",
+                "b196ee3ee528b70be1158ab1aafb1d2f1c801ad2d9ffb3bae31b0d305f82fc88",
+                "chinese-clip-rn50",
+            ),
+        ),
+        _chinese_record(
+            "clip_cn_vit_b16",
+            CN_VIT_B16,
+            _chinese(
+                "clip_cn_vit-b-16.pt",
+                "5997ef32c50de18f3ac06eb5d746c324a639053c3bed8f2986f97ebb22b2ecde",
+                "chinese-clip-vit-base-patch16",
+            ),
+        ),
+        _chinese_record(
+            "clip_cn_vit_l14",
+            CN_VIT_L14,
+            _chinese(
+                "clip_cn_vit-l-14.pt",
+                "26a0d4ac248fcea33e8c1e32c22a80def0fe9b1770b429129dfcc04bcd978d28",
+                "chinese-clip-vit-large-patch14",
+            ),
+        ),
+        _chinese_record(
+            "clip_cn_vit_l14_336",
+            CN_VIT_L14_336,
+            _chinese("clip_cn_vit-l-14-336.pt", None, "chinese-clip-vit-large-patch14-336px"),
+        ),
+        _chinese_record(
+            "clip_cn_vit_h14",
+            CN_VIT_H14,
+            _chinese(
+                "clip_cn_vit-h-14.pt",
+                "4549b1a9775db38806dfa398e8e97be4e27299b84b71250d8d2ef0472e708aee",
+                "chinese-clip-vit-huge-patch14",
             ),
         ),
         Pretrained(
@@ -187,6 +558,7 @@ PRETRAINED: dict[str, Pretrained] = {
                 "clip_mini.safetensors",
                 "90da66d7d45c44c40d7cbef724b21695cc192bb979e13b29d4d3724ad15d9409",
                 "Apache-2.0",
+                tag="pictograms",
             ),
             # It was trained on drawings composed over a background: dropped alpha leaves black, and
             # costs five to ten points.

@@ -19,6 +19,7 @@ from .models.clip import CLIP
 from .models.factory import build_rn50_model, build_rn101_model, build_vit_model, load_model
 from .preprocessing.image import Preprocess, open_image
 from .text import tokenizer
+from .text.tokenizer import tokenizer_of
 from .weights.locate import find
 
 __all__ = ["build_rn50_model", "build_rn101_model", "build_vit_model", "load", "tokenize", "transform"]
@@ -30,9 +31,9 @@ def load(name: str, weights: str | Path | None = None) -> CLIP:
     """A module's model with its weights, in eval mode and float32.
 
     Args:
-        name: "clip_rn50", "clip_rn101", "clip_vit_b32" or "clip_mini".
-        weights: a weights file of any supported format; left out, the module's bundle, the cache, or a
-            download.
+        name: a module's, such as "clip_vit_b32".
+        weights: a weights file of any supported format, or the tag of some of the module's published weights;
+            left out, its own, from its bundle, the cache, or a download.
 
     Raises:
         ValueError: there is no such module.
@@ -42,18 +43,30 @@ def load(name: str, weights: str | Path | None = None) -> CLIP:
         >>> load("clip_mini").encode_text(tokenize(["a dog", "a cat"])).shape[0]
         2
     """
-    record = pretrained(name)
-    return load_model(record, find(record, weights))
+    return load_model(find(pretrained(name), weights))
 
 
-def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: bool = False) -> Tensor:
+def tokenize(
+    texts: str | Sequence[str],
+    context_length: int | None = None,
+    truncate: bool = False,
+    model: str = "clip_vit_b32",
+) -> Tensor:
     """Texts to token ids, int64 Tensor [n, context_length]; see `tokenizer.tokenize`.
+
+    Args:
+        texts: one text or several.
+        context_length: ids per text; left out, what the module reads: 77 for OpenAI's, 52 for Chinese.
+        truncate: cut texts that are too long, keeping the end token.
+        model: the module that is to read them; those that OpenAI trained have one tokenizer.
 
     Example:
         >>> list(tokenize(["a diagram", "a dog"]).shape)
         [2, 77]
     """
-    return paddle.to_tensor(tokenizer.tokenize(texts, context_length, truncate))
+    text = pretrained(model).config.text
+    length = text.context_length if context_length is None else context_length
+    return paddle.to_tensor(tokenizer.tokenize(texts, length, truncate, tokenizer_of(text)))
 
 
 def transform(image: Image.Image) -> Tensor:

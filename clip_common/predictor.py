@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypedDict, overload
@@ -21,8 +22,9 @@ from .inputs import FilePath, NamedImage, check_count, check_flag, check_texts, 
 from .preprocessing.image import ImageInput, Preprocess
 from .system.prefetch import prefetch
 from .text.prompts import Prompts, prompts_for, template_texts
-from .text.tokenizer import tokenize
+from .text.tokenizer import tokenize, tokenizer_of
 from .weights.class_head import Classes, read_classes
+from .weights.file import WeightsFile
 from .weights.locate import find
 from .zero_shot.label_embeddings import LabelEmbeddings, Progress
 from .zero_shot.scoring import Answer, l2_normalize, top_k_labels
@@ -74,7 +76,7 @@ class PredictorOptions:
 class _Loaded:
     """What a predictor holds once its weights are there."""
 
-    weights_sha256: str
+    weights: WeightsFile
     engines: Engines
     label_embeddings: LabelEmbeddings
     classes: Classes | None
@@ -85,7 +87,8 @@ class Predictor:
 
     Args:
         record: the module.
-        weights: a weights file; None looks in the module, the cache, and then downloads.
+        weights: a weights file, or the tag of published ones; None is the module's own, looked for in the
+            module, the cache, and then downloaded.
         module_dir: the module's own folder, which may carry its weights.
         exif_rotation: turn images as their EXIF tag says, which the reference does not.
         fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
@@ -117,9 +120,6 @@ class Predictor:
         self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
         self.record, self.module_dir = record, module_dir
         self.options = PredictorOptions(weights, exif_rotation, fast_jpeg, engine, precision)
-        self.preprocess = Preprocess(
-            record.config.image_resolution, record.preprocessing, exif_rotation, fast_jpeg
-        )
         self._lock = Lock()
         self._loaded: _Loaded | None = None
 
@@ -137,17 +137,24 @@ class Predictor:
                 if classes:
                     weights.require_unchanged()
                 self._loaded = _Loaded(
-                    weights.sha256,
-                    Engines(self.record, weights, self._choice),
-                    LabelEmbeddings(weights.sha256, embed_dim, self._choice.precision),
+                    weights,
+                    Engines(weights, self._choice),
+                    LabelEmbeddings(weights.identity, embed_dim, self._choice.precision),
                     classes,
                 )
             return self._loaded
 
     @property
     def weights_sha256(self) -> str:
-        """The hash of the weights, by which what is computed from them is known."""
-        return self._load().weights_sha256
+        """By which what is computed from the weights is known, see `WeightsFile.identity`."""
+        return self._load().weights.identity
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """How images are prepared for these weights."""
+        record, options = self._load().weights.record, self.options
+        size = record.config.image_resolution
+        return Preprocess(size, record.preprocessing, options.exif_rotation, options.fast_jpeg)
 
     @property
     def model(self) -> CLIP:
@@ -269,7 +276,8 @@ class Predictor:
         Args:
             images: as for `classify`.
             paths: image files, one or several. Their embeddings follow those of `images`.
-            texts: texts of up to 77 tokens, one or several.
+            texts: texts of up to as many tokens as the model reads (77, or 52 in Chinese), one or
+                several.
             batch_size: images or texts passed to the engine at once; a compiled engine divides them.
             use_gpu: run on the GPU.
             normalize: scale embeddings to unit length, so that their product is the cosine.
@@ -324,7 +332,8 @@ class Predictor:
 
     def tokenize(self, texts: Sequence[str]) -> np.ndarray:
         """Token ids, int64 [n, context_length]; raises `LabelError` for a text that is too long."""
-        return tokenize(texts, self.record.config.text.context_length)
+        text = self.record.config.text
+        return tokenize(texts, text.context_length, tokenizer=tokenizer_of(text))
 
     def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
         """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""

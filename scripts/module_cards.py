@@ -46,6 +46,8 @@ class Card:
         encoder: what its image encoder is, as OpenAI's introduction says it.
         figures: published zero-shot top-1 by data set, %.
         single_template: published ImageNet top-1 with one template, %.
+        examples: three labels of a language that the model reads; the first is right for a diagram.
+        template: one for those labels.
     """
 
     name: str
@@ -63,9 +65,12 @@ class Card:
     encoder: Text | None = None
     figures: dict[str, str] = field(default_factory=dict)
     single_template: str | None = None
+    examples: tuple[str, str, str] = ("a diagram", "a dog", "a cat")
+    template: str = "a photo of {}"
     releases: Releases = RELEASES
 
 
+NEW = Releases((("1.1.0", "First release"),), (("1.1.0", "初始发布"),))
 IMAGENET_LABELS = Text(
     'the 1,000 classes of ImageNet with the template "a photo of a {}."',
     ' ImageNet 的 1000 个类别和模板 "a photo of a {}."',
@@ -87,6 +92,7 @@ def openai_card(
     size_mb: int,
     figures: tuple[str, ...],
     single_template: str | None = None,
+    releases: Releases = RELEASES,
 ) -> Card:
     """A module with OpenAI's weights; of the figures the first is ImageNet's."""
     return Card(
@@ -108,7 +114,99 @@ def openai_card(
         encoder=encoder,
         figures=dict(zip(DATA_SETS, figures, strict=False)),
         single_template=single_template,
+        releases=releases,
     )
+
+
+def resnet_card(name: str, class_name: str, backbone: str, size_mb: int, figures: tuple[str, ...]) -> Card:
+    """One of OpenAI's ResNets that are scaled as EfficientNets are."""
+    times = backbone.partition("x")[2]
+    return openai_card(
+        name,
+        class_name,
+        backbone,
+        Text(f"modified ResNet-50, scaled (CLIP {backbone})", f"改进并放大的 ResNet-50（CLIP {backbone}）"),
+        Text(
+            f"a modified ResNet-50 at about {times} times the computation: a stem of three convolutions, "
+            "anti-aliased strides, attention pool",
+            f"改进的 ResNet-50，计算量约为 {times} 倍：由三个卷积组成的 stem、抗锯齿下采样和注意力池化",
+        ),
+        size_mb,
+        figures,
+        releases=NEW,
+    )
+
+
+def vit_card(
+    name: str, class_name: str, backbone: str, patch: int, size_mb: int, figures: tuple[str, ...]
+) -> Card:
+    """One of OpenAI's Vision Transformers."""
+    return openai_card(
+        name,
+        class_name,
+        backbone,
+        Text(f"Vision Transformer (CLIP {backbone})", f"Vision Transformer（CLIP {backbone}）"),
+        Text(
+            f"a Vision Transformer that cuts the image into patches of {patch} x {patch} pixels",
+            f" Vision Transformer，把图片切成 {patch} x {patch} 像素的小块",
+        ),
+        size_mb,
+        figures,
+        releases=NEW,
+    )
+
+
+# Chinese-CLIP's README.
+CHINESE_TASKS = ("ImageNet (zh) top-1", "MUGE R@1", "Flickr30K-CN text to image R@1", "image to text R@1")
+
+
+def chinese_card(
+    name: str,
+    class_name: str,
+    backbone: str,
+    text: str,
+    encoder: Text,
+    size_mb: int,
+    figures: tuple[str, str, str, str],
+) -> Card:
+    """A module with the weights of Chinese-CLIP."""
+    return Card(
+        name=name,
+        class_name=class_name,
+        what=f"Chinese-CLIP with the backbone {backbone}",
+        with_what=f"Chinese-CLIP, backbone {backbone}",
+        summary=f"Chinese-CLIP, {backbone}: zero-shot classification and image-text embedding in Chinese.",
+        network=Text(f"{backbone} and {text}", f"{backbone} 与 {text}"),
+        dataset=Text("about 200 million Chinese image-text pairs", "约 2 亿中文图文对"),
+        size_mb=size_mb,
+        updated="2026-11-25",
+        indicator=Text(
+            f"ImageNet zero-shot top-1, in Chinese: {figures[0]} % (published)",
+            f"ImageNet 中文零样本 top-1：{figures[0]} %（公开数据）",
+        ),
+        labels=Text(
+            'its own set of some 500 Chinese names of everyday things with the template "一张{}的照片"',
+            "自带的约 500 个常见事物的中文名称和模板“一张{}的照片”",
+        ),
+        introduction="chinese_clip",
+        encoder=encoder,
+        figures=dict(zip(CHINESE_TASKS, figures, strict=True)),
+        examples=("示意图", "一只狗", "一只猫"),
+        template="一张{}的照片",
+        releases=NEW,
+    )
+
+
+def chinese_vit_card(
+    name: str, class_name: str, backbone: str, text: str, patch: int, size_mb: int,
+    figures: tuple[str, str, str, str],
+) -> Card:  # fmt: skip
+    """One whose image encoder is a Vision Transformer."""
+    encoder = Text(
+        f"a Vision Transformer that cuts the image into patches of {patch} x {patch} pixels",
+        f" Vision Transformer，把图片切成 {patch} x {patch} 像素的小块",
+    )
+    return chinese_card(name, class_name, backbone, text, encoder, size_mb, figures)
 
 
 CARDS = {
@@ -151,6 +249,77 @@ CARDS = {
             354,
             ("63.32", "55.92", "89.83", "64.23", "87.00"),
             "59.06",
+        ),
+        resnet_card(
+            "clip_rn50x4", "ClipRN50x4", "RN50x4", 422, ("66.27", "59.44", "79.43", "45.14", "88.29")
+        ),
+        resnet_card(
+            "clip_rn50x16", "ClipRN50x16", "RN50x16", 661, ("70.72", "64.20", "81.34", "52.09", "89.56")
+        ),
+        resnet_card(
+            "clip_rn50x64", "ClipRN50x64", "RN50x64", 1354, ("73.91", "67.06", "85.10", "59.85", "93.60")
+        ),
+        vit_card(
+            "clip_vit_b16", "ClipViTB16", "ViT-B/16", 16, 351, ("68.34", "61.88", "90.77", "66.95", "88.86")
+        ),
+        vit_card(
+            "clip_vit_l14", "ClipViTL14", "ViT-L/14", 14, 933, ("75.54", "69.83", "95.59", "75.82", "93.23")
+        ),
+        vit_card(
+            "clip_vit_l14_336",
+            "ClipViTL14At336",
+            "ViT-L/14@336px",
+            14,
+            934,
+            ("76.56", "70.89", "94.93", "74.36", "93.69"),
+        ),
+        chinese_card(
+            "clip_cn_rn50",
+            "ClipCnRN50",
+            "RN50",
+            "RBT3",
+            Text(
+                "a modified ResNet-50: a stem of three convolutions, anti-aliased strides, attention pool",
+                "改进的 ResNet-50：由三个卷积组成的 stem、抗锯齿下采样和注意力池化",
+            ),
+            308,
+            ("33.5", "42.6", "48.8", "60.0"),
+        ),
+        chinese_vit_card(
+            "clip_cn_vit_b16",
+            "ClipCnViTB16",
+            "ViT-B/16",
+            "RoBERTa-wwm-ext-base",
+            16,
+            753,
+            ("48.3", "52.1", "62.7", "74.6"),
+        ),
+        chinese_vit_card(
+            "clip_cn_vit_l14",
+            "ClipCnViTL14",
+            "ViT-L/14",
+            "RoBERTa-wwm-ext-base",
+            14,
+            1630,
+            ("54.7", "56.3", "68.0", "80.2"),
+        ),
+        chinese_vit_card(
+            "clip_cn_vit_l14_336",
+            "ClipCnViTL14At336",
+            "ViT-L/14@336px",
+            "RoBERTa-wwm-ext-base",
+            14,
+            1630,
+            ("56.7", "59.0", "69.0", "83.3"),
+        ),
+        chinese_vit_card(
+            "clip_cn_vit_h14",
+            "ClipCnViTH14",
+            "ViT-H/14",
+            "RoBERTa-wwm-ext-large",
+            14,
+            3830,
+            ("59.6", "63.0", "71.2", "81.6"),
         ),
         Card(
             name="clip_mini",

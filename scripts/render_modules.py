@@ -31,6 +31,7 @@ def rendered(name: str) -> dict[Path, str]:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     values = {"record": PRETRAINED[name], "card": CARDS[name], "version": __version__}
     return {
         MODULES / name / file: _tidy(environment.get_template(f"{file}.jinja").render(values))

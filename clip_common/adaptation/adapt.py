@@ -27,6 +27,7 @@ from ..trainer.trainer import Trainer
 from ..weights.file import WeightsFile, read_openai, write_safetensors
 from ..weights.layouts import CLASS_VECTORS, from_own
 from ..weights.locate import find
+from ..weights.settings import note_of
 from . import interpolation as interpolation
 from .batches import Batches
 from .dataset import Dataset, read_dataset, split
@@ -243,7 +244,7 @@ def _work(task: Task, train: Dataset, vectors: np.ndarray | None) -> None:
     parallel.configure(task.workers)
     clip = _model(task)
     settings = task.settings(train)
-    preprocess = Predictor(task.record).preprocess
+    preprocess = Predictor(task.record, task.weights).preprocess
     batches = Batches(train, preprocess, settings, task.flip, dist.get_rank())
     trainer: Trainer
     if vectors is None:
@@ -260,7 +261,7 @@ def _model(task: Task) -> CLIP:
         raise RequestError("--use_gpu: the installed PaddlePaddle is the CPU build (see the README)")
     if task.workers == 1:  # else each worker has its own
         paddle.set_device("gpu" if task.use_gpu else "cpu")
-    model = load_model(task.record, _weights(task))
+    model = load_model(_weights(task))
     model.to(paddle.get_device())
     return model
 
@@ -277,6 +278,7 @@ def _write(path: Path, task: Task, arrays: Arrays, train: Dataset) -> None:
         if name in state:
             state[name] = value.astype(state[name].dtype)
     record: dict[str, Any] = {"layout": "openai", "module": task.module, "source_sha256": weights.sha256}
+    record |= note_of(weights.record)
     if not train.captioned:
         state[CLASS_VECTORS] = arrays["classes"]
         record["classes"] = train.texts

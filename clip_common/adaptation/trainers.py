@@ -13,7 +13,6 @@ import paddle
 from paddle import Tensor, nn
 
 from ..models.clip import CLIP
-from ..text.tokenizer import lengths
 from ..trainer import parallel
 from ..trainer.loss import bound_scale, class_loss, contrastive_loss
 from ..trainer.settings import RunSettings
@@ -70,7 +69,8 @@ class CaptionTrainer(Trainer):
     def loss(self, batch: Batch) -> Tensor:
         """The contrastive loss; images of one caption are positives of each other."""
         rows = batch.targets[list(batch.part)]
-        tokens = self.tokens[rows, : max(lengths(self.tokens[rows]))]
+        tokens = self.tokens[rows]
+        tokens = tokens[:, : np.flatnonzero(tokens.any(axis=0))[-1] + 1]  # zeros follow the end token
         with _autocast(self.bfloat16):
             image = self.clip.encode_image(paddle.to_tensor(batch.pixels))
             text = self.clip.encode_text(paddle.to_tensor(tokens))

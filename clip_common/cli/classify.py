@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import RequestError
 from ..system.names import user_path
 from ..system.text_files import read_names
+from ..text.prompts import split_labels
 from . import options
 from .prediction import Classification, Embedding, perform
 from .reporting import emit
@@ -94,7 +95,7 @@ def _labels(listed: str | None, file: str | None) -> list[str] | None:
     if listed is not None and file is not None:
         raise RequestError("give --labels or --labels_file, not both")
     if listed is not None:
-        return [label.strip() for label in listed.split(",")]
+        return split_labels(listed)
     if file is None:
         return None
     try:

@@ -24,6 +24,6 @@ def run(args: argparse.Namespace) -> int:
     emit(f"{name}, {precision}: {why}")
     found = on_this_machine(args.module)
     if name != "paddle":
-        folder = kept_folder(args.module, found, name, precision)
+        folder = kept_folder(found, name, precision)
         emit(f"compiled: {folder}" if folder else "not compiled yet: the first call does that")
     return 0

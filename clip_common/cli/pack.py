@@ -13,7 +13,7 @@ from .reporting import emit, note
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("module", type=options.record, metavar="NAME")
-    parser.add_argument("--weights", type=Path, help="the file to carry; default: the module's own")
+    parser.add_argument("--weights", help="the file, or the tag, to carry; default: the module's own")
     parser.add_argument("--no_weights", action="store_true", help="leave weights out")
     parser.add_argument("--name", help="what to call it instead: for weights that `adapt` made")
     parser.add_argument("--readme", type=Path, help="its model card, in place of the module's own")

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     action = actions.add_parser("fetch", help="download a module's weights into the cache")
     action.add_argument("module", type=options.record, metavar="NAME")
-    action.add_argument("--mirror", help="an address in place of OpenAI's (also CLIP_HUB_MIRROR)")
+    action.add_argument("tag", nargs="?", metavar="TAG", help="which of its published weights, see `list`")
+    action.add_argument("--mirror", help="an address in place of the published ones (also CLIP_HUB_MIRROR)")
     action.set_defaults(run=_fetch)
 
     action = actions.add_parser("convert", help="write any supported file as safetensors")
@@ -32,12 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     action = actions.add_parser("verify", help="load a file strictly and compare with known values")
     action.add_argument("module", type=options.record, metavar="NAME")
-    action.add_argument("file", nargs="?", metavar="FILE", help="default: the module's own weights")
+    action.add_argument("file", nargs="?", metavar="FILE", help="or a tag; default: the module's own")
     action.add_argument("--image", type=Path, help="CLIP.png of openai/CLIP, to check the image tower too")
     action.set_defaults(run=_verify)
 
     action = actions.add_parser("where", help="print the file a module would load")
     action.add_argument("module", type=options.record, metavar="NAME")
+    action.add_argument("tag", nargs="?", metavar="TAG", help="which of its published weights, see `list`")
     action.set_defaults(run=_where)
 
 
@@ -49,29 +51,35 @@ def on_this_machine(record: Pretrained, file: str | None = None) -> WeightsFile:
     """
     found = locate.find_local(record, file)
     if found is None:
-        raise WeightsError(locate.manual_download_hint(record))
+        raise WeightsError(locate.manual_download_hint(locate.tagged(record, file) or record))
     return found
 
 
 def _list(_args: argparse.Namespace) -> int:
     for record in PRETRAINED.values():
-        source = record.weights
-        emit(f"{record.name:<14}{record.config.name:<10}{_place(record)}")
-        emit(f"{'':<24}{source.file}  sha256 {source.sha256}  {source.licence}")
+        emit(f"{record.name}  {record.config.name}, {record.config.image_resolution} pixels")
+        for source in record.published:
+            accuracy = f"ImageNet {source.imagenet:.1%}" if source.imagenet else ""
+            emit(f"    {source.tag:<24}{source.activation:<12}{accuracy:<16}{_place(record, source.tag)}")
+            emit(f"    {'':<24}{source.file}  sha256 {source.sha256 or 'not known'}  {source.licence}")
     return 0
 
 
-def _place(record: Pretrained) -> str:
+def _place(record: Pretrained, tag: str) -> str:
     try:
-        found = locate.find_local(record)
+        found = locate.find_local(record, tag)
     except ClipError as error:
         return str(error)
     return str(found.path) if found else "not on this machine"
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    found = None if args.mirror else locate.find_local(args.module)
-    emit(str((found or locate.fetch(args.module, args.mirror)).path))
+    record = args.module if args.tag is None else locate.tagged(args.module, args.tag)
+    if record is None:
+        tags = ", ".join(source.tag for source in args.module.published)
+        raise WeightsError(f"{args.module.name} has no weights {args.tag!r}, but {tags}")
+    found = None if args.mirror else locate.find_local(args.module, args.tag)
+    emit(str((found or locate.fetch(record, args.mirror)).path))
     return 0
 
 
@@ -89,7 +97,7 @@ def _verify(args: argparse.Namespace) -> int:
     from ..evaluation.reference_values import verify  # Paddle takes seconds to import
 
     found = on_this_machine(args.module, args.file)
-    checks = verify(args.module, found, args.image)
+    checks = verify(found, args.image)
     emit(str(found.path))
     for check in checks:
         verdict = {True: "ok", False: "DIFFERS", None: "-"}[check.passed]
@@ -98,5 +106,5 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _where(args: argparse.Namespace) -> int:
-    emit(str(on_this_machine(args.module).path))
+    emit(str(on_this_machine(args.module, args.tag).path))
     return 0

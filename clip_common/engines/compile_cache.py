@@ -18,7 +18,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..config import Pretrained
 from ..errors import ClipError
 from ..system import cpu
 from ..system.cache import cache_dir, content_sha256, digest_of, source_digest, sync, touch, versions
@@ -40,7 +39,7 @@ class CompileError(ClipError):
 
 
 def compiled_folder(
-    record: Pretrained, weights: WeightsFile, runtime: str, precision: str = "float32", again: bool = False
+    weights: WeightsFile, runtime: str, precision: str = "float32", again: bool = False
 ) -> Path:
     """The folder of a module's compiled towers, compiled now if they are not there or not whole.
 
@@ -52,14 +51,14 @@ def compiled_folder(
     Raises:
         CompileError: that cannot be done.
     """
-    folder = _folder(record, weights, runtime, precision)
+    folder = _folder(weights, runtime, precision)
     home = folder.parent
     if again or not is_whole(folder):
         try:
             home.mkdir(parents=True, exist_ok=True)
             with FileLock(home / f"{folder.name}.lock"):
                 if again or not is_whole(folder):  # else another process was quicker
-                    _compile(record, weights, runtime, precision, folder)
+                    _compile(weights, runtime, precision, folder)
         except OSError as error:
             raise CompileError(f"the cache {home} cannot be written ({error.strerror or error})") from error
         _prune(home, folder)
@@ -67,22 +66,24 @@ def compiled_folder(
     return folder
 
 
-def kept_folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: str) -> Path | None:
+def kept_folder(weights: WeightsFile, runtime: str, precision: str) -> Path | None:
     """The folder of a module's compiled towers; None where there is none yet."""
-    folder = _folder(record, weights, runtime, precision)
+    folder = _folder(weights, runtime, precision)
     return folder if folder.is_dir() else None
 
 
-def _folder(record: Pretrained, weights: WeightsFile, runtime: str, precision: str) -> Path:
+def _folder(weights: WeightsFile, runtime: str, precision: str) -> Path:
     # Packed weights are for one version's kernels, and one CPU's.
+    record = weights.record  # whose config holds the activation
     made_for = [runtime, runtime_of(runtime).VERSION, precision, cpu.identity()]
     made_by = [source_digest(*_SOURCE), *versions(*_MAKERS)]
     key = [record.name, str(record.config), weights.sha256, *made_for, *made_by]
     return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]
 
 
-def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: str, folder: Path) -> None:
+def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -> None:
     """Compile into a folder that appears only when it is whole."""
+    record = weights.record
     logger.info("compiling %s for this machine, once", record.name)
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: we hold the lock
         shutil.rmtree(left, ignore_errors=True)
@@ -93,6 +94,7 @@ def _compile(record: Pretrained, weights: WeightsFile, runtime: str, precision: 
         "-m",
         f"{package.name}.engines.compile_worker",
         record.name,
+        record.config.activation,
         str(weights.path.absolute()),
         weights.sha256,
         runtime,

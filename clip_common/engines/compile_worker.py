@@ -1,7 +1,7 @@
 """Compiles one module's towers and checks that they give what the model gives.
 
-`python -m clip_common.engines.compile_worker NAME WEIGHTS SHA256 RUNTIME PRECISION FOLDER`, which
-`compile_cache.py` starts.
+`compile_cache.py` starts `python -m clip_common.engines.compile_worker` with the module's name, the
+activation, the weights, their hash, the runtime, the precision and the folder.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from ..config import pretrained
+from ..config import Activation, pretrained
 from ..models.export import write_onnx
 from ..models.factory import load_model
 from ..weights.file import WeightsFile
@@ -26,9 +27,11 @@ _TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest number of a fe
 
 def main() -> None:
     """Compile what the command line names."""
-    name, weights, sha256, runtime_name, precision, folder = sys.argv[1:]
+    name, activation, weights, sha256, runtime_name, precision, folder = sys.argv[1:]
     compiler = runtime(runtime_name)
-    model = load_model(pretrained(name), WeightsFile(Path(weights), sha256))
+    record = pretrained(name)
+    record = record.with_settings(cast(Activation, activation), record.preprocessing)
+    model = load_model(WeightsFile(Path(weights), sha256, record))
     for tower, (layer, specs) in towers(model).items():
         target = Path(folder) / file_of(tower)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

@@ -10,10 +10,11 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from ..config import BertConfig, TextConfig
 from ..errors import ClipError
 from . import artifacts
 from .base import Engine
-from .text_batching import in_batches
+from .text_batching import encode_in_batches
 
 Tower = Callable[..., np.ndarray]
 _IMAGES_AT_ONCE = 8  # more fall out of the CPU's cache
@@ -47,6 +48,7 @@ class CompiledEngine:
         precision: what it computes in.
         find_folder: finds the folder, or makes it; called again, with True, it makes it in any case.
         on_failure: another engine for what can neither be opened nor compiled again.
+        text: the text tower, which tells how texts go into batches.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class CompiledEngine:
         precision: str,
         find_folder: Callable[[bool], Path],
         on_failure: Callable[[Exception], Engine],
+        text: TextConfig | BertConfig,
     ) -> None:
         self.name, self._precision = name, precision
-        self._find_folder, self._on_failure = find_folder, on_failure
+        self._find_folder, self._on_failure, self._text_config = find_folder, on_failure, text
         self.logit_scale = artifacts.logit_scale(find_folder(False))
 
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
@@ -75,7 +78,7 @@ class CompiledEngine:
         tower = self._text
         if not callable(tower):
             return tower.encode_text(ids, batch_size)
-        return in_batches(ids, tower, batch_size, _TOKENS_AT_ONCE)
+        return encode_in_batches(self._text_config, ids, tower, batch_size, _TOKENS_AT_ONCE)
 
     @cached_property
     def _image(self) -> Tower | Engine:

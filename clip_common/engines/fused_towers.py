@@ -9,7 +9,8 @@ head's projections q, k, v,
 since q bk' is the same for every token, and the weights of a softmax sum to one. Everything after that
 attention runs on one token too. On ViT-B/32 and both ResNets this is about a twelfth of the image tower.
 Further, BatchNorm is folded into the convolution before it, the scale of attention into the queries, and
-1.702 of QuickGELU into the weights around it, which leaves SiLU.
+1.702 of QuickGELU into the weights around it, which leaves SiLU. In a BERT every token sees every other, so
+nothing is shared between texts; there queries, keys and values become one product.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
+from ..config import BertConfig
+from ..models.bert import BertBlock, padding_mask
 from ..models.clip import CLIP
 from ..models.resnet import AttentionPool2D, Bottleneck, ModifiedResNet
-from ..models.transformer import MultiHeadAttention, ResidualAttentionBlock, merge_heads
+from ..models.transformer import MultiHeadAttention, QuickGELU, ResidualAttentionBlock, merge_heads
 from ..models.vit import VisionTransformer
 
 _QUICK_GELU = 1.702
@@ -34,8 +37,11 @@ def towers(model: CLIP) -> dict[str, tuple[nn.Layer, list[InputSpec]]]:
     prefix, suffix = InputSpec([None], "int64", "prefix"), InputSpec([None, None], "int64", "suffix")
     made: dict[str, tuple[nn.Layer, list[InputSpec]]] = {
         "image": (ImageTower(model), [InputSpec([None, 3, size, size], "float32", "image")]),
-        "text": (TextTower(model), [prefix, suffix]),
     }
+    if isinstance(model.config.text, BertConfig):
+        made["text"] = (BertTextTower(model), [InputSpec([None, None], "int64", "text")])
+    else:
+        made["text"] = (TextTower(model), [prefix, suffix])
     for tower, _ in made.values():
         tower.eval()
     return made
@@ -50,6 +56,9 @@ def probe(model: CLIP, tower: str) -> tuple[list[np.ndarray], np.ndarray]:
             pixels = rng.standard_normal([2, 3, size, size], np.float32)
             return [pixels], model.encode_image(paddle.to_tensor(pixels)).numpy()
         ids = rng.integers(1, config.text.vocab_size - 1, [3, 9])
+        if isinstance(config.text, BertConfig):
+            ids[1, 7:], ids[2, 4:] = 0, 0  # padding
+            return [ids], model.encode_text(paddle.to_tensor(ids)).numpy()
         ids[:, :3] = ids[0, :3]
         ids[range(3), [8, 4, 3]] = config.text.vocab_size - 1  # the end token
         return [ids[0, :3], ids[:, 3:]], model.encode_text(paddle.to_tensor(ids)).numpy()
@@ -108,6 +117,69 @@ class TextTower(nn.Layer):
         return paddle.matmul(self.ln_final(token), self.text_projection)
 
 
+class BertTextTower(nn.Layer):
+    """Texts [N, L], padded to the longest of them or further, to features [N, embed_dim], as
+    `CLIP.encode_text`."""
+
+    def __init__(self, model: CLIP) -> None:
+        super().__init__()
+        embeddings = model.bert.embeddings
+        *blocks, last = model.bert.encoder.layer
+        self.word_embeddings, self.norm = embeddings.word_embeddings, embeddings.LayerNorm
+        positions = embeddings.position_embeddings.weight[: model.config.text.context_length]
+        self.register_buffer("positions", positions + embeddings.token_type_embeddings.weight[0])
+        self.blocks = nn.LayerList([_BertBlock(block) for block in blocks])
+        self.last = _LastBertBlock(last)
+        self.text_projection = model.text_projection
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Token ids to features."""
+        mask = padding_mask(text)  # N 1 1 L
+        x = self.norm(self.word_embeddings(text) + self.positions[: text.shape[1]])  # N L D
+        for block in self.blocks:
+            x = block(x, mask)
+        return paddle.matmul(self.last(x, mask.squeeze(1)), self.text_projection)
+
+
+class _BertBlock(nn.Layer):
+    """A post-norm transformer block over all tokens."""
+
+    def __init__(self, block: BertBlock) -> None:
+        super().__init__()
+        self.attn = _FullAttention(_with_one_product(block))
+        self.attn_norm = block.attention.output.LayerNorm
+        self.c_fc, self.c_proj = block.intermediate.dense, block.output.dense
+        self.norm = block.output.LayerNorm
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.attn_norm(self.attn(x, mask) + x)
+        return self.norm(self.c_proj(F.gelu(self.c_fc(x))) + x)
+
+
+class _LastBertBlock(_BertBlock):
+    """The same, of which the first token is read: [N, L, D] to [N, D], given a mask [N, 1, L]."""
+
+    def __init__(self, block: BertBlock) -> None:
+        super().__init__(block)
+        self.attn = _one_query(_with_one_product(block))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        token = x[:, 0]  # N L D -> N D
+        token = self.attn_norm(self.attn(token, x, mask) + token)
+        return self.norm(self.c_proj(F.gelu(self.c_fc(token))) + token)
+
+
+def _with_one_product(block: BertBlock) -> MultiHeadAttention:
+    """A BERT block's attention, with one product for queries, keys and values."""
+    own = block.attention.self
+    parts = (own.query, own.key, own.value)
+    fused = MultiHeadAttention(own.heads * own.head_dim, own.heads)
+    fused.in_proj.weight.set_value(paddle.concat([part.weight for part in parts], axis=1))
+    fused.in_proj.bias.set_value(paddle.concat([part.bias for part in parts]))
+    fused.out_proj = block.attention.output.dense
+    return fused
+
+
 class _ViT(nn.Layer):
     def __init__(self, visual: VisionTransformer) -> None:
         super().__init__()
@@ -116,7 +188,7 @@ class _ViT(nn.Layer):
         self.ln_pre = visual.ln_pre
         self.ln_post = visual.ln_post
         self.proj = visual.proj
-        self.blocks = nn.LayerList([_Block(block, _ImageAttention(block.attn)) for block in blocks])
+        self.blocks = nn.LayerList([_Block(block, _FullAttention(block.attn)) for block in blocks])
         self.last = _LastBlock(last)
         positions = visual.positional_embedding
         self.register_buffer("class_token", visual.class_embedding + positions[0])
@@ -217,11 +289,12 @@ class _Attention(nn.Layer):
         return qkv.transpose([2, 0, 3, 1, 4]).unbind(0)  # N L 3 H d -> 3 x (N H L d)
 
 
-class _ImageAttention(_Attention):
-    """Every token of an image sees every other: [N, L, D] to [N, L, D]."""
+class _FullAttention(_Attention):
+    """Every token sees every other, less what a mask [N, 1, 1, L] hides: [N, L, D] to [N, L, D]."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(_attend(*self.heads_of(self.in_proj(x), x.shape[1])))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = self.heads_of(self.in_proj(x), x.shape[1])
+        return self.out_proj(_attend(q, k, v, mask))
 
 
 class _TextAttention(_Attention):
@@ -253,13 +326,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tens
 class _MLP(nn.Layer):
     def __init__(self, block: ResidualAttentionBlock) -> None:
         super().__init__()
-        c_fc, _, c_proj = block.mlp.children()
-        self.c_fc = _linear(c_fc.weight * _QUICK_GELU, c_fc.bias * _QUICK_GELU)
-        self.c_proj = _linear(c_proj.weight / _QUICK_GELU, c_proj.bias)
+        self.c_fc, activation, self.c_proj = block.mlp.children()
+        self.is_quick = isinstance(activation, QuickGELU)
+        if self.is_quick:
+            c_fc, c_proj = self.c_fc, self.c_proj
+            self.c_fc = _linear(c_fc.weight * _QUICK_GELU, c_fc.bias * _QUICK_GELU)
+            self.c_proj = _linear(c_proj.weight / _QUICK_GELU, c_proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
-        return self.c_proj(x * F.sigmoid(x))
+        return self.c_proj(x * F.sigmoid(x) if self.is_quick else F.gelu(x))
 
 
 class _LastBlock(nn.Layer):
@@ -272,9 +348,7 @@ class _LastBlock(nn.Layer):
     def __init__(self, block: ResidualAttentionBlock) -> None:
         super().__init__()
         self.ln_1, self.ln_2 = block.ln_1, block.ln_2
-        q, k, v = block.attn.in_proj.weight.chunk(3, axis=1)
-        q_bias, _, v_bias = block.attn.in_proj.bias.chunk(3)
-        self.attn = _OneQuery(block.attn.heads, (q, q_bias), k, (v, v_bias), block.attn.out_proj)
+        self.attn = _one_query(block.attn)
         self.mlp = _MLP(block)
 
     def forward(self, x: Tensor, is_read: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -285,6 +359,12 @@ class _LastBlock(nn.Layer):
             token, query = (paddle.matmul(is_read, y).squeeze(1) for y in (x, h))  # N 1 L, N L D -> N D
         token = token + self.attn(query, h, mask)
         return token + self.mlp(self.ln_2(token))
+
+
+def _one_query(attention: MultiHeadAttention) -> _OneQuery:
+    q, k, v = attention.in_proj.weight.chunk(3, axis=1)
+    q_bias, _, v_bias = attention.in_proj.bias.chunk(3)
+    return _OneQuery(attention.heads, (q, q_bias), k, (v, v_bias), attention.out_proj)
 
 
 class _AttentionPool(nn.Layer):

@@ -13,7 +13,7 @@ from ..errors import RequestError
 from ..models.clip import CLIP
 from ..models.dynamic_graph import dynamic_graph
 from ..system import threads
-from .text_batching import in_batches
+from .text_batching import encode_in_batches
 
 
 class PaddleEngine:
@@ -55,11 +55,13 @@ class PaddleEngine:
     def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
         """Token ids, int64 [N, L], to features, float32 [N, D], not normalised."""
         with self._one_at_a_time, inference():
-            return in_batches(ids, self._encode_texts, batch_size)
+            return encode_in_batches(self.model.config.text, ids, self._encode_texts, batch_size)
 
-    def _encode_texts(self, prefix: np.ndarray, suffix: np.ndarray) -> np.ndarray:
-        shared = np.broadcast_to(prefix, (len(suffix), len(prefix)))
-        return self.model.encode_text(self._tensor(np.concatenate([shared, suffix], axis=1))).numpy()
+    def _encode_texts(self, *parts: np.ndarray) -> np.ndarray:
+        """A batch's texts [N, L], or what all begin with [B] and the rest of each [N, L]."""
+        *prefix, suffix = parts
+        shared = [np.broadcast_to(tokens, (len(suffix), len(tokens))) for tokens in prefix]
+        return self.model.encode_text(self._tensor(np.concatenate([*shared, suffix], axis=1))).numpy()
 
     def _tensor(self, array: np.ndarray) -> paddle.Tensor:
         return paddle.to_tensor(array, place=self._device)

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..config import Pretrained
 from ..errors import RequestError
 from ..system import cpu
 from ..system.log import logger
@@ -80,13 +79,12 @@ class Engines:
     """The engines of one set of weights, each opened when it is first needed.
 
     Args:
-        record: the module.
-        weights: its weights.
+        weights: the weights.
         choice: the engine for the CPU; the GPU is Paddle's, in float32.
     """
 
-    def __init__(self, record: Pretrained, weights: WeightsFile, choice: Choice) -> None:
-        self._record, self._weights = record, weights
+    def __init__(self, weights: WeightsFile, choice: Choice) -> None:
+        self._weights = weights
         self._choice = choice
         self._lock = Lock()
 
@@ -95,7 +93,7 @@ class Engines:
         """The model itself, a `paddle.nn.Layer`."""
         from ..models.factory import load_model  # Paddle takes seconds to import; compiled towers do without
 
-        return load_model(self._record, self._weights)
+        return load_model(self._weights)
 
     @cached_property
     def logit_scale(self) -> float:
@@ -121,12 +119,13 @@ class Engines:
         from .compiled_engine import CompiledEngine
 
         name, precision, _ = self._choice
+        text = self._weights.record.config.text
 
         def folder(again: bool) -> Path:
-            return compiled_folder(self._record, self._weights, name, precision, again)
+            return compiled_folder(self._weights, name, precision, again)
 
         try:
-            return CompiledEngine(name, precision, folder, self._in_place)
+            return CompiledEngine(name, precision, folder, self._in_place, text)
         except (CompileError, OSError) as error:
             self._require_replaceable(error)
             return None
@@ -144,7 +143,7 @@ class Engines:
         Raises:
             CompileError: it does not compute in their precision: the features would not be those asked for.
         """
-        name, precision = self._record.name, self._choice.precision
+        name, precision = self._weights.record.name, self._choice.precision
         if precision != "float32":
             raise CompileError(
                 f"{name} cannot be compiled for precision {precision!r}, which nothing else computes in: "

@@ -1,8 +1,9 @@
 """Texts in batches that compute nothing twice and pad to no more than they must.
 
-Attention is causal and the feature is read at the end token. So what follows that token changes nothing; and
-what texts begin with, the start token at least and often a template's "a photo of a", has the same states in
-all of them, and is computed once for a batch.
+In CLIP's text transformer attention is causal and the feature is read at the end token. So what follows that
+token changes nothing; and what texts begin with, the start token at least and often a template's "a photo of
+a", has the same states in all of them, and is computed once for a batch. In a BERT every token sees every
+other, so nothing is shared; there texts of like length go together and little padding is computed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config import BertConfig, TextConfig
 from ..text.tokenizer import lengths
 
 _WORTH_A_BATCH = 128  # tokens saved that pay for running some texts apart from the others
@@ -31,6 +33,54 @@ class TextBatch(NamedTuple):
     suffix: np.ndarray
 
 
+def encode_in_batches(
+    text: TextConfig | BertConfig,
+    ids: np.ndarray,
+    encode: Callable[..., np.ndarray],
+    batch_size: int,
+    most_tokens: int | None = None,
+) -> np.ndarray:
+    """Features [N, D] of texts [N, L], in the batches that a kind of tower takes.
+
+    Args:
+        text: the tower's.
+        ids: token ids, see `text_batches` and `padded_batches`, as the two below.
+        encode: a batch's texts to their features [n, D]; for a causal tower as their prefix and suffix.
+        batch_size: texts in a batch at most.
+        most_tokens: tokens in a batch at most.
+    """
+    if not isinstance(text, BertConfig):
+        return in_batches(ids, encode, batch_size, most_tokens)
+    batches = list(padded_batches(ids, batch_size, most_tokens))
+    return _in_order([rows for rows, _ in batches], [encode(part) for _, part in batches])
+
+
+def _in_order(rows: list[np.ndarray], features: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(features)[np.argsort(np.concatenate(rows))]
+
+
+def padded_batches(
+    ids: np.ndarray, batch_size: int, most_tokens: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Which texts go together, int64 [n], and their ids, padded with zeros to the longest only, [n, L].
+
+    Args:
+        ids: token ids, int64 [N, L]: a start token, others, an end token, then zeros.
+        batch_size: texts in a batch at most.
+        most_tokens: tokens in a batch at most, padding included, if that is fewer texts.
+    """
+    length = (ids != 0).sum(axis=1)
+    rows = np.argsort(length, kind="stable")
+    start = 0
+    while start < len(rows):
+        part = rows[start : start + batch_size]
+        if most_tokens is not None:
+            size = np.arange(1, len(part) + 1) * length[part]  # tokens of the first 1, 2, ... texts
+            part = part[: max(1, int((size <= most_tokens).sum()))]
+        yield part, ids[part, : length[part[-1]]]
+        start += len(part)
+
+
 def in_batches(
     ids: np.ndarray,
     encode: Callable[[np.ndarray, np.ndarray], np.ndarray],
@@ -46,8 +96,8 @@ def in_batches(
         most_tokens: tokens in a batch at most.
     """
     batches = list(text_batches(ids, batch_size, most_tokens))
-    features = np.concatenate([encode(batch.prefix, batch.suffix) for batch in batches])
-    return features[np.argsort(np.concatenate([batch.rows for batch in batches]))]
+    features = [encode(batch.prefix, batch.suffix) for batch in batches]
+    return _in_order([batch.rows for batch in batches], features)
 
 
 def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = None) -> Iterator[TextBatch]:

@@ -16,7 +16,7 @@ from ..engines.paddle_engine import PaddleEngine
 from ..models.factory import load_model
 from ..preprocessing.image import Preprocess
 from ..system.cache import content_sha256
-from ..text.tokenizer import tokenize
+from ..text.tokenizer import tokenize, tokenizer_of
 from ..weights.file import WeightsFile
 from ..zero_shot.scoring import l2_normalize, top_k_labels
 
@@ -33,11 +33,10 @@ class Check:
     passed: bool | None
 
 
-def verify(record: Pretrained, weights: WeightsFile, image: Path | None = None) -> list[Check]:
+def verify(weights: WeightsFile, image: Path | None = None) -> list[Check]:
     """Load a module's weights strictly and compare what they give with what OpenAI's give.
 
     Args:
-        record: the module.
         weights: the file.
         image: `CLIP.png` of openai/CLIP, for the image tower.
 
@@ -45,9 +44,12 @@ def verify(record: Pretrained, weights: WeightsFile, image: Path | None = None) 
         WeightsError: the weights cannot be loaded.
         ImageError: the image cannot be read.
     """
-    checks = [_hash_check(record, weights)]
-    engine = PaddleEngine(load_model(record, weights))
-    text = engine.encode_text(tokenize(TEXTS), len(TEXTS))
+    record = weights.record
+    checks = [_hash_check(weights), _settings_check(weights)]
+    engine = PaddleEngine(load_model(weights))
+    config = record.config.text
+    ids = tokenize(TEXTS, config.context_length, tokenizer=tokenizer_of(config))
+    text = engine.encode_text(ids, len(TEXTS))
     reference = record.reference_values
     mean = float(np.mean(text**2))
     what = f"mean squared text feature of {TEXTS}"
@@ -62,13 +64,22 @@ def verify(record: Pretrained, weights: WeightsFile, image: Path | None = None) 
     return checks
 
 
-def _hash_check(record: Pretrained, weights: WeightsFile) -> Check:
+def _hash_check(weights: WeightsFile) -> Check:
     """Only the published file itself has the published hash; a converted one is told by its features."""
-    published = record.weights
-    claims_to_be_it = weights.path.name == published.file
+    published = weights.record.weights
     found = content_sha256(weights.path)  # not as remembered: bits also fall over by themselves
+    if published.sha256 is None:
+        return Check("sha256", found, "not known", None)
+    claims_to_be_it = weights.path.name == published.kept_as(weights.record.name)
     same = found == published.sha256
     return Check("sha256", found, published.sha256, same if same or claims_to_be_it else None)
+
+
+def _settings_check(weights: WeightsFile) -> Check:
+    """What the file is run with: no tensor tells whether that is right."""
+    config, preprocessing = weights.record.config, weights.record.preprocessing
+    found = f"{config.activation}, {preprocessing.resize}, mean {preprocessing.mean}, std {preprocessing.std}"
+    return Check("activation and preprocessing", found, "as the file or its record says", None)
 
 
 def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, image: Path) -> list[Check]:

@@ -108,7 +108,7 @@ def _weights(record: Pretrained, chosen: str | Path | None, temporary: Path) -> 
 
     path = temporary / f"{record.name}.safetensors"
     convert(found.path, path)
-    load_model(record, WeightsFile(path, content_sha256(path)))
+    load_model(WeightsFile(path, content_sha256(path), found.record))
     return path
 
 

@@ -1,4 +1,4 @@
-"""CLIP: the text tower, an image tower, and the space they share (`clip/model.py` of openai/CLIP)."""
+"""CLIP: a text tower, an image tower, and the space they share (`clip/model.py` of openai/CLIP)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ..config import ClipConfig, ViTConfig
+from ..config import BertConfig, ClipConfig, TextConfig, ViTConfig
 from ..weights.layouts import is_linear, openai_name, to_openai
 from ..weights.schema import expected_shapes, require_match
+from .bert import Bert
 from .resnet import ModifiedResNet
 from .transformer import Transformer
 from .vit import VisionTransformer
@@ -28,19 +29,26 @@ class CLIP(nn.Layer):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.config = config
-        text = config.text
+        size, embed_dim = config.image_resolution, config.embed_dim
         if isinstance(config.vision, ViTConfig):
-            self.visual = VisionTransformer(config.vision, config.image_resolution, config.embed_dim)
+            self.visual = VisionTransformer(config.vision, size, embed_dim, config.activation)
         else:
-            self.visual = ModifiedResNet(config.vision, config.image_resolution, config.embed_dim)
-        self.token_embedding = nn.Embedding(text.vocab_size, text.width)
-        self.positional_embedding = self.create_parameter([text.context_length, text.width])
-        self.transformer = Transformer(text.width, text.layers, text.heads)
-        self.ln_final = nn.LayerNorm(text.width)
-        self.text_projection = self.create_parameter([text.width, config.embed_dim])
+            self.visual = ModifiedResNet(config.vision, size, embed_dim)
+        if isinstance(config.text, BertConfig):
+            self.bert = Bert(config.text)
+        else:
+            self._build_causal_text_tower(config.text)
+        self.text_projection = self.create_parameter([config.text.width, embed_dim])
         self.logit_scale = self.create_parameter(
             [], default_initializer=nn.initializer.Constant(math.log(1 / 0.07))
         )
+
+    def _build_causal_text_tower(self, text: TextConfig) -> None:
+        """OpenAI's, whose tensors have no prefix of their own."""
+        self.token_embedding = nn.Embedding(text.vocab_size, text.width)
+        self.positional_embedding = self.create_parameter([text.context_length, text.width])
+        self.transformer = Transformer(text.width, text.layers, text.heads, self.config.activation)
+        self.ln_final = nn.LayerNorm(text.width)
         causal = np.triu(np.full([text.context_length, text.context_length], -np.inf, "float32"), k=1)
         self.register_buffer("causal_mask", paddle.to_tensor(causal), persistable=False)
 
@@ -51,9 +59,11 @@ class CLIP(nn.Layer):
     def encode_text(self, text: Tensor) -> Tensor:
         """Token ids, int64 [N, L] with L up to `context_length`, to features [N, embed_dim], not normalised.
 
-        Attention is causal and the feature is read at the end token, so what follows that token, and
-        how much of it there is, changes nothing.
+        What follows a text's end token, and how much of it there is, changes nothing: there attention is
+        causal and the feature is read at the end token, or padding is masked and it is read at the first.
         """
+        if isinstance(self.config.text, BertConfig):
+            return paddle.matmul(self.bert(text)[:, 0], self.text_projection)  # N L D -> N D
         length = text.shape[1]
         x = self.token_embedding(text) + self.positional_embedding[:length]  # N L D
         x = self.transformer(x, self.causal_mask[:length, :length])

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import paddle
 
-from ..config import RN50, RN101, VIT_B32, ClipConfig, Pretrained
+from ..config import RN50, RN101, VIT_B32, ClipConfig
 from ..errors import WeightsError
 from ..weights.file import WeightsFile, read_openai
 from .clip import CLIP
 from .dynamic_graph import dynamic_graph
 
 
-def load_model(record: Pretrained, weights: WeightsFile) -> CLIP:
-    """Build a module's model and fill it, strictly. Eval mode, float32.
+def load_model(weights: WeightsFile) -> CLIP:
+    """Build the model of a weights file and fill it, strictly. Eval mode, float32.
 
     Raises:
         WeightsError: naming the file, and the tensors that do not fit; or it was replaced since it was found.
     """
     state = read_openai(weights.path)
     with dynamic_graph():
-        model = empty_model(record.config)
+        model = empty_model(weights.record.config)
         try:
             model.load_openai(state)
         except WeightsError as error:

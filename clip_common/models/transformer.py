@@ -6,6 +6,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ..config import Activation
+
 
 class QuickGELU(nn.Layer):
     """The sigmoid approximation of GELU that OpenAI's weights were trained with."""
@@ -13,6 +15,11 @@ class QuickGELU(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Any shape in, the same shape out."""
         return x * F.sigmoid(1.702 * x)
+
+
+def activation_layer(name: Activation) -> nn.Layer:
+    """What a name in a config means; "gelu" is the exact one, by the error function."""
+    return {"quick_gelu": QuickGELU, "gelu": nn.GELU}[name]()
 
 
 class MultiHeadAttention(nn.Layer):
@@ -51,13 +58,13 @@ def merge_heads(x: Tensor) -> Tensor:
 class ResidualAttentionBlock(nn.Layer):
     """A pre-norm transformer block."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, activation: Activation) -> None:
         super().__init__()
         self.attn = MultiHeadAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             ("c_fc", nn.Linear(width, 4 * width)),
-            ("gelu", QuickGELU()),
+            ("gelu", activation_layer(activation)),
             ("c_proj", nn.Linear(4 * width, width)),
         )
         self.ln_2 = nn.LayerNorm(width)
@@ -71,9 +78,10 @@ class ResidualAttentionBlock(nn.Layer):
 class Transformer(nn.Layer):
     """A stack of residual attention blocks."""
 
-    def __init__(self, width: int, layers: int, heads: int) -> None:
+    def __init__(self, width: int, layers: int, heads: int, activation: Activation) -> None:
         super().__init__()
-        self.resblocks = nn.LayerList([ResidualAttentionBlock(width, heads) for _ in range(layers)])
+        blocks = [ResidualAttentionBlock(width, heads, activation) for _ in range(layers)]
+        self.resblocks = nn.LayerList(blocks)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[N, L, D] to [N, L, D]."""

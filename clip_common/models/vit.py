@@ -5,21 +5,23 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor, nn
 
-from ..config import ViTConfig
+from ..config import Activation, ViTConfig
 from .transformer import Transformer
 
 
 class VisionTransformer(nn.Layer):
     """Patches and a class token through a pre-norm transformer; the class token is projected."""
 
-    def __init__(self, config: ViTConfig, image_resolution: int, embed_dim: int) -> None:
+    def __init__(
+        self, config: ViTConfig, image_resolution: int, embed_dim: int, activation: Activation
+    ) -> None:
         super().__init__()
         width, grid = config.width, image_resolution // config.patch_size
         self.conv1 = nn.Conv2D(3, width, config.patch_size, stride=config.patch_size, bias_attr=False)
         self.class_embedding = self.create_parameter([width])
         self.positional_embedding = self.create_parameter([grid**2 + 1, width])
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, config.layers, config.heads)
+        self.transformer = Transformer(width, config.layers, config.heads, activation)
         self.ln_post = nn.LayerNorm(width)
         self.proj = self.create_parameter([width, embed_dim])
 

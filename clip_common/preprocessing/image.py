@@ -1,9 +1,10 @@
 """Images to pixels, bit for bit what OpenAI's `clip._transform` feeds the model. No framework in here.
 
 The reference resizes with torchvision: shorter side to the model's resolution, bicubic with antialiasing,
-centre crop, and only then RGB, so palettes, alpha and greyscale are resized as they are. Where it fails or
-clips, on images of more than 8 bits and on floats, ours scales to 8 bits first. The rule is the same for
-files, bytes, PIL images and arrays:
+centre crop, and only then RGB, so palettes, alpha and greyscale are resized as they are; or, for weights that
+were trained so, both sides to the resolution and no crop, as cn-clip's `image_transform` does. Where the
+reference fails or clips, on images of more than 8 bits and on floats, ours scales to 8 bits first. The rule
+is the same for files, bytes, PIL images and arrays:
 
 - The image's largest value tells its scale. Integers are white at the top of the smallest usual depth that
   holds all values: 8, 10, 12, 14, 16, 24, 31 or 32 bits. So 12 bits stored in 16 are not dark.
@@ -33,7 +34,7 @@ from ..config import Preprocessing
 from ..errors import ImageError
 from .bounds import decoded_size
 from .depth import narrow_array, narrow_image
-from .resize import resize_and_crop
+from .resize import RESIZE
 
 # Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -99,18 +100,16 @@ class Preprocess:
     def crop(self, image: Image.Image) -> np.ndarray:
         """A decoded image to the square that the model sees, RGB uint8 [R, R, 3]."""
         image = self._settled(image)
-        background = self.settings.background
+        background, resize = self.settings.background, RESIZE[self.settings.resize]
         if background is None:
-            image = resize_and_crop(image, self.resolution)
+            image = resize(image, self.resolution)
         elif image.has_transparency_data:
             # A model of our own owes the reference nothing: Pillow resizes palettes by the nearest
             # pixel, which breaks thin lines, so they too become colours first.
-            image = resize_and_crop(_rgba(image), self.resolution)
+            image = resize(_rgba(image), self.resolution)
             image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
         else:
-            image = resize_and_crop(
-                image if image.mode in ("L", "RGB") else image.convert("RGB"), self.resolution
-            )
+            image = resize(image if image.mode in ("L", "RGB") else image.convert("RGB"), self.resolution)
         return np.asarray(image.convert("RGB"))
 
     def _settled(self, image: Image.Image) -> Image.Image:

@@ -1,8 +1,8 @@
-"""torchvision's "shorter side to R, centre crop to R", for PIL images of any shape in bounded memory.
+"""torchvision's "shorter side to R, centre crop to R" and its "both sides to R", for PIL images of any shape.
 
-Pillow does the work. A very long image would first grow to R pixels times its aspect, gigabytes for a
-line of 30,000 x 1; there only the columns that the crop keeps are computed, by Pillow's own arithmetic
-(`src/libImaging/Resample.c`: 22-bit fixed-point weights), so that the pixels are the same.
+Pillow does the work, in bounded memory. A very long image would first grow to R pixels times its aspect,
+gigabytes for a line of 30,000 x 1; there only the columns that the crop keeps are computed, by Pillow's own
+arithmetic (`src/libImaging/Resample.c`: 22-bit fixed-point weights), so that the pixels are the same.
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     else:
         box, after = (first, 0, first + size, size), (long_after, size)
     return image.resize(after, Image.Resampling.BICUBIC).crop(box)
+
+
+def squash(image: Image.Image, size: int) -> Image.Image:
+    """A whole image, in its own mode, at `size` pixels a side whatever its aspect."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+RESIZE = {"crop": resize_and_crop, "squash": squash}  # by the name in a `Preprocessing`
 
 
 def _resize_long(image: Image.Image, size: int, long_after: int, first: int) -> Image.Image:

@@ -20,6 +20,7 @@ from PIL import Image
 from ..config import Pretrained
 from ..errors import ClipError
 from ..search.query import combined
+from ..text.prompts import split_labels
 from ..visualize import draw_similarities
 
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -147,5 +148,5 @@ def _encoded(path: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    parts = text.splitlines() if "\n" in text.strip() else text.split(",")
+    parts = text.splitlines() if "\n" in text.strip() else split_labels(text)
     return [part.strip() for part in parts if part.strip()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -11,9 +12,19 @@ from ..config import Pretrained
 from ..errors import LabelError
 
 _DATA = Path(__file__).parent.parent / "data"
-LABEL_SETS = {"imagenet": "imagenet_classes.txt", "pictograms": "pictogram_names.txt"}
-# OpenAI's prompt engineering notebook: the 80 of the paper, and the 7 that did best together.
-TEMPLATE_SETS = {"openai": "templates_openai.txt", "openai7": "templates_openai7.txt"}
+LABEL_SETS = {
+    "imagenet": "imagenet_classes.txt",
+    "pictograms": "pictogram_names.txt",
+    "everyday_zh": "everyday_names_zh.txt",
+}
+# OpenAI's prompt engineering notebook: the 80 of the paper, and the 7 that did best together; and some in
+# Chinese, written for this project.
+TEMPLATE_SETS = {
+    "openai": "templates_openai.txt",
+    "openai7": "templates_openai7.txt",
+    "zh": "templates_zh.txt",
+}
+_COMMAS = re.compile("[,，、]")
 _BARE = ("{}",)
 
 
@@ -59,6 +70,11 @@ def prompts_for(
 def read_lines(file: str) -> tuple[str, ...]:
     """The lines of a data file of this package."""
     return tuple((_DATA / file).read_text("utf-8").splitlines())
+
+
+def split_labels(text: str) -> list[str]:
+    """Labels that a person typed in one line: commas stand between them, Latin or Chinese."""
+    return [label.strip() for label in _COMMAS.split(text)]
 
 
 def check_labels(given: Iterable[str]) -> tuple[str, ...]:

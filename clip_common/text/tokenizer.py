@@ -9,15 +9,18 @@ from __future__ import annotations
 import gzip
 import heapq
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import ftfy
 import numpy as np
 import regex
 
+from ..config import BertConfig, TextConfig
 from ..errors import LabelError
+from .wordpiece import chinese_tokenizer
 
 CONTEXT_LENGTH = 77
 _VOCABULARY = Path(__file__).parent.parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
@@ -143,8 +146,33 @@ def default_tokenizer() -> Tokenizer:
     return Tokenizer()
 
 
+class Encoder(Protocol):
+    """What `tokenize` needs of a tokenizer: `Tokenizer` above, or another."""
+
+    start: int
+    end: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without the start and end tokens."""
+
+    def encode_within(self, text: str, most: int) -> list[int] | None:
+        """The same; None where there are more than `most`, found without encoding what follows."""
+
+
+def tokenizer_of(text: TextConfig | BertConfig) -> Encoder:
+    """The tokenizer that a text tower was trained with."""
+    known: dict[str, Callable[[], Encoder]] = {
+        "byte_pair": default_tokenizer,
+        "chinese_wordpiece": chinese_tokenizer,
+    }
+    return known[text.tokenizer]()
+
+
 def tokenize(
-    texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH, truncate: bool = False
+    texts: str | Sequence[str],
+    context_length: int = CONTEXT_LENGTH,
+    truncate: bool = False,
+    tokenizer: Encoder | None = None,
 ) -> np.ndarray:
     """Texts to token ids, int64 [n, context_length]: start, text, end, then zeros.
 
@@ -152,6 +180,7 @@ def tokenize(
         texts: one text or several.
         context_length: ids per text.
         truncate: cut texts that are too long, keeping the end token.
+        tokenizer: left out, that of OpenAI's models.
 
     Raises:
         LabelError: a text is too long and `truncate` is off, or is not a text; the message names it.
@@ -161,7 +190,7 @@ def tokenize(
         [49406, 320, 1929, 49407, 0]
     """
     texts = [texts] if isinstance(texts, str) else texts
-    tokenizer = default_tokenizer()
+    tokenizer = tokenizer or default_tokenizer()
     ids = np.zeros((len(texts), context_length), np.int64)
     for row, text in enumerate(texts):
         if not isinstance(text, str):
@@ -174,7 +203,7 @@ def tokenize(
     return ids
 
 
-def _within_context(tokenizer: Tokenizer, text: str, context_length: int) -> list[int]:
+def _within_context(tokenizer: Encoder, text: str, context_length: int) -> list[int]:
     """Ids of a text that must fit; one that is far too long is not encoded to its end."""
     ids = tokenizer.encode_within(text, max(_COUNTED, context_length))
     if ids is not None and len(ids) + 2 <= context_length:

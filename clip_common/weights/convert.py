@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config import PRETRAINED
+from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import atomic_file, sha256_of
 from .class_head import read_classes
 from .file import read_openai, write_safetensors
 from .layouts import CLASS_VECTORS, State
 from .schema import expected_config, expected_shapes, require_match
+from .settings import known_settings, note_of
 
 
 def convert(source: Path, target: Path) -> State:
@@ -28,17 +27,17 @@ def convert(source: Path, target: Path) -> State:
     if target.suffix != ".safetensors":
         raise WeightsError(f"{target}: weights are written as .safetensors")
     state = read_openai(source)
-    _require_whole(state, source)
+    record = _require_whole(state, source)
     sha256 = sha256_of(source)
     note: dict[str, Any] = {
         "layout": "openai",
         "source": source.name.removesuffix(".part"),
         "source_sha256": sha256,
     }
-    for record in PRETRAINED.values():
-        if record.weights.sha256 == sha256:
-            note |= {"module": record.name, "licence": record.weights.licence}
-            note["preprocessing"] = json.dumps(asdict(record.preprocessing))
+    if published := _published(sha256):
+        note |= {"module": published.name, "licence": published.weights.licence, **note_of(published)}
+    elif settled := record and known_settings(record, source, sha256):
+        note |= note_of(settled)
     classes = read_classes(source, state["text_projection"].shape[1])
     if classes:
         note["classes"] = classes.names
@@ -48,8 +47,20 @@ def convert(source: Path, target: Path) -> State:
     return state
 
 
-def _require_whole(state: State, path: Path) -> None:
+def _published(sha256: str) -> Pretrained | None:
+    """The module that a file was published for, with these as its weights."""
+    for record in PRETRAINED.values():
+        for source in record.published:
+            if source.sha256 == sha256:
+                return record.with_weights(source)
+    return None
+
+
+def _require_whole(state: State, path: Path) -> Pretrained | None:
     """Check that a state holds all tensors of the architecture that it is of by its shapes.
+
+    Returns:
+        A module of that architecture, if there is one.
 
     Raises:
         WeightsError: naming the tensors that are missing, extra or misshapen.
@@ -64,3 +75,4 @@ def _require_whole(state: State, path: Path) -> None:
         require_match(state, expected_shapes(config), config.name)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
+    return next((record for record in PRETRAINED.values() if record.config == config), None)

@@ -19,6 +19,8 @@ from ..system.progress import progress_bar
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
 _ATTEMPTS = 4  # without progress
+_HUGGING_FACE = ("https://huggingface.co", "https://hf-mirror.com")
+_MODELSCOPE = "https://modelscope.cn/models"
 _CHUNK = 1 << 14  # bytes; the last, incomplete one of a broken connection is lost
 
 
@@ -27,33 +29,58 @@ class _NotFoundError(Exception):
 
 
 def addresses(source: WeightsSource, mirror: str | None = None) -> list[str]:
-    """Where to look for a file: below a mirror (OpenAI's layout, then flat), else where it is published."""
+    """Where to look for a file, in order.
+
+    Below a mirror (OpenAI's layout, then flat); else at its authors', on Hugging Face (or in its place where
+    HF_ENDPOINT says), on that site's mirror in China, and on ModelScope, as far as it is there.
+    """
     mirror = mirror or os.environ.get("CLIP_HUB_MIRROR")
     if mirror:
         return [source.address(mirror), f"{mirror.rstrip('/')}/{source.file}"]
-    return [source.url] if source.url else []
+    found = [source.url] if source.url else []
+    if source.huggingface:
+        chosen = os.environ.get("HF_ENDPOINT")
+        for endpoint in [chosen.rstrip("/")] if chosen else _HUGGING_FACE:
+            found.append(f"{endpoint}/{source.huggingface}/resolve/main/{source.file}")
+    if source.modelscope:
+        found.append(f"{_MODELSCOPE}/{source.modelscope}/resolve/master/{source.file}")
+    return found
 
 
 def download(urls: Sequence[str], part: Path, sha256: str) -> None:
     """Fetch a file to `part`, where an earlier part of it is resumed; only whole, right bytes stay.
 
+    Addresses are tried in order: the next one where one does not answer, fails, or gives another file.
     Two processes must not fetch the same file at once; see `weights.fetch`.
 
     Raises:
         WeightsError: the file cannot be had, or is not the one asked for.
         OSError: the folder cannot be written.
     """
+    failures = []
+    for url in urls:
+        try:
+            return _download_from(url, part, sha256)
+        except WeightsError as error:
+            failures.append(str(error))
+    raise WeightsError("; ".join(failures))
+
+
+def _download_from(url: str, part: Path, sha256: str) -> None:
+    """Fetch a file from one address."""
     failures, reached = 0, _size(part)
     while True:
         try:
-            _fetch_any(urls, part)
+            _fetch(url, part)
             break
+        except _NotFoundError as error:
+            raise WeightsError(f"no such file at {url} ({error})") from error
         except requests.RequestException as error:
             # A bad line that gets somewhere each time gets there in the end.
             failures = failures + 1 if _size(part) <= reached else 1
             reached = _size(part)
             if failures == _ATTEMPTS or not _worth_another_try(error):
-                raise WeightsError(f"cannot download {urls[0]}: {_reason(error)}") from error
+                raise WeightsError(f"cannot download {url}: {_reason(error)}") from error
             logger.warning("download of %s interrupted (%s); resuming", part.stem, _reason(error))
             time.sleep(2 ** (failures - 1))
     with part.open("rb") as file:
@@ -61,19 +88,9 @@ def download(urls: Sequence[str], part: Path, sha256: str) -> None:
     if found != sha256:
         part.unlink()
         raise WeightsError(
-            f"the file downloaded from {urls[0]} has sha256 {found}, expected {sha256}: "
+            f"the file downloaded from {url} has sha256 {found}, expected {sha256}: "
             "it was removed; try again, or another mirror"
         )
-
-
-def _fetch_any(urls: Sequence[str], part: Path) -> None:
-    answers = []
-    for url in urls:
-        try:
-            return _fetch(url, part)
-        except _NotFoundError as error:
-            answers.append(f"{url} ({error})")
-    raise WeightsError(f"no such file at {' or '.join(answers)}")
 
 
 def _size(part: Path) -> int:

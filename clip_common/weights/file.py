@@ -5,24 +5,40 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
-from ..system.cache import sha256_of
+from ..system.cache import digest_of, sha256_of
 from .layouts import State, to_openai
 from .readers import read_state
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file that is there, and the hash by which what is computed from it is known."""
+    """A weights file that is there, and what it must be run with.
+
+    Attributes:
+        record: its module's, with the activation and the preprocessing that these weights need.
+    """
 
     path: Path
     sha256: str
+    record: Pretrained
+
+    @property
+    def identity(self) -> str:
+        """By which what is computed from them is known: the file's hash, where it is run as its module's own
+        are. The same bytes under another activation are another model."""
+        own = self.record
+        usual = PRETRAINED.get(own.name, own)
+        if own.config.activation == usual.config.activation and own.preprocessing == usual.preprocessing:
+            return self.sha256
+        return digest_of(json.dumps([self.sha256, own.config.activation, asdict(own.preprocessing)]))
 
     def require_unchanged(self) -> None:
         """Check, after the file was read, that it still is the one that the hash is of.

@@ -16,19 +16,25 @@ from ..errors import WeightsError
 State = dict[str, np.ndarray]
 
 # Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm and in its averaged
-# models, a constant of Hugging Face's embeddings; and the classes of an adapted module, which `class_head.py`
-# reads. Nothing else is ever dropped.
+# models, a constant of Hugging Face's embeddings; the classes of an adapted module, which `class_head.py`
+# reads; and the pooler of a BERT, which Chinese-CLIP's own loader drops too. Nothing else is ever dropped.
 CLASS_VECTORS = "class_vectors"
 _DROPPED = re.compile(
     rf"^(input_resolution|context_length|vocab_size|n_averaged|{CLASS_VECTORS})$|\.(num_batches_tracked|position_ids)$"
+    r"|^(bert|text_model)\.pooler\.dense\.(weight|bias)$"
 )
 # Of these the seed port's files hold a split copy, and the unsplit ones beside it are stale.
 _STALE_IN_SEED = re.compile(r"\.attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))$")
 # What goes into names where a model is wrapped: by data parallel, compiling, sharding, checkpointing.
 _WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # A tensor that every model of a layout has: what stands before its name stands before all of the model's.
-_EVERYWHERE = ("text_model.embeddings.token_embedding.weight", "token_embedding.weight")
-_LINEAR = re.compile(r"\.(in_proj_weight|(out_proj|c_fc|[qkvc]_proj)\.weight)$")
+_EVERYWHERE = (
+    "text_model.embeddings.token_embedding.weight",
+    "token_embedding.weight",
+    "text_model.embeddings.word_embeddings.weight",
+    "bert.embeddings.word_embeddings.weight",
+)
+_LINEAR = re.compile(r"\.(in_proj_weight|(out_proj|c_fc|[qkvc]_proj|query|key|value|dense)\.weight)$")
 
 
 # --- our layers <-> OpenAI's names -------------------------------------------------------------------
@@ -87,6 +93,8 @@ _HF_PREFIXES = (
     ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
     ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
     ("text_model.final_layer_norm.", "ln_final."),
+    ("text_model.embeddings.", "bert.embeddings."),  # what is left of a BERT's
+    ("text_model.encoder.layer.", "bert.encoder.layer."),
     ("vision_model.encoder.layers.", "visual.transformer.resblocks."),
     ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
     ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
@@ -99,7 +107,7 @@ _HF_PREFIXES = (
 
 
 def _from_huggingface(state: Mapping[str, np.ndarray]) -> State:
-    """The layout of `CLIPModel` in Hugging Face's transformers."""
+    """The layout of `CLIPModel` and `ChineseCLIPModel` in Hugging Face's transformers."""
     renamed = {}
     for source, value in state.items():
         name = source
@@ -173,9 +181,9 @@ def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], Sta
         return _from_huggingface
     if any(re.search(r"resblocks\.\d+\.attn\.q_proj\.weight$", name) for name in names):
         return _from_seed
-    if any(name.endswith(".attn.in_proj.weight") for name in names):
+    if any(name.endswith((".attn.in_proj.weight", "._mean")) for name in names):
         return from_own
-    if any(name.endswith(".attn.in_proj_weight") for name in names):
+    if any(name.endswith((".attn.in_proj_weight", ".attention.self.query.weight")) for name in names):
         return _from_openai
     listed = ", ".join(names[:3]) or "none"
     raise WeightsError(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..config import Pretrained, WeightsSource
+from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import atomic_file, best_effort, cache_dir, home, sha256_of
 from ..system.log import logger
@@ -22,6 +22,7 @@ from ..system.names import is_file, user_path
 from . import download
 from .convert import convert
 from .file import WeightsFile
+from .settings import settle
 
 
 def store_dir() -> Path:
@@ -34,17 +35,30 @@ def find(
 ) -> WeightsFile:
     """The weights of a module, downloaded if they are nowhere else.
 
+    Args:
+        record: the module's.
+        weights: a file, or the tag of some of the module's published weights; left out, its own.
+        module_dir: the module's own folder, which may carry them.
+
     Raises:
         WeightsError: they cannot be had; the message says which file to put where.
     """
     local = find_local(record, weights, module_dir)
-    return local or fetch(record)
+    return local or fetch(tagged(record, weights) or record)
+
+
+def tagged(record: Pretrained, weights: str | Path | None) -> Pretrained | None:
+    """The record for weights that are named by their tag; None where they are not named so."""
+    for source in record.published:
+        if source.tag == weights:
+            return record.with_weights(source)
+    return None
 
 
 def find_local(
     record: Pretrained, weights: str | Path | None = None, module_dir: Path | None = None
 ) -> WeightsFile | None:
-    """The weights of a module if they are on this machine.
+    """The weights of a module, see `find`, if they are on this machine.
 
     Raises:
         WeightsError: the file that is named is not there, or a file in the cache is not the published one.
@@ -54,18 +68,29 @@ def find_local(
         >>> find_local(pretrained("clip_mini")).path.name
         'clip_mini.safetensors'
     """
-    if weights is not None:
+    chosen = record if weights is None else tagged(record, weights)
+    if chosen is None:
         if not isinstance(weights, (str, os.PathLike)):
-            raise WeightsError(f"weights is a {type(weights).__name__}, expected a file's path")
+            raise WeightsError(f"weights is a {type(weights).__name__}, expected a file's path or a tag")
         path = user_path(weights)
         if not is_file(path):
-            raise WeightsError(f"no weights file at {path}")
-        return WeightsFile(path, sha256_of(path))
-    for folder in _bundles(record, module_dir):
-        path = folder / f"{record.name}.safetensors"
-        if path.is_file():
-            return WeightsFile(path, sha256_of(path))
-    return _stored(record, store_dir()) or _official_file(record.weights, store_dir())
+            tags = ", ".join(source.tag for source in record.published)
+            raise WeightsError(
+                f"no weights file at {path}, and {record.name} has none of that name, but {tags}"
+            )
+        return _of_own(record, path)
+    if chosen.weights is record.weights:
+        for folder in _bundles(record, module_dir):
+            path = folder / f"{record.name}.safetensors"
+            if path.is_file():
+                return _of_own(record, path)
+    return _stored(chosen, store_dir()) or _official_file(chosen, store_dir())
+
+
+def _of_own(record: Pretrained, path: Path) -> WeightsFile:
+    """A file that may be anybody's."""
+    sha256 = sha256_of(path)
+    return WeightsFile(path, sha256, settle(record, path, sha256))
 
 
 def hub_home() -> Path:
@@ -83,7 +108,7 @@ def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
 
 def _stored(record: Pretrained, folder: Path) -> WeightsFile | None:
     """The converted weights in a folder; where `fetch` noted their hash, if they still have it."""
-    path = folder / f"{record.name}.safetensors"
+    path = folder / _stored_name(record)
     if not path.is_file():
         return None
     found = sha256_of(path)
@@ -91,22 +116,36 @@ def _stored(record: Pretrained, folder: Path) -> WeightsFile | None:
     if note.is_file() and note.read_text("utf-8", "replace").split()[:1] != [found]:
         logger.warning("%s is damaged and is not used", path)
         return None
-    return WeightsFile(path, found)
+    return _of_own(record, path) if _is_default(record) else WeightsFile(path, found, record)
+
+
+def _is_default(record: Pretrained) -> bool:
+    """Whether a record means the weights that its module has where nothing is said."""
+    return record.name not in PRETRAINED or record.weights.tag == PRETRAINED[record.name].weights.tag
+
+
+def _stored_name(record: Pretrained) -> str:
+    return (
+        f"{record.name}.safetensors"
+        if _is_default(record)
+        else f"{record.name}.{record.weights.tag}.safetensors"
+    )
 
 
 def _note(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _official_file(source: WeightsSource, folder: Path) -> WeightsFile | None:
+def _official_file(record: Pretrained, folder: Path) -> WeightsFile | None:
     """A published file that somebody put into a folder by hand."""
-    path = folder / source.file
+    source = record.weights
+    path = folder / source.kept_as(record.name)
     if not path.is_file():
         return None
     found = sha256_of(path)
-    if found != source.sha256:
+    if source.sha256 not in (found, None):
         raise WeightsError(f"{path} has sha256 {found}, the published file has {source.sha256}: replace it")
-    return WeightsFile(path, found)
+    return WeightsFile(path, found, record)
 
 
 def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
@@ -119,6 +158,11 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
     """
     urls = download.addresses(record.weights, mirror)
     try:
+        if record.weights.sha256 is None:
+            raise WeightsError(
+                f"{record.weights.file} is not downloaded, since its hash is not known here: "
+                f"take it from {' or '.join(urls)} yourself"
+            )
         if not urls:
             raise WeightsError(
                 f"{record.name}'s weights travel with its module and are published nowhere else"
@@ -138,25 +182,30 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
 
 def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFile:
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{record.name}.lock"):
+    sha256 = record.weights.sha256
+    assert sha256, f"{record.weights.file} has no known hash"
+    with FileLock(folder / f"{_stored_name(record).removesuffix('.safetensors')}.lock"):
         if stored := _stored(record, folder):  # another process was quicker
             return stored
         # Not under its own name: another process would take it, and it is about to be removed.
-        part = folder / f"{record.weights.file}.part"
-        download.download(urls, part, record.weights.sha256)
-        path = folder / f"{record.name}.safetensors"
+        part = folder / f"{record.weights.kept_as(record.name)}.part"
+        download.download(urls, part, sha256)
+        path = folder / _stored_name(record)
         convert(part, path)
         sha256 = sha256_of(path)
         with atomic_file(_note(path)) as temporary:
             temporary.write_text(f"{sha256}  {path.name}\n", "utf-8")
         part.unlink()
-        return WeightsFile(path, sha256)
+        return WeightsFile(path, sha256, record)
 
 
 def manual_download_hint(record: Pretrained) -> str:
     """What to do where weights cannot be downloaded: which file to put where."""
     source = record.weights
+    kept_as = source.kept_as(record.name)
+    known = f" (sha256 {source.sha256})" if source.sha256 else ""
+    under = "" if kept_as == source.file else f" as {kept_as}"
     return (
-        f"{record.name} needs {source.file} (sha256 {source.sha256}): put that file into {store_dir()}, "
-        "or name it with weights= or --weights, or set CLIP_HUB_MIRROR to a mirror of OpenAI's files"
+        f"{record.name} needs {source.file}{known}: put that file into {store_dir()}{under}, "
+        "or name it with weights= or --weights, or set CLIP_HUB_MIRROR to a mirror of the published files"
     )

@@ -1,6 +1,7 @@
 """Which tensors a model has, and their shapes, from its config alone; and a config from its tensors.
 
-Names and shapes are those of OpenAI's state dicts (`clip/model.py` of openai/CLIP): torch's orientation.
+Names and shapes are those of OpenAI's state dicts (`clip/model.py` of openai/CLIP), and of a BERT those of
+Chinese-CLIP's: torch's orientation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..config import PRETRAINED, ClipConfig, ResNetConfig, TextConfig, ViTConfig
+from ..config import PRETRAINED, BertConfig, ClipConfig, ResNetConfig, TextConfig, ViTConfig
 from ..errors import WeightsError
 
 Shape = tuple[int, ...]
@@ -19,18 +20,43 @@ Shape = tuple[int, ...]
 def expected_shapes(config: ClipConfig) -> dict[str, Shape]:
     """Every tensor of a model by OpenAI's name, with its shape."""
     text = config.text
-    shapes: dict[str, Shape] = {
-        "logit_scale": (),
-        "positional_embedding": (text.context_length, text.width),
-        "text_projection": (text.width, config.embed_dim),
-        "token_embedding.weight": (text.vocab_size, text.width),
-        **_norm("ln_final", text.width),
-    }
-    shapes |= _transformer("transformer", text.layers, text.width)
+    shapes: dict[str, Shape] = {"logit_scale": (), "text_projection": (text.width, config.embed_dim)}
+    shapes |= _bert(text) if isinstance(text, BertConfig) else _causal_text(text)
     if isinstance(config.vision, ViTConfig):
         shapes |= _vit(config.vision, config.image_resolution, config.embed_dim)
     else:
         shapes |= _resnet(config.vision, config.image_resolution, config.embed_dim)
+    return shapes
+
+
+def _causal_text(text: TextConfig) -> dict[str, Shape]:
+    return {
+        "positional_embedding": (text.context_length, text.width),
+        "token_embedding.weight": (text.vocab_size, text.width),
+        **_norm("ln_final", text.width),
+        **_transformer("transformer", text.layers, text.width),
+    }
+
+
+def _bert(text: BertConfig) -> dict[str, Shape]:
+    width = text.width
+    shapes: dict[str, Shape] = {
+        "bert.embeddings.word_embeddings.weight": (text.vocab_size, width),
+        "bert.embeddings.position_embeddings.weight": (text.positions, width),
+        "bert.embeddings.token_type_embeddings.weight": (text.token_types, width),
+        **_norm("bert.embeddings.LayerNorm", width),
+    }
+    for layer in range(text.layers):
+        block = f"bert.encoder.layer.{layer}"
+        for name in ("query", "key", "value"):
+            shapes |= _linear(f"{block}.attention.self.{name}", width, width)
+        shapes |= {
+            **_linear(f"{block}.attention.output.dense", width, width),
+            **_norm(f"{block}.attention.output.LayerNorm", width),
+            **_linear(f"{block}.intermediate.dense", width, 4 * width),
+            **_linear(f"{block}.output.dense", 4 * width, width),
+            **_norm(f"{block}.output.LayerNorm", width),
+        }
     return shapes
 
 
@@ -199,15 +225,16 @@ def _with_depths(config: ClipConfig, other: ClipConfig) -> ClipConfig:
 
 
 def _dimensions(config: ClipConfig) -> tuple:
-    return (config.embed_dim, config.image_resolution, config.vision, config.text)
+    """What tensors' shapes tell of an architecture."""
+    vision = config.vision
+    if isinstance(vision, ViTConfig):
+        vision = replace(vision, head_width=0)
+    return (config.embed_dim, config.image_resolution, vision, config.text)
 
 
 def infer_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
     """Read an architecture's dimensions from a state in OpenAI's layout (cf. its `build_model`)."""
-    text_width = state["ln_final.weight"].shape[0]
-    context_length = state["positional_embedding"].shape[0]
-    vocab_size = state["token_embedding.weight"].shape[0]
-    text = TextConfig(text_width, _blocks(state, "transformer.resblocks."), context_length, vocab_size)
+    text = _infer_text(state)
     embed_dim = state["text_projection"].shape[1]
     if "visual.proj" in state:
         width, _, _, patch_size = state["visual.conv1.weight"].shape
@@ -219,6 +246,19 @@ def infer_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
     one, two, three, four = (_blocks(state, f"visual.layer{stage}.") for stage in (1, 2, 3, 4))
     vision = ResNetConfig((one, two, three, four), state["visual.layer1.0.conv1.weight"].shape[0])
     return ClipConfig("inferred", embed_dim, grid * 32, vision, text)
+
+
+def _infer_text(state: Mapping[str, np.ndarray]) -> TextConfig | BertConfig:
+    if any(name.startswith("bert.") for name in state):
+        vocab_size, width = state["bert.embeddings.word_embeddings.weight"].shape
+        positions = state["bert.embeddings.position_embeddings.weight"].shape[0]
+        token_types = state["bert.embeddings.token_type_embeddings.weight"].shape[0]
+        layers = _blocks(state, "bert.encoder.layer.")
+        return BertConfig(width, layers, vocab_size=vocab_size, positions=positions, token_types=token_types)
+    width = state["ln_final.weight"].shape[0]
+    context_length = state["positional_embedding"].shape[0]
+    vocab_size = state["token_embedding.weight"].shape[0]
+    return TextConfig(width, _blocks(state, "transformer.resblocks."), context_length, vocab_size)
 
 
 def _blocks(names: Iterable[str], prefix: str) -> int:

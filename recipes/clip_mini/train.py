@@ -60,10 +60,8 @@ class MiniTrainer(Trainer):
             TrainingError: it cannot be read, or is of another model.
         """
         try:
-            whole = load_model(
-                replace(PRETRAINED["clip_mini"], config=self.config),
-                find(PRETRAINED["clip_mini"], weights),
-            )
+            record = replace(PRETRAINED["clip_mini"], config=self.config)
+            whole = load_model(replace(find(PRETRAINED["clip_mini"], weights), record=record))
         except WeightsError as error:
             raise TrainingError(f"--begin-with: {error}") from error
         arrays = checkpoint.model_arrays(whole)

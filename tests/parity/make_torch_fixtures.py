@@ -17,7 +17,7 @@ import torch
 
 from clip_common.config import ClipConfig, ViTConfig
 from tests.parity import reference, seeded
-from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS
+from tests.parity.tiny import TINY_CHINESE_VIT, TINY_RN, TINY_VIT, TOKENS
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -124,6 +124,15 @@ def features() -> dict[str, Any]:
     return made
 
 
+def chinese_checkpoint() -> dict[str, Any]:
+    """What cn-clip's training script saves, of a model in data parallel."""
+    state = {f"module.{name}": torch.from_numpy(v) for name, v in seeded.state(TINY_CHINESE_VIT).items()}
+    state["module.bert.pooler.dense.weight"] = torch.zeros(16, 16)
+    state["module.bert.pooler.dense.bias"] = torch.zeros(16)
+    optimizer = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-5}]}
+    return {"epoch": 3, "step": 7, "name": "a run", "state_dict": state, "optimizer": optimizer}
+
+
 def main() -> None:
     np.savez(DATA / "features.npz", **features())
     vit, resnet = build(TINY_VIT), build(TINY_RN)
@@ -137,6 +146,7 @@ def main() -> None:
     torch.save(resnet.bfloat16().state_dict(), DATA / "rn_bfloat16.pth")
     torch.save(views(), DATA / "views.pth")
     torch.save(views(), DATA / "views_legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(chinese_checkpoint(), DATA / "chinese_vit.pt")
     for path in sorted(DATA.iterdir()):
         print(path.name, path.stat().st_size, "bytes")
 

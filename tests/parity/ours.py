@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from clip_common.config import PRETRAINED, ClipConfig, Preprocessing
+from clip_common.config import PRETRAINED, BertConfig, ClipConfig, Preprocessing
 from clip_common.models.clip import CLIP
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
-from clip_common.text.tokenizer import tokenize
 from tests.parity import seeded, stages
 
 
@@ -29,14 +28,14 @@ def run_engine(config: ClipConfig, checkpoint: Path, engine: str = "auto") -> di
     record = next(record for record in PRETRAINED.values() if record.config == config)
     predictor = Predictor(record, checkpoint, engine=engine)
     opened = predictor.engine()
-    image = [seeded.image()]
-    answer = predictor.classify(images=image, labels=seeded.LABELS)[0]
+    image, labels = [seeded.image()], seeded.labels(config)
+    answer = predictor.classify(images=image, labels=labels)[0]
     scores = {item["label"]: item["score"] for item in answer}
     return {
         "image": opened.encode_image(seeded.pixels(config)),
-        "text": opened.encode_text(tokenize(seeded.TEXTS), len(seeded.TEXTS)),
+        "text": opened.encode_text(seeded.tokens(config), len(seeded.TEXTS)),
         "picture": predictor.embed(images=image)["images"][0],
-        "scores": np.array([scores[label] for label in seeded.LABELS]),
+        "scores": np.array([scores[label] for label in labels]),
     }
 
 
@@ -50,7 +49,7 @@ def run_stages(model: CLIP, config: ClipConfig) -> dict[str, np.ndarray]:
     hooks = [layers[s.name].register_forward_post_hook(keep(s.name)) for s in stages.of(config)]
     with paddle.no_grad():
         image = model.encode_image(paddle.to_tensor(seeded.pixels(config))).numpy()
-        text = model.encode_text(paddle.to_tensor(tokenize(seeded.TEXTS))).numpy()
+        text = model.encode_text(paddle.to_tensor(seeded.tokens(config))).numpy()
     for hook in hooks:
         hook.remove()
     return {**seen, "image": image, "text": text}
@@ -58,10 +57,11 @@ def run_stages(model: CLIP, config: ClipConfig) -> dict[str, np.ndarray]:
 
 def answer_for_image(model: CLIP, config: ClipConfig) -> dict[str, np.ndarray]:
     """What our model says of a whole image, through our own preprocessing."""
-    preprocess = Preprocess(config.image_resolution, Preprocessing())
+    settings = Preprocessing(resize="squash") if isinstance(config.text, BertConfig) else Preprocessing()
+    preprocess = Preprocess(config.image_resolution, settings)
     image = paddle.to_tensor(preprocess(seeded.image())[None])
     with paddle.no_grad():
         feature = model.encode_image(image).numpy()
-        logits, _ = model(image, paddle.to_tensor(tokenize(seeded.LABELS)))
+        logits, _ = model(image, paddle.to_tensor(seeded.tokens(config)[: len(seeded.LABELS)]))
         scores = paddle.nn.functional.softmax(logits, axis=-1).numpy()
     return {"picture": (feature / np.linalg.norm(feature))[0], "scores": scores[0]}

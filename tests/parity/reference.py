@@ -16,8 +16,12 @@ def _file(name: str) -> ModuleType:
     """One file of the package alone: its `__init__` imports torchvision, which nothing here needs."""
     package = importlib.util.find_spec("clip")
     assert package is not None and package.submodule_search_locations, "pip install --no-deps openai-clip"
-    path = Path(package.submodule_search_locations[0]) / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"openai_{name}", path)
+    return load_file(Path(package.submodule_search_locations[0]) / f"{name}.py", f"openai_{name}")
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """A file as a module of that name, without what its package would import."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -47,7 +51,11 @@ def reference_pixels(image: Image.Image, size: int) -> np.ndarray:
         width, height = int(size * width / height), size
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = round((width - size) / 2.0), round((height - size) / 2.0)
-    rgb = image.crop((left, top, left + size, top + size)).convert("RGB")
+    return normalized(image.crop((left, top, left + size, top + size)).convert("RGB"))
+
+
+def normalized(rgb: Image.Image) -> np.ndarray:
+    """torchvision's `ToTensor` and `Normalize` with OpenAI's mean and deviation."""
     scaled = np.asarray(rgb).astype("float32") / np.float32(255)
     mean = np.array([0.48145466, 0.4578275, 0.40821073], "float32")
     std = np.array([0.26862954, 0.26130258, 0.27577711], "float32")

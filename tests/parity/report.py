@@ -1,6 +1,6 @@
-"""`make parity`: how far ours is from OpenAI's code, as a table.
+"""`make parity`: how far ours is from the reference code, as a table.
 
-Where torch and the package openai-clip are installed the reference runs live; elsewhere its kept outputs
+Where torch and the reference's package are installed it runs live; elsewhere its kept outputs
 (`tests/golden`) are compared with. Exit status 1 if a bound is broken.
 """
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
+from clip_common.config import ClipConfig
 from clip_common.weights.file import write_safetensors
 from tests.parity import seeded, stages
+from tests.parity.architectures import SHALLOW, WHOLE
 from tests.parity.compare import Figure, compare
-from tests.parity.make_golden import golden_file, run_reference
+from tests.parity.make_golden import available, golden_file, run_reference
 from tests.parity.ours import run_engine, run_ours
-from tests.parity.reference import available
 
 
 def default_engine_figures(config: ClipConfig) -> list[Figure]:
@@ -46,14 +46,13 @@ def _named(prefix: str, figures: list[Figure]) -> list[Figure]:
 
 
 def main() -> int:
-    live = available()
-    print(
-        "against OpenAI's code on torch, live" if live else "against kept outputs of OpenAI's code on torch"
-    )
     passed = True
-    for config in (RN50, RN101, VIT_B32):
-        print(f"\n{config.name:<54}{'difference':>12}{'bound':>12}")
-        figures = [*figures_for(config, live), *_named("default engine, ", default_engine_figures(config))]
+    for config in (*WHOLE, *SHALLOW):
+        live = available(config)
+        print(f"\n{config.name + (', live' if live else ''):<54}{'difference':>12}{'bound':>12}")
+        figures = figures_for(config, live)
+        if config in WHOLE:
+            figures += _named("default engine, ", default_engine_figures(config))
         for figure in figures:
             bound = "" if figure.bound is None else f"{figure.bound:.0e}"
             print(f"  {figure.what:<52}{figure.value:12.1e}{bound:>12}{'' if figure.passed else '  BROKEN'}")

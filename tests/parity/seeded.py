@@ -14,23 +14,49 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from clip_common.config import ClipConfig, ResNetConfig, ViTConfig
+from clip_common.config import BertConfig, ClipConfig, ResNetConfig, TextConfig, ViTConfig
+from clip_common.text.tokenizer import tokenize, tokenizer_of
 
 LABELS = ["a diagram", "a dog", "a cat"]
 TEXTS = [*LABELS, "a photo of a very small, rather surprised elephant!"]
+CHINESE_LABELS = ["图表", "一只狗", "皮卡丘"]
+CHINESE_TEXTS = [*CHINESE_LABELS, "一张照片，上面是一头很小的、有点惊讶的大象，站在ViT-B/16旁边！"]
 
 
 def state(config: ClipConfig) -> dict[str, np.ndarray]:
-    """A whole state dict in OpenAI's layout, each tensor in the type the official files have."""
+    """A whole state dict in OpenAI's layout, each tensor in the type the official files have.
+
+    Chinese-CLIP's are float32, and its code rounds most of them to float16 as it loads them: here they are
+    rounded already.
+    """
     made = {name: _values(name, shape, kind) for name, shape, kind in _tensors(config)}
     made["logit_scale"] = np.array(math.log(100), "float32")
+    if isinstance(config.text, BertConfig):
+        made = {name: value.astype("float32") for name, value in made.items()}
     return made
 
 
-def pixels(config: ClipConfig, count: int = 4) -> np.ndarray:
-    """Normalised images, float32 [count, 3, R, R]: coarse shapes with noise on them."""
+def texts(config: ClipConfig) -> list[str]:
+    """Texts of several lengths in the language of an architecture's tokenizer."""
+    return CHINESE_TEXTS if isinstance(config.text, BertConfig) else TEXTS
+
+
+def labels(config: ClipConfig) -> list[str]:
+    """Those of `texts` that an image is compared with."""
+    return texts(config)[: len(LABELS)]
+
+
+def tokens(config: ClipConfig) -> np.ndarray:
+    """The ids of `texts`."""
+    text = config.text
+    return tokenize(texts(config), text.context_length, tokenizer=tokenizer_of(text))
+
+
+def pixels(config: ClipConfig) -> np.ndarray:
+    """Normalised images, float32 [4, 3, R, R], of a large R two: coarse shapes with noise on them."""
     random = np.random.RandomState(7)
     size = config.image_resolution
+    count = 4 if size < 300 else 2
     block = math.ceil(size / 7)
     coarse = random.standard_normal((count, 3, 7, 7)).repeat(block, 2).repeat(block, 3)[:, :, :size, :size]
     return (coarse + 0.5 * random.standard_normal((count, 3, size, size))).astype("float32")
@@ -62,6 +88,7 @@ def _values(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
     else:  # a product with this keeps the scale of what it multiplies
         values = noise * float(kind)
     half = kind not in ("norm_weight", "variance", "embedding") and not _is_norm(name)
+    half = half or name.startswith("bert.")
     return values.astype("float16" if half else "float32")
 
 
@@ -78,11 +105,32 @@ def _tensors(config: ClipConfig) -> Iterator[Tensor]:
         yield from _vit(config.vision, config.image_resolution, config.embed_dim)
     else:
         yield from _resnet(config.vision, config.image_resolution, config.embed_dim)
+    yield from _bert(text) if isinstance(text, BertConfig) else _causal_text(text)
+    yield "text_projection", (text.width, config.embed_dim), str(text.width**-0.5)
+
+
+def _causal_text(text: TextConfig) -> Iterator[Tensor]:
     yield "token_embedding.weight", (text.vocab_size, text.width), "embedding"
     yield "positional_embedding", (text.context_length, text.width), "embedding"
     yield from _transformer("transformer", text.width, text.layers)
     yield from _norm("ln_final", text.width)
-    yield "text_projection", (text.width, config.embed_dim), str(text.width**-0.5)
+
+
+def _bert(text: BertConfig) -> Iterator[Tensor]:
+    width, embeddings = text.width, "bert.embeddings"
+    yield f"{embeddings}.word_embeddings.weight", (text.vocab_size, width), "embedding"
+    yield f"{embeddings}.position_embeddings.weight", (text.positions, width), "embedding"
+    yield f"{embeddings}.token_type_embeddings.weight", (text.token_types, width), "embedding"
+    yield from _norm(f"{embeddings}.LayerNorm", width)
+    for i in range(text.layers):
+        block = f"bert.encoder.layer.{i}"
+        for name in ("query", "key", "value"):
+            yield from _linear(f"{block}.attention.self.{name}", width, width)
+        yield from _linear(f"{block}.attention.output.dense", width, width)
+        yield from _norm(f"{block}.attention.output.LayerNorm", width)
+        yield from _linear(f"{block}.intermediate.dense", 4 * width, width)
+        yield from _linear(f"{block}.output.dense", width, 4 * width)
+        yield from _norm(f"{block}.output.LayerNorm", width)
 
 
 def _norm(name: str, width: int) -> Iterator[Tensor]:

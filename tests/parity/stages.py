@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clip_common.config import ClipConfig, ViTConfig
+from clip_common.config import BertConfig, ClipConfig, ViTConfig
 
 _SAMPLES = 2000
 _GROUP = 3  # transformer blocks
@@ -30,11 +30,18 @@ def of(config: ClipConfig) -> list[Stage]:
     else:
         image = [Stage("visual.avgpool")]  # the end of the stem
         image += [Stage(f"visual.layer{i}") for i in (1, 2, 3, 4)]
+    if isinstance(config.text, BertConfig):
+        blocks = _every_third("bert.encoder.layer", config.text.layers)
+        return [*image, Stage("bert.embeddings"), *map(Stage, blocks)]
     return [*image, Stage("token_embedding"), *_blocks("transformer", config.text.layers)]
 
 
 def _blocks(prefix: str, layers: int) -> list[Stage]:
-    return [Stage(f"{prefix}.resblocks.{i}", True) for i in range(_GROUP - 1, layers, _GROUP)]
+    return [Stage(name, True) for name in _every_third(f"{prefix}.resblocks", layers)]
+
+
+def _every_third(prefix: str, layers: int) -> list[str]:
+    return [f"{prefix}.{i}" for i in range(_GROUP - 1, layers, _GROUP)]
 
 
 def sample(name: str, value: np.ndarray) -> np.ndarray:

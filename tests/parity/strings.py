@@ -44,10 +44,10 @@ _SPECIAL = (
     "<|endoftext <|end|> x<|startoftext|>y <||endoftext||> </w> a</w> Ġ Ċ Ā"
 ).split(" ")
 # Split by none: these are what Python, regex, HTML and ftfy each call white space, or do not.
-_SPACES = list(
+SPACES = list(
     "   \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2003\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
-_SPACES += ["\u200b", "\u2060", "\ufeff", "\u180e", "\r\n", "     "]
+SPACES += ["\u200b", "\u2060", "\ufeff", "\u180e", "\r\n", "     "]
 _CONTROLS = [
     chr(code) for code in (*range(9), 14, 27, 127, 0x80, 0x8D, 0x9D, 0xAD, 0x200E, 0x202E, 0xFFF9, 0xFFFD)
 ]
@@ -116,9 +116,9 @@ FIXED = [
     *_MOJIBAKE,
     *_EMOJI,
     *_SPECIAL,
-    *_SPACES,
+    *SPACES,
     *_CONTROLS,
-    *(f"a{space}b" for space in _SPACES),
+    *(f"a{space}b" for space in SPACES),
     *(f"a{control}b" for control in _CONTROLS),
 ]
 
@@ -133,31 +133,35 @@ def _string(random: np.random.RandomState) -> str:
     """A few pieces of random kinds, joined by nothing, a space, or an odd one."""
     text = ""
     for _ in range(random.randint(1, 9)):
-        text += _pick(random, _PIECES)(random)
-        text += _pick(random, ["", " ", " ", " ", _pick(random, _SPACES)])
+        text += pick(random, PIECES)(random)
+        text += pick(random, ["", " ", " ", " ", pick(random, SPACES)])
     return text.upper() if random.randint(12) == 0 else text
 
 
-def _pick(random: np.random.RandomState, items: list) -> Any:
+def pick(random: np.random.RandomState, items: list) -> Any:
+    """One of the items."""
     return items[random.randint(len(items))]
 
 
-def _listed(items: list[str]) -> Callable[[np.random.RandomState], str]:
-    return lambda random: _pick(random, items)
+def listed(items: list[str]) -> Callable[[np.random.RandomState], str]:
+    """What picks a piece of text from a list."""
+    return lambda random: pick(random, items)
 
 
-def _drawn(ranges: list[tuple[int, int]], longest: int) -> Callable[[np.random.RandomState], str]:
+def drawn(ranges: list[tuple[int, int]], longest: int) -> Callable[[np.random.RandomState], str]:
+    """What draws a piece of text from ranges of code points, each as likely as the others."""
+
     def draw(random: np.random.RandomState) -> str:
-        picked = (_pick(random, ranges) for _ in range(random.randint(1, longest + 1)))
+        picked = (pick(random, ranges) for _ in range(random.randint(1, longest + 1)))
         return "".join(chr(random.randint(first, last + 1)) for first, last in picked)
 
     return draw
 
 
-_PIECES = [
-    *[_listed(_WORDS)] * 5,
-    *map(_listed, (_CONTRACTIONS, _ENTITIES, _MOJIBAKE, _EMOJI, _SPECIAL, _CONTROLS)),
-    *(_drawn(ranges, 6) for ranges in _RANGES.values()),
-    _drawn([(0x61, 0x7A)], 40),  # long words that no merge list has
-    _drawn([(0x30, 0x39)], 12),
+PIECES = [
+    *[listed(_WORDS)] * 5,
+    *map(listed, (_CONTRACTIONS, _ENTITIES, _MOJIBAKE, _EMOJI, _SPECIAL, _CONTROLS)),
+    *(drawn(ranges, 6) for ranges in _RANGES.values()),
+    drawn([(0x61, 0x7A)], 40),  # long words that no merge list has
+    drawn([(0x30, 0x39)], 12),
 ]

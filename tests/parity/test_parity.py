@@ -1,4 +1,4 @@
-"""Ours against OpenAI's code: stage by stage, both towers, three backbones."""
+"""Ours against the code of OpenAI, open_clip and cn-clip: stage by stage, both towers, every architecture."""
 
 from __future__ import annotations
 
@@ -9,33 +9,36 @@ import paddle
 import pytest
 
 from clip_common import config as architectures
-from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
+from clip_common.config import ClipConfig
 from clip_common.models.clip import CLIP
 from clip_common.weights.layouts import to_openai
 from clip_common.weights.readers import read_state
-from tests.parity import seeded, stages
+from clip_common.weights.schema import expected_shapes
+from tests.parity import make_golden, seeded, stages
+from tests.parity.architectures import SHALLOW, WHOLE
 from tests.parity.compare import compare
 from tests.parity.make_golden import golden_file, run_reference
 from tests.parity.ours import run_engine, run_ours
 from tests.parity.reference import available, save_torchscript
 from tests.support.checkpoints import Checkpoints
 
-BACKBONES = pytest.mark.parametrize("config", [RN50, RN101, VIT_B32], ids=lambda config: config.name)
+BACKBONES = pytest.mark.parametrize("config", WHOLE, ids=lambda config: config.name)
+ALL = pytest.mark.parametrize("config", [*WHOLE, *SHALLOW], ids=lambda config: config.name)
 live = pytest.mark.skipif(not available(), reason="needs torch and openai-clip; CI installs both")
 
 
-@BACKBONES
+@ALL
 def test_stages_are_those_of_the_reference(config: ClipConfig) -> None:
-    ours = {
-        name: stages.sample(name, value) for name, value in run_ours(config, seeded.state(config)).items()
-    }
+    state = seeded.state(config)  # whose names and shapes are listed by hand, from the references' code
+    assert expected_shapes(config) == {name: value.shape for name, value in state.items()}
+    ours = {name: stages.sample(name, value) for name, value in run_ours(config, state).items()}
     golden = dict(np.load(golden_file(config)))
     assert set(golden) == set(ours)
     assert [figure for figure in compare(ours, golden) if not figure.passed] == []
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])  # the default is one of them
-@BACKBONES
+@pytest.mark.parametrize("config", WHOLE, ids=lambda config: config.name)
 def test_compiled_engines_keep_the_same_bounds(
     config: ClipConfig, engine: str, checkpoints: Checkpoints
 ) -> None:
@@ -59,9 +62,19 @@ def test_live_from_an_official_archive(config: ClipConfig, tmp_path: Path) -> No
     assert [figure for figure in figures if not figure.passed] == []
 
 
+@pytest.mark.parametrize("config", SHALLOW, ids=lambda config: config.name)
+def test_live_shallow(config: ClipConfig) -> None:
+    """The code of those who trained such weights, on torch, beside ours."""
+    if not make_golden.available(config):
+        pytest.skip("needs torch and openai-clip, open_clip_torch or cn-clip")
+    state = seeded.state(config)
+    figures = compare(run_ours(config, state), run_reference(config, state))
+    assert [figure for figure in figures if not figure.passed] == []
+
+
 def test_golden_images_differ_from_each_other() -> None:
     """Else the comparison could not tell a tower from a constant."""
-    for config in (RN50, RN101, VIT_B32):
+    for config in (*WHOLE, *SHALLOW):
         image = np.load(golden_file(config))["image"]
         unit = image / np.linalg.norm(image, axis=1, keepdims=True)
         assert unit.std(axis=0).mean() > 1e-3

@@ -34,7 +34,7 @@ class Started:
         probe = "import ftfy, clip_common; print(ftfy.__file__); print(clip_common.__file__)"
         done = self._run([command[0], "-c", probe], **options)
         self.imported = done.stdout.splitlines()
-        weights, folder = Path(command[4]), Path(command[-1])
+        weights, folder = Path(command[5]), Path(command[-1])
         self.paths = [weights, folder]
         (folder / MANIFEST).write_text("{}")
         return done
@@ -47,7 +47,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 def compile_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    compile_cache.compiled_folder(RECORD, WeightsFile(Path("relative.safetensors"), "a hash"), "onnxruntime")
+    weights = WeightsFile(Path("relative.safetensors"), "a hash", RECORD)
+    compile_cache.compiled_folder(weights, "onnxruntime")
 
 
 @pytest.mark.parametrize("search_path", [None, "", os.pathsep, f"{os.pathsep}/nowhere"])
@@ -90,6 +91,5 @@ def test_the_runtime_may_come_from_a_distribution_of_another_name(
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert (
-        compile_cache.kept_folder(RECORD, WeightsFile(Path("x"), "no such hash"), runtime, "float32") is None
-    )
+    weights = WeightsFile(Path("x"), "no such hash", RECORD)
+    assert compile_cache.kept_folder(weights, runtime, "float32") is None

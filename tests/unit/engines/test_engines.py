@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pre
 from clip_common.engines import artifacts, compile_cache, compile_worker, select
 from clip_common.engines.base import PRECISIONS
 from clip_common.engines.compiled_engine import CompiledEngine
-from clip_common.engines.fused_towers import ImageTower, TextTower
+from clip_common.engines.fused_towers import ImageTower, TextTower, probe, towers
 from clip_common.engines.paddle_engine import PaddleEngine
 from clip_common.engines.select import Engines, choose
-from clip_common.engines.text_batching import in_batches, text_batches
+from clip_common.engines.text_batching import encode_in_batches, in_batches, text_batches
 from clip_common.errors import ClipError, RequestError, WeightsError
 from clip_common.models.clip import CLIP
 from clip_common.models.factory import load_model
@@ -36,9 +37,11 @@ from clip_common.weights.locate import find
 from clip_common.weights.readers import read_state
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
+from tests.parity.tiny import TINY_CHINESE_RN, TINY_CHINESE_VIT, TINY_VIT
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
+GELU = replace(TINY_VIT, name="tiny ViT, GELU", activation="gelu")
 RUNTIMES = ("onnxruntime", "openvino")
 TEXTS = [*seeded.TEXTS, "x", "a dog " * 30]
 EXAMPLE = ROOT / "examples" / "diagram.png"
@@ -77,6 +80,57 @@ def test_the_towers_are_the_model(config: ClipConfig) -> None:
             (text(ids[0, :1], ids[:, 1:]), model.encode_text(ids)),
         ):
             assert np.abs(unit(ours.numpy()) - unit(expected.numpy())).max() <= EMBEDDING_BOUND
+
+
+@pytest.mark.parametrize("config", [TINY_CHINESE_VIT, TINY_CHINESE_RN, GELU], ids=lambda config: config.name)
+def test_the_towers_of_other_kinds_are_the_model(config: ClipConfig) -> None:
+    config = replace(config, text=replace(config.text, context_length=12))  # what `probe` asks takes 9
+    model = CLIP(config)
+    model.load_openai(seeded.state(config))
+    model.eval()
+    for name, (tower, _) in towers(model).items():
+        given, expected = probe(model, name)
+        with paddle.no_grad():
+            found = tower(*map(paddle.to_tensor, given)).numpy()
+        assert np.abs(unit(found) - unit(expected)).max() <= EMBEDDING_BOUND
+
+
+@pytest.mark.parametrize("length", [2, 5, 8])
+def test_padding_of_a_bert_changes_nothing(length: int) -> None:
+    """Its attention is not causal: padding has to be masked, in the model and in the tower."""
+    model = CLIP(TINY_CHINESE_VIT)
+    model.load_openai(seeded.state(TINY_CHINESE_VIT))
+    model.eval()
+    tower, _ = towers(model)["text"]
+    ids = np.zeros((1, 8), np.int64)
+    ids[0, :length] = range(9, 9 + length)
+    with paddle.no_grad():
+        for encode in (model.encode_text, tower):
+            padded, trimmed = (encode(paddle.to_tensor(part)).numpy() for part in (ids, ids[:, :length]))
+            assert np.abs(unit(padded) - unit(trimmed)).max() <= EMBEDDING_BOUND
+
+
+def test_texts_of_a_bert_come_back_in_their_order_from_batches() -> None:
+    """Sorted by length, each batch padded to its longest, of no more tokens than are allowed."""
+    rng = np.random.default_rng(0)
+    ids = np.zeros((50, 52), np.int64)
+    for row in ids:
+        length = rng.integers(2, 53)
+        row[:length] = rng.integers(1, 100, length)
+    ids[7], seen = np.r_[101, 102, [0] * 50], []
+
+    def encode(text: np.ndarray) -> np.ndarray:
+        seen.append(text.shape)
+        return np.pad(text, [(0, 0), (0, 52 - text.shape[1])])
+
+    for batch_size, most in ((1, None), (7, None), (1000, None), (32, 100), (32, 1)):
+        seen.clear()
+        found = encode_in_batches(TINY_CHINESE_VIT.text, ids, encode, batch_size, most)
+        np.testing.assert_array_equal(found, ids)
+        assert seen == sorted(seen, key=lambda shape: shape[1])
+        for count, length in seen:
+            assert count <= batch_size and (most is None or count == 1 or count * length <= most)
+    assert seen[0] == (1, 2)
 
 
 PROMPTS = [f"a photo of a {name}." for name in "cat dog house bicycle lighthouse".split()] * 40
@@ -120,7 +174,7 @@ def test_what_texts_begin_with_goes_into_a_batch_once() -> None:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_compiled_engine_gives_the_models_features(name: str, mini: WeightsFile) -> None:
     pytest.importorskip(name)
-    engines = Engines(MINI, mini, choose(name))
+    engines = Engines(mini, choose(name))
     compiled_engine, model = engines.get(use_gpu=False), PaddleEngine(engines.model)
     assert isinstance(compiled_engine, CompiledEngine) and compiled_engine.name == name
     pixels = np.repeat(seeded.pixels(MINI.config), 3, axis=0)  # 12, more than go through at once
@@ -137,7 +191,7 @@ def test_a_compiled_engine_gives_the_models_features(name: str, mini: WeightsFil
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: WeightsFile) -> None:
     pytest.importorskip(name)
-    compiled_engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+    compiled_engine = Engines(mini, choose(name)).get(use_gpu=False)
     pixels = np.repeat(seeded.pixels(MINI.config), 2, axis=0)
     expected = [compiled_engine.encode_image(pixels[i : i + 1]) for i in range(len(pixels))]
     with ThreadPoolExecutor(4) as pool:
@@ -156,22 +210,22 @@ def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
 
 
 def test_it_is_compiled_once(cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = compile_cache.compiled_folder(MINI, mini, "onnxruntime")
+    folder = compile_cache.compiled_folder(mini, "onnxruntime")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert compile_cache.compiled_folder(MINI, mini, "onnxruntime") == folder
+    assert compile_cache.compiled_folder(mini, "onnxruntime") == folder
     monkeypatch.setattr(compile_cache, "source_digest", lambda *_: "another")
     with pytest.raises(pytest.fail.Exception):
-        compile_cache.compiled_folder(MINI, mini, "onnxruntime")
+        compile_cache.compiled_folder(mini, "onnxruntime")
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: WeightsFile) -> None:
     pytest.importorskip(name)
-    folder = compile_cache.compiled_folder(MINI, mini, name)
-    before = Engines(MINI, mini, choose(name)).get(use_gpu=False).encode_text(tokenize(["a dog"]), 1)
+    folder = compile_cache.compiled_folder(mini, name)
+    before = Engines(mini, choose(name)).get(use_gpu=False).encode_text(tokenize(["a dog"]), 1)
     for file, damage in ((artifacts.file_of("text"), b"x" * 100), (artifacts.MANIFEST, b"{}")):
         (folder / file).write_bytes(damage)
-        engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+        engine = Engines(mini, choose(name)).get(use_gpu=False)
         assert isinstance(engine, CompiledEngine)
         np.testing.assert_array_equal(engine.encode_text(tokenize(["a dog"]), 1), before)
     assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
@@ -187,7 +241,7 @@ def test_a_tower_that_vanished_before_it_was_opened_is_compiled_again(
 ) -> None:
     """Another process prunes, or a user clears the cache, when this one has opened the other tower alone."""
     pytest.importorskip(name)
-    engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+    engine = Engines(mini, choose(name)).get(use_gpu=False)
     pixels, ids = seeded.pixels(MINI.config), tokenize(["a dog"])
     image = engine.encode_image(pixels)
     shutil.rmtree(cache)
@@ -195,7 +249,7 @@ def test_a_tower_that_vanished_before_it_was_opened_is_compiled_again(
     np.testing.assert_array_equal(engine.encode_image(pixels), image)
     assert not caplog.records
     # Where that fails too, it costs speed only.
-    engine = Engines(MINI, mini, choose(name)).get(use_gpu=False)
+    engine = Engines(mini, choose(name)).get(use_gpu=False)
     shutil.rmtree(cache)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     for _ in range(2):
@@ -206,7 +260,7 @@ def test_a_tower_that_vanished_before_it_was_opened_is_compiled_again(
 def test_a_tower_that_cannot_be_opened_is_compiled_again(
     cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engines(MINI, mini, choose("onnxruntime")).get(use_gpu=False)
+    engine = Engines(mini, choose("onnxruntime")).get(use_gpu=False)
     (folder,) = (path for path in (cache / "engines").iterdir() if path.is_dir())
     (folder / artifacts.file_of("text")).write_bytes(b"no graph")
     monkeypatch.setattr(compile_cache, "is_whole", lambda _: True)
@@ -214,7 +268,7 @@ def test_a_tower_that_cannot_be_opened_is_compiled_again(
 
 
 def test_other_users_can_read_what_is_compiled(cache: Path, mini: WeightsFile) -> None:
-    folder = compile_cache.compiled_folder(MINI, mini, "onnxruntime")
+    folder = compile_cache.compiled_folder(mini, "onnxruntime")
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
 
@@ -225,20 +279,20 @@ def test_bfloat16_that_cannot_be_compiled_is_an_error(
     """Vectors of another precision under its name would be mixed with those of its own."""
     pytest.importorskip("openvino")
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    engines = Engines(MINI, mini, select.Choice("openvino", "bfloat16", "asked for"))
+    engines = Engines(mini, select.Choice("openvino", "bfloat16", "asked for"))
     with pytest.raises(ClipError, match=r"clip_mini cannot be compiled for precision 'bfloat16'.*status 1"):
         engines.get(use_gpu=False)
 
 
 def test_weights_that_are_replaced_before_they_are_compiled_are_not(cache: Path, tmp_path: Path) -> None:
     """Towers are kept under the hash of the file that was found."""
-    found = WeightsFile(tmp_path / "w.safetensors", sha256_of(find(MINI).path))
+    found = WeightsFile(tmp_path / "w.safetensors", sha256_of(find(MINI).path), MINI)
     state = {name: value + 0 for name, value in read_state(find(MINI).path).items()}
     write_safetensors({**state, "logit_scale": state["logit_scale"] + 1}, found.path, {})
     with pytest.raises(compile_cache.CompileError, match=r"w\.safetensors was replaced"):
-        compile_cache.compiled_folder(MINI, found, "onnxruntime")
+        compile_cache.compiled_folder(found, "onnxruntime")
     with pytest.raises(WeightsError, match=r"w\.safetensors was replaced since it was found"):
-        load_model(MINI, found)
+        load_model(found)
 
 
 def test_a_cache_that_cannot_be_written_costs_only_speed(
@@ -270,7 +324,16 @@ def test_towers_that_give_something_else_are_refused(
     monkeypatch.setattr(
         sys,
         "argv",
-        ["worker", "clip_mini", str(mini.path), mini.sha256, "onnxruntime", "float32", str(tmp_path)],
+        [
+            "worker",
+            "clip_mini",
+            "quick_gelu",
+            str(mini.path),
+            mini.sha256,
+            "onnxruntime",
+            "float32",
+            str(tmp_path),
+        ],
     )
     with pytest.raises(SystemExit, match="does not give what the model gives"):
         compile_worker.main()
@@ -311,18 +374,19 @@ def test_what_is_compiled_depends_on_weights_and_machine(
     mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def folder(weights: WeightsFile = mini, record: Pretrained = MINI, precision: str = "float32") -> Path:
-        return compile_cache._folder(record, weights, "onnxruntime", precision)
+        return compile_cache._folder(replace(weights, record=record), "onnxruntime", precision)
 
     first = folder()
-    others = {folder(WeightsFile(mini.path, "0" * 64)), folder(precision="bfloat16")}
+    others = {folder(WeightsFile(mini.path, "0" * 64, MINI)), folder(precision="bfloat16")}
     others |= {folder(record=record) for record in PRETRAINED.values() if record is not MINI}
+    others.add(folder(record=MINI.with_settings("gelu", MINI.preprocessing)))
     for what in ("source_digest", "versions"):  # of this package, and of what exports the towers
         with monkeypatch.context() as patched:
             patched.setattr(compile_cache, what, lambda *_: ["another"])
             others.add(folder())
     monkeypatch.setattr(cpu, "identity", lambda: "another")
     others.add(folder())
-    assert first not in others and len(others) == 5 + len(PRETRAINED) - 1
+    assert first not in others and len(others) == 6 + len(PRETRAINED) - 1
 
 
 # --- the choice ---------------------------------------------------------------------------------------

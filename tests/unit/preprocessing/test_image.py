@@ -811,3 +811,25 @@ def test_one_lazy_image_is_decoded_once_by_many_threads():
             image = Image.open(io.BytesIO(content))
             for pixels in pool.map(lambda _, image=image: PLAIN.pixels(image, "x"), range(8)):
                 assert np.array_equal(pixels, expected)
+
+
+# --- the whole image, squashed -------------------------------------------------------------------------
+
+SQUASHED = Preprocess(SIZE, Preprocessing(resize="squash"))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (31, 400), (SIZE, SIZE), (1, 9), (3000, 20)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "CMYK"])
+def test_squashed_pixels_are_torchvisions(size: tuple[int, int], mode: str) -> None:
+    """`Resize((R, R), BICUBIC)` on a PIL image is Pillow's own, in the image's mode; then comes RGB."""
+    pixels = np.random.RandomState(1).randint(0, 256, (*size[::-1], 3)).astype("uint8")
+    image = Image.fromarray(pixels).convert(mode)
+    expected = image.resize((SIZE, SIZE), BICUBIC).convert("RGB")
+    assert np.array_equal(SQUASHED.crop(image), np.asarray(expected))
+
+
+def test_squashing_keeps_what_a_crop_loses() -> None:
+    image = Image.new("RGB", (900, 300))
+    image.paste((255, 255, 255), (0, 0, 100, 300))
+    assert SQUASHED.crop(image)[:, : SIZE // 10].mean() > 250
+    assert PLAIN.crop(image).max() == 0

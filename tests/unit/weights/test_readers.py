@@ -33,6 +33,7 @@ from clip_common.weights.schema import identify, infer_config, require_match
 from tests.parity import seeded
 from tests.parity.seed_port import to_seed_port
 from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS
+from tests.support.layouts import to_huggingface
 from tests.support.paths import DATA
 
 TINY = {"vit": TINY_VIT, "rn": TINY_RN}
@@ -141,42 +142,6 @@ def test_ours_are_the_librarys_bytes(tmp_path: Path) -> None:
     write_safetensors(state, tmp_path / "a.safetensors", record)
     whole = {name: np.asarray(value, order="C") for name, value in state.items()}
     assert (tmp_path / "a.safetensors").read_bytes() == save(whole, {"record": json.dumps(record)})
-
-
-def to_huggingface(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """OpenAI's names to those of transformers' CLIPModel, by its documentation."""
-    tops = {
-        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-        "positional_embedding": "text_model.embeddings.position_embedding.weight",
-        "visual.class_embedding": "vision_model.embeddings.class_embedding",
-        "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-        "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-        "logit_scale": "logit_scale",
-    }
-    parts = {
-        "visual.transformer.resblocks": "vision_model.encoder.layers",
-        "transformer.resblocks": "text_model.encoder.layers", "visual.ln_pre": "vision_model.pre_layrnorm",
-        "visual.ln_post": "vision_model.post_layernorm", "ln_final": "text_model.final_layer_norm",
-        "attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2",
-        "c_fc": "fc1", "c_proj": "fc2",
-    }  # fmt: skip
-    made: dict[str, np.ndarray] = {"text_model.embeddings.position_ids": np.arange(8)[None]}
-    for name, value in state.items():
-        if name in tops:
-            made[tops[name]] = value
-        elif name in ("text_projection", "visual.proj"):
-            made["text_projection.weight" if name[0] == "t" else "visual_projection.weight"] = value.T
-        elif "in_proj" in name:
-            block = name.split(".attn.")[0]
-            for theirs in ("visual.transformer.resblocks", "transformer.resblocks"):
-                block = block.replace(theirs, parts[theirs])
-            for part, piece in zip("qkv", np.split(value, 3), strict=True):
-                made[f"{block}.self_attn.{part}_proj.{name.rsplit('_', 1)[1]}"] = piece
-        else:
-            for ours, theirs in parts.items():
-                name = name.replace(ours, theirs)
-            made[name] = value
-    return {name: np.ascontiguousarray(value) for name, value in made.items()}
 
 
 def test_hugging_face_names(tmp_path: Path) -> None:

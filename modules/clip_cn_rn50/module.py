@@ -1,0 +1,46 @@
+"""Chinese-CLIP with the backbone RN50, as a PaddleHub module. What it does is in `clip_common`."""
+
+from functools import wraps
+from typing import Any
+
+from paddlehub.module.module import moduleinfo, runnable, serving
+
+from clip_common.config import pretrained
+from clip_common.hub import ClipModule
+
+
+@moduleinfo(
+    name="clip_cn_rn50",
+    version="1.1.0",
+    type="cv/image_text_matching",
+    author="clip-hub",
+    author_email="",
+    summary="Chinese-CLIP, RN50: zero-shot classification and image-text embedding in Chinese.",
+)
+class ClipCnRN50(ClipModule):
+    """Zero-shot classification and embedding with Chinese-CLIP, backbone RN50."""
+
+    record = pretrained("clip_cn_rn50")
+
+    # PaddleHub erases the signature and docstring of what it decorates; `wraps` brings them back.
+
+    @wraps(ClipModule.classify)
+    @serving
+    def classify(self, *args: Any, **kwargs: Any) -> Any:
+        return super().classify(*args, **kwargs)
+
+    @wraps(ClipModule.embed)
+    @serving
+    def embed(self, *args: Any, **kwargs: Any) -> Any:
+        return super().embed(*args, **kwargs)
+
+    # PaddleHub calls only the last method marked for serving, so this one tells the two above apart.
+    @wraps(ClipModule.predict)
+    @serving
+    def predict(self, /, **body: Any) -> Any:
+        return super().predict(**body)
+
+    @wraps(ClipModule.run_cmd)
+    @runnable
+    def run_cmd(self, argvs: list[str]) -> str:
+        return super().run_cmd(argvs)
