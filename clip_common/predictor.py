@@ -5,7 +5,7 @@ Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from .text.tokenizer import tokenize, tokenizer_of
 from .weights.class_head import Classes, read_classes
 from .weights.file import WeightsFile
 from .weights.locate import find
-from .zero_shot.label_embeddings import LabelEmbeddings, Progress
+from .zero_shot.label_embeddings import Encode, LabelEmbeddings, Progress
 from .zero_shot.scoring import Answer, l2_normalize, top_k_labels
 
 if TYPE_CHECKING:
@@ -383,16 +383,19 @@ class Predictor:
             templates = self.record.default_templates
         return Prompts(tuple(classes), template_texts(templates))
 
-    def knows(self, prompts: Prompts) -> bool:
-        """Whether the labels' embeddings are there, so that no text needs to be encoded."""
-        return self._load().label_embeddings.find(prompts) is not None
+    def known_label_embeddings(self, prompts: Prompts) -> np.ndarray | None:
+        """The labels' embeddings, [labels, d], if they are there, so that no text needs to be encoded."""
+        loaded = self._load()
+        if not prompts.templates and loaded.classes:
+            return loaded.classes.of(prompts.labels)
+        return loaded.label_embeddings.find(prompts)
 
     def label_embeddings(
         self,
         prompts: Prompts,
         use_gpu: bool = False,
         on_progress: Progress | None = None,
-        known: Mapping[str, np.ndarray] | None = None,
+        encode: Encode | None = None,
     ) -> np.ndarray:
         """One vector per label, float32 [labels, d]; see `LabelEmbeddings.of` and `Classes`.
 
@@ -400,18 +403,16 @@ class Predictor:
             prompts: labels and templates.
             use_gpu: run on the GPU.
             on_progress: see `LabelEmbeddings.of`.
-            known: features [d] of texts that need not be encoded.
+            encode: texts to features, in place of the text tower at once.
         """
         loaded = self._load()
         if not prompts.templates and loaded.classes:
             return loaded.classes.of(prompts.labels)
 
-        def encode(texts: Sequence[str]) -> np.ndarray:
-            if known and all(text in known for text in texts):
-                return np.stack([known[text] for text in texts])
-            return self._encode_texts(self.engine(use_gpu), texts, _PROMPTS_AT_ONCE)
+        def at_once(texts: Sequence[str]) -> np.ndarray:
+            return self.text_features(texts, _PROMPTS_AT_ONCE, use_gpu)
 
-        return loaded.label_embeddings.of(prompts, encode, on_progress)
+        return loaded.label_embeddings.of(prompts, encode or at_once, on_progress)
 
     def top_k_labels(
         self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], top_k: int

@@ -7,12 +7,17 @@ import socket
 
 from pydantic import ValidationError
 
-from ..config import PRETRAINED
-from ..errors import RequestError
+from ..config import PRETRAINED, pretrained
+from ..engines.select import choose
+from ..errors import RequestError, WeightsError
 from ..server.settings import Settings
 from ..system.optional import require_package
+from ..weights.file import read_openai
+from ..weights.locate import find
+from ..weights.schema import expected_shapes, require_match
 from . import options
 
+_BACKLOG = 2048
 _OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways")
 
 
@@ -49,23 +54,46 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"{named}{fault['msg']}") from None
     require_package("ray", "serve")
     listener = _listen(args.host, args.port)
+    if not args.address:  # the nodes of a cluster have files of their own
+        _check(settings)
     from ..server.run import serve_until_stopped
 
     return serve_until_stopped(settings, listener, args.address)
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound there, before anything slow begins; the server listens once it can answer."""
+    """A socket that listens there, before anything slow begins; who comes early waits.
+
+    Bound alone, it would not keep a second server from the same port.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)
         return listener
     except (OSError, OverflowError) as error:
         listener.close()
         raise RequestError(
             f"--host {host} --port {port}: cannot listen there ({error}); choose another"
         ) from None
+
+
+def _check(settings: Settings) -> None:
+    """Say what keeps a replica from starting, before any is started.
+
+    Raises:
+        ClipError: the engine is not to be had, or weights cannot be had, or do not fit.
+    """
+    choose(settings.engine, settings.precision)
+    for name, weights in settings.modules.items():
+        record = pretrained(name)
+        path = find(record, weights).path
+        try:
+            require_match(read_openai(path), expected_shapes(record.config), record.config.name)
+        except WeightsError as error:
+            message = str(error)
+            raise WeightsError(message if str(path) in message else f"{path}: {message}") from None
 
 
 def _settings(args: argparse.Namespace) -> Settings:

@@ -6,6 +6,7 @@ import struct
 from typing import BinaryIO
 
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 _ICO = b"\0\0\1\0"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -40,7 +41,8 @@ def _ico_size(stream: BinaryIO, count: int) -> tuple[int, int]:
         stream.seek(offset)
         head = stream.read(24)
         if head.startswith(_PNG):
-            sizes.append(struct.unpack(">16x2I", head))
+            stream.seek(offset)
+            sizes.append(PngImageFile(stream).size)  # of its last header, if it has several
         else:
             width, height = struct.unpack("<4x2i12x", head)
             sizes.append((abs(width), abs(height)))

@@ -32,6 +32,7 @@ from PIL import ExifTags, Image
 
 from ..config import Preprocessing
 from ..errors import ImageError
+from .bounded_reader import BoundedReader
 from .bounds import decoded_size
 from .depth import narrow_array, narrow_image
 from .resize import RESIZE
@@ -46,6 +47,7 @@ ImageInput = Image.Image | np.ndarray | bytes
 FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
 _MAX_ASPECT = 1_000_000
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow itself speaks of a bomb
+_READS = 250_000  # pieces of a file in memory; a large photograph has some thousand
 IMAGE_SUFFIXES = set(
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .gif .bmp .dib .webp .tif .tiff .pbm .pgm .ppm .pnm .pfm .ico "
     ".tga .icb .vda .vst .jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs".split()
@@ -145,7 +147,7 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
                 source.load()
             image = source
         elif isinstance(source, (bytes, bytearray, memoryview)):
-            image = _decode(io.BytesIO(source), jpeg_side)
+            image = _decode(BoundedReader(source, _READS), jpeg_side)
         elif isinstance(source, (str, Path)):
             image = _decode_file(Path(source), jpeg_side)
         else:

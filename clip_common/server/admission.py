@@ -7,9 +7,13 @@ import base64
 import binascii
 import hmac
 import json
+import os
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from ..errors import RequestError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,7 +24,22 @@ Refusal = tuple[int, str, dict[str, str]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/health", "/ready")
+_API_KEY = "CLIP_HUB_API_KEY"
 RETRY_AFTER = {"retry-after": "1"}
+_CHUNK = 1 << 16  # of an answer that is sent piece by piece, as its client reads
+_INFLATED = 1 << 20  # bytes of a compressed body that are unpacked before others get their turn
+
+
+def api_key_from_environment() -> str | None:
+    """The key that CLIP_HUB_API_KEY holds, without the line's end that a file of secrets gives it.
+
+    Raises:
+        RequestError: it is set, and blank.
+    """
+    given = os.environ.get(_API_KEY, "")
+    if given and not given.strip():
+        raise RequestError(f"{_API_KEY} is blank: give it a key, or unset it to let everybody in")
+    return given.strip() or None
 
 
 @dataclass
@@ -29,11 +48,12 @@ class Admission:
 
     Attributes:
         api_key: None lets everybody in. Given as `Authorization: Bearer KEY`, or as the password that a
-            browser asks for. `/health` and `/ready` are open.
-        body_bytes: of one body.
-        bytes_in_flight: of all bodies that are held at a time.
+            browser asks for. `/health` and `/ready` are open, and have no body.
+        body_bytes: of one body, unpacked.
+        bytes_in_flight: of all bodies and large answers that are held at a time.
         body_seconds: a client that takes longer to send its body is dropped.
         draining: refuse everything new.
+        in_flight: requests; an answer without an end, such as a page's events, is none.
     """
 
     api_key: str | None
@@ -43,10 +63,18 @@ class Admission:
     draining: bool = False
     in_flight: int = 0
     bytes_held: int = 0
+    endless: set[asyncio.Task] = field(default_factory=set)
+
+    def end_the_endless(self) -> None:
+        """End the answers that have no end, from any thread."""
+        for task in tuple(self.endless):
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 class AdmissionMiddleware:
-    """ASGI middleware that reads a body whole, within its limits, before anything else sees the request."""
+    """ASGI middleware that reads a body whole, within its limits, before anything else sees the request, and
+    sends a large answer only as fast as it is read.
+    """
 
     def __init__(self, app: App, admission: Admission) -> None:
         self.app, self.admission = app, admission
@@ -59,37 +87,52 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        self.admission.in_flight += 1
-        held = _Held()
+        held, answer = _Held(self.admission), _Answer(self.admission, send)
         try:
-            refusal = self._refusal(scope) or await self._read(scope, receive, held)
+            refusal = self._refusal(scope)
+            if not refusal and scope["path"] not in OPEN_PATHS:
+                refusal = await self._read(scope, receive, held)
             if refusal:
                 await reply(send, *refusal)
             else:
-                await self.app(scope, _replay(held.body, receive), send)
+                await self.app(_unpacked(scope), _replay(held.body, receive), answer.send)
+        except asyncio.CancelledError:
+            if not self.admission.draining:
+                raise
+            await answer.end()
         finally:
-            self.admission.bytes_held -= held.size
-            self.admission.in_flight -= 1
+            held.release()
+            answer.release()
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         path, headers = scope["path"], dict(scope["headers"])
         if path in OPEN_PATHS:
             return None
-        if self.admission.draining:
-            return 503, "the server is shutting down", RETRY_AFTER | {"connection": "close"}
         if self.admission.api_key and not _has_key(
             headers.get(b"authorization", b""), self.admission.api_key
         ):
             return 401, "the API key is missing or wrong", {"www-authenticate": 'Basic realm="clip"'}
+        if self.admission.draining:
+            return 503, "the server is shutting down", RETRY_AFTER | {"connection": "close"}
+        encoding = headers.get(b"content-encoding", b"identity").lower()
+        if encoding not in (b"identity", b"gzip"):
+            name = encoding.decode("latin-1")[:40]
+            return (
+                415,
+                f"the body's content-encoding is {name!r}: send it plain or gzip",
+                {"connection": "close"},
+            )
         return None
 
     async def _read(self, scope: Scope, receive: Receive, held: _Held) -> Refusal | None:
         """Read the body into `held`; the reason to refuse it, if there is one."""
-        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        stated = headers.get(b"content-length", b"0")
         if stated.isdigit() and int(stated) > self.admission.body_bytes:
             return self._too_large()
+        collect = self._collect(receive, held, headers.get(b"content-encoding", b"").lower() == b"gzip")
         try:
-            return await asyncio.wait_for(self._collect(receive, held), self.admission.body_seconds)
+            return await asyncio.wait_for(collect, self.admission.body_seconds)
         except asyncio.TimeoutError:
             return (
                 408,
@@ -100,30 +143,111 @@ class AdmissionMiddleware:
     def _too_large(self) -> Refusal:
         return 413, f"the body has more than {self.admission.body_bytes:,} bytes", {"connection": "close"}
 
-    async def _collect(self, receive: Receive, held: _Held) -> Refusal | None:
+    async def _collect(self, receive: Receive, held: _Held, packed: bool) -> Refusal | None:
+        gunzip = zlib.decompressobj(wbits=31) if packed else None
         chunks, more = [], True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return 400, "the body is incomplete", {}
-            chunk = message.get("body", b"")
             more = message.get("more_body", False)
-            held.size += len(chunk)
-            self.admission.bytes_held += len(chunk)
-            if held.size > self.admission.body_bytes:
-                return self._too_large()
-            if self.admission.bytes_held > self.admission.bytes_in_flight:
-                return 503, "the server holds too many requests", RETRY_AFTER
-            chunks.append(chunk)
+            part = message.get("body", b"")
+            while True:
+                try:
+                    chunk = gunzip.decompress(part, _INFLATED) if gunzip else part
+                except zlib.error:
+                    return 400, "the body is not gzip, as its content-encoding says", {}
+                held.take(len(chunk))
+                if held.size > self.admission.body_bytes:
+                    return self._too_large()
+                if self.admission.bytes_held > self.admission.bytes_in_flight:
+                    return 503, "the server holds too many requests", RETRY_AFTER
+                chunks.append(chunk)
+                if gunzip is None or len(chunk) < _INFLATED:
+                    break
+                part = gunzip.unconsumed_tail
+                await asyncio.sleep(0)
+        if gunzip and not gunzip.eof:
+            return 400, "the body is incomplete: its gzip has no end", {}
         held.body = b"".join(chunks)
         return None
 
 
 class _Held:
-    """A body, and how much of it has been counted."""
+    """A request under way, its body, and how much of it has been counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self.body, self.size = b"", 0
+        admission.in_flight += 1
+
+    def take(self, size: int) -> None:
+        """Count so many bytes more."""
+        self.size += size
+        self._admission.bytes_held += size
+
+    def release(self) -> None:
+        """It has been answered."""
+        self._admission.bytes_held -= self.size
+        self._admission.in_flight -= 1
+
+
+class _Answer:
+    """The sending of an answer: a large one counts as long as it is held, and goes out in pieces.
+
+    One whose length is not stated, such as a page's events, may never end: it is not waited for.
+    """
+
+    def __init__(self, admission: Admission, send: Send) -> None:
+        self._admission, self._send = admission, send
+        self._task: Any = asyncio.current_task()
+        self._size, self._refused, self._ended = 0, False, False
+        self._endless: asyncio.Task | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the app, or a refusal in place of an answer that there is no room for."""
+        if message["type"] == "http.response.start":
+            await self._start(message)
+        elif not self._refused:
+            body, more = message.get("body", b""), message.get("more_body", False)
+            for start in range(0, max(1, len(body)), _CHUNK):
+                piece = body[start : start + _CHUNK]
+                left = more or start + _CHUNK < len(body)
+                self._ended = not left
+                await self._send({"type": message["type"], "body": piece, "more_body": left})
+
+    async def end(self) -> None:
+        """Send the end of one that has none of its own."""
+        if self._endless and not self._ended:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def release(self) -> None:
+        """It has been sent."""
+        self._admission.bytes_held -= self._size
+        if self._endless:
+            self._admission.endless.discard(self._endless)
+            self._admission.in_flight += 1
+
+    async def _start(self, message: Message) -> None:
+        stated = dict(message.get("headers", ())).get(b"content-length")
+        if stated is None:
+            self._endless = self._task
+            self._admission.endless.add(self._endless)
+            self._admission.in_flight -= 1
+        elif int(stated) > _CHUNK:
+            self._size = int(stated)
+            self._admission.bytes_held += self._size
+            if self._admission.bytes_held > self._admission.bytes_in_flight:
+                self._refused = True
+                await reply(self._send, 503, "the server holds too many answers", RETRY_AFTER)
+                return
+        await self._send(message)
+
+
+def _unpacked(scope: Scope) -> Scope:
+    """A request's scope without the encoding that its body has no more."""
+    headers = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
+    return {**scope, "headers": headers}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

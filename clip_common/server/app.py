@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
 
 import gradio
+import numpy as np
 import requests
 from fastapi import FastAPI
 from PIL import Image
@@ -30,18 +30,24 @@ from ..config import pretrained
 from ..errors import BusyError, ClipError
 from ..predictor import Predictor, PredictorOptions
 from ..search.searcher import finder_of
-from .admission import Admission, AdmissionMiddleware
-from .batching import answer
-from .http import create_api
+from ..system import threads
+from ..zero_shot.label_embeddings import TEXTS_AT_ONCE, Encode
+from .admission import Admission, AdmissionMiddleware, api_key_from_environment
+from .batching import Job, answer_jobs, checked, encode_ahead, readable
+from .http import create_api, off_the_loop
 from .limits import Limits
-from .request import PredictRequest, RequestBody
+from .request import FEW_TEXTS, PredictRequest, RequestBody
 from .settings import Settings
 from .web_page import create_page
 
 _SECONDS: list[float] = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 _COUNTS: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 _PROMISED = 0.7  # of the deadline: a request that would take longer is refused at once
-_IMAGES_AT_ONCE = 64  # of a batch; deadlines are looked at in between
+_AT_ONCE = {"texts": 4, "images": 16}  # requests of a kind that one client could fill all places with
+_PREPARED = {"small": 256, "images": 128}  # images that are held as pixels, for requests of a kind
+_KINDS = ("small", "texts", "images")
+_TURN = 0.5  # seconds of the model for one request's many texts, before others get their turn
+_TEXTS_AT_LEAST = 16
 
 
 class Replica:
@@ -55,24 +61,52 @@ class Replica:
         self._predictor.label_embeddings(self._predictor.prompts(None, None), settings.use_gpu)
         self._predictor.classify(images=[_grey_image()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None
-        self._thread = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time
+        self._model = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time
+        self._workers = ThreadPoolExecutor(threads.count(), "clip-prepare")
+        self._long = ThreadPoolExecutor(_AT_ONCE["texts"], "clip-texts")  # they mostly wait for the model
+        self._places = {kind: _Places(count) for kind, count in _PREPARED.items()}
         tags = {"module": name}
         self._requests = Histogram("clip_batch_requests", "Requests in a batch", _COUNTS, ("module",))
         self._images = Histogram("clip_batch_pictures", "Images in a batch", _COUNTS, ("module",))
         for metric in (self._requests, self._images):
             metric.set_default_tags(tags)
-        batching: Any = self.answer  # the decorator adds these
+        batching: Any = self.together  # the decorator adds these
         batching.set_max_batch_size(settings.batch_requests)
         batching.set_batch_wait_timeout_s(settings.batch_wait)
 
-    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
-    async def answer(self, jobs: list[tuple[PredictRequest, float]]) -> list[Any]:
-        """The results of requests, each with the time (of the clock) at which it is given up."""
-        self._requests.observe(len(jobs))
-        self._images.observe(max(1, sum(len(work.images) for work, _ in jobs)))
-        self._busy_since = time.monotonic()
+    async def answer(self, work: PredictRequest, deadline: float) -> Any:
+        """The results of a request, or the `ClipError` that it gets; given up at a time of the clock.
+
+        What takes long is done for each request by itself: its images and its many texts are cut into pieces
+        between which other requests get their turn.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, jobs)
+            job = await loop.run_in_executor(self._workers, checked, self._predictor, work)
+            if job.texts_to_encode > FEW_TEXTS:
+                encode = self._in_turns(work.use_gpu, deadline)
+                await loop.run_in_executor(self._long, encode_ahead, self._predictor, job, encode)
+            kind = "images" if work.kind == "images" else "small"
+            async with self._places[kind].taken(len(work.images)):
+                await self._prepare(job, deadline)
+                return await self.together((job, deadline))
+        except ClipError as error:
+            return error
+
+    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
+    async def together(self, jobs: list[tuple[Job, float]]) -> list[Any]:
+        """The results of prepared requests, each with the time at which it is given up."""
+        self._requests.observe(len(jobs))
+        self._images.observe(max(1, sum(len(job.pixels) for job, _ in jobs)))
+        self._busy_since = time.monotonic()
+
+        def late(place: int) -> ClipError | None:
+            return _late() if jobs[place][1] < time.time() else None
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._model, answer_jobs, self._predictor, [job for job, _ in jobs], late
+            )
         finally:
             self._busy_since = None
 
@@ -82,16 +116,72 @@ class Replica:
         if self._busy_since is not None and time.monotonic() - self._busy_since > longest:
             raise RuntimeError(f"a batch has not ended in {longest:g} s")
 
-    def _answer(self, jobs: list[tuple[PredictRequest, float]]) -> list[Any]:
-        results: list[Any] = []
-        while len(results) < len(jobs):
-            part = _some(jobs[len(results) :])
-            due = [deadline > time.time() for _, deadline in part]
-            works = [work for (work, _), in_time in zip(part, due, strict=True) if in_time]
-            answers = iter(answer(self._predictor, works) if works else ())
-            late = BusyError("the request was not answered within its deadline")
-            results += [next(answers) if in_time else late for in_time in due]
-        return results
+    async def _prepare(self, job: Job, deadline: float) -> None:
+        """Decode the images of a request, as many at a time as there are threads."""
+        loop = asyncio.get_running_loop()
+        coming: deque[asyncio.Future] = deque()
+        try:
+            for image in job.work.images:
+                if len(coming) == threads.count():
+                    job.pixels.append(readable(await coming.popleft()))
+                if deadline < time.time():
+                    raise _late()
+                coming.append(loop.run_in_executor(self._workers, self._predictor.prepare, image))
+            while coming:
+                job.pixels.append(readable(await coming.popleft()))
+        finally:
+            for future in coming:
+                future.cancel()
+
+    def _in_turns(self, use_gpu: bool, deadline: float) -> Encode:
+        """An encoder of many texts whose parts queue for the model like everybody's batches."""
+
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            parts: list[np.ndarray] = []
+            start, size = 0, _TEXTS_AT_LEAST
+            while start < len(texts):
+                if deadline < time.time():
+                    raise _late()
+                part = texts[start : start + size]
+                features, seconds = self._model.submit(self._timed_features, part, use_gpu).result()
+                parts.append(features)
+                start += len(part)
+                size = min(TEXTS_AT_ONCE, max(_TEXTS_AT_LEAST, int(len(part) * _TURN / seconds)))
+            return np.concatenate(parts)
+
+        return encode
+
+    def _timed_features(self, texts: Sequence[str], use_gpu: bool) -> tuple[np.ndarray, float]:
+        start = time.perf_counter()
+        features = self._predictor.text_features(texts, use_gpu=use_gpu)
+        return features, time.perf_counter() - start
+
+
+class _Places:
+    """So many places; who wants several waits for them, and whoever comes later waits behind."""
+
+    def __init__(self, count: int) -> None:
+        self._count = self._free = count
+        self._queue, self._changed = asyncio.Lock(), asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def taken(self, wanted: int) -> AsyncIterator[None]:
+        """While places are taken; more than there are means all."""
+        wanted = min(wanted, self._count)
+        async with self._queue:
+            while self._free < wanted:
+                self._changed.clear()
+                await self._changed.wait()
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            self._free += wanted
+            self._changed.set()
+
+
+def _late() -> ClipError:
+    return BusyError("the request was not answered within its deadline")
 
 
 class LoadEstimator:
@@ -130,13 +220,13 @@ class Gateway:
         self._settings = settings
         self._limits = Limits.from_environment()
         self._replicas = replicas
-        self._load = {name: LoadEstimator() for name in replicas}
+        self._load = {name: {kind: LoadEstimator() for kind in _KINDS} for name in replicas}
         self.modules = settings.modules
         self._requests = Counter("clip_requests", "Requests answered", ("module", "status"))
         self._seconds = Histogram("clip_request_seconds", "Time to answer", _SECONDS, ("module",))
         self._waiting = Gauge("clip_requests_under_way", "Requests being answered")
         self.admission = Admission(
-            os.environ.get("CLIP_HUB_API_KEY") or None,
+            api_key_from_environment(),
             settings.body_bytes,
             settings.bytes_in_flight,
             settings.deadline,
@@ -147,15 +237,17 @@ class Gateway:
         """See `http.Service`."""
         self._waiting.set(self.admission.in_flight)
         seconds = self._settings.deadline
-        load = self._load[module]
+        load = self._load[module][work.kind]
+        if load.in_flight >= _AT_ONCE.get(work.kind, self._settings.queue):
+            raise BusyError(f"{load.in_flight} requests with many {work.kind} wait for {module} already")
         if (expected := load.expected()) > _PROMISED * seconds:
             raise BusyError(f"{load.in_flight} requests wait for {module} already, about {expected:.0f} s")
         if self._settings.use_gpu:
             work = work.on_gpu()
         try:
-            job = (work, time.time() + seconds)
+            answer = self._replicas[module].answer
             with load.in_flight_request():
-                result = await asyncio.wait_for(self._replicas[module].answer.remote(job), seconds)
+                result = await asyncio.wait_for(answer.remote(work, time.time() + seconds), seconds)
         except BackPressureError:
             raise BusyError(f"{self._settings.queue} requests wait for {module} already") from None
         except DeploymentUnavailableError:
@@ -168,7 +260,12 @@ class Gateway:
 
     async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
         """The `results` of a body that the page made; raises as `ask` does."""
-        return await self.ask(module, RequestBody.parse(body).work(self._limits))
+        return await self.ask(module, await off_the_loop(lambda: RequestBody.parse(body).work(self._limits)))
+
+    @property
+    def asking(self) -> int:
+        """Requests that replicas have not answered yet, those of pages included."""
+        return sum(load.in_flight for loads in self._load.values() for load in loads.values())
 
     async def ready(self) -> str | None:
         """See `http.Service`; the controller knows which replicas run and pass their health checks."""
@@ -243,16 +340,6 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     )
 
 
-def _some(jobs: list[tuple[PredictRequest, float]]) -> list[tuple[PredictRequest, float]]:
-    """The first jobs, up to so many images, but one at least."""
-    images = 0
-    for i, (work, _) in enumerate(jobs):
-        images += len(work.images)
-        if i and images > _IMAGES_AT_ONCE:
-            return jobs[:i]
-    return jobs
-
-
 def _grey_image() -> Image.Image:
     return Image.new("RGB", (64, 64), (128, 128, 128))
 
@@ -261,7 +348,9 @@ def _metrics_of(node: dict[str, Any]) -> str:
     """Ours under their own names, Ray Serve's under Ray's; Ray's many others are left to its dashboard."""
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     try:
-        lines = requests.get(address, timeout=2).text.splitlines(keepends=True)
+        with requests.Session() as session:
+            session.trust_env = False  # a node is no matter of a proxy
+            lines = session.get(address, timeout=2).text.splitlines(keepends=True)
     except requests.RequestException as error:
         return f"# {address} does not answer: {type(error).__name__}\n"
     wanted = re.compile(r"(# (HELP|TYPE) )?ray_(clip|serve)_")

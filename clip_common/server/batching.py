@@ -1,12 +1,14 @@
 """Requests to answers, several at once: their images go through the model together, and so do their texts.
 
 An answer does not depend on what was asked beside it; a request that cannot be answered gets its error, and
-costs the others nothing but time.
+costs the others nothing but time. What may take long is done before that, request by request: images become
+pixels, and many texts features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -15,24 +17,60 @@ import numpy as np
 from ..errors import ClipError, ImageError
 from ..inputs import check_texts
 from ..predictor import Predictor
+from ..system.prefetch import prefetch
 from ..text.prompts import Prompts
-from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
+from ..zero_shot.label_embeddings import Encode
 from ..zero_shot.scoring import l2_normalize
-from .request import PredictRequest
+from .request import FEW_TEXTS, PredictRequest
 
-Features = dict[str, np.ndarray]
+_AT_ONCE = 64  # images of one run through the model; deadlines are looked at in between
+_TEXTS_AN_IMAGE = 4  # take about as long
+
+
+@dataclass
+class Job:
+    """A request on its way through the model.
+
+    Attributes:
+        work: what is asked.
+        prompts: what its images are compared with, to classify.
+        pixels: its images, prepared, float32 [3, R, R].
+        encoded: embeddings of its labels or features of its texts, [n, d], where they were made before.
+    """
+
+    work: PredictRequest
+    prompts: Prompts | None
+    pixels: list[np.ndarray]
+    encoded: np.ndarray | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """Those to embed."""
+        return list(self.work.texts or ())
+
+    @property
+    def texts_to_encode(self) -> int:
+        """How many texts, or prompts, are left for the text tower."""
+        if self.encoded is not None:
+            return 0
+        return len(self.prompts.labels) * len(self.prompts.templates) if self.prompts else len(self.texts)
+
+    @property
+    def cost(self) -> float:
+        """Of its run through the model, in images."""
+        return len(self.pixels) + self.texts_to_encode / _TEXTS_AN_IMAGE
 
 
 def answer(predictor: Predictor, works: Sequence[PredictRequest]) -> list[Any]:
     """The `results` of each request's reply, in plain JSON types, or the `ClipError` that it gets."""
-    answers: dict[int, Any] = {}
-    for use_gpu in (False, True):
-        places = [i for i, work in enumerate(works) if work.use_gpu is use_gpu]
-        if not places:
-            continue
-        group = [works[i] for i in places]
-        answers |= zip(places, _answer(predictor, group, use_gpu), strict=True)
-    return [answers[i] for i in range(len(works))]
+    jobs: list[Job | ClipError] = []
+    for work in works:
+        try:
+            jobs.append(_prepared(predictor, work))
+        except ClipError as error:
+            jobs.append(error)
+    results = iter(answer_jobs(predictor, [job for job in jobs if isinstance(job, Job)]))
+    return [next(results) if isinstance(job, Job) else job for job in jobs]
 
 
 def answer_one(predictor: Predictor, work: PredictRequest) -> Any:
@@ -47,59 +85,144 @@ def answer_one(predictor: Predictor, work: PredictRequest) -> Any:
     return result
 
 
-def _answer(predictor: Predictor, works: list[PredictRequest], use_gpu: bool) -> list[Any]:
+def checked(predictor: Predictor, work: PredictRequest) -> Job:
+    """A request that makes sense, and whose answer is not too large; its images are still to be prepared.
+
+    Raises:
+        ClipError: what is wrong with it.
+    """
+    if work.task == "embed":
+        texts = check_texts(work.texts) if work.texts is not None else []
+        work.limits.check_embeddings(len(work.images) + len(texts), predictor.record.config.embed_dim)
+        return Job(work, None, [])
+    prompts = predictor.prompts(work.labels, work.templates)
+    work.limits.check_prompts(prompts)
+    work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
+    return Job(work, prompts, [], predictor.known_label_embeddings(prompts))
+
+
+def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
+    """Encode the texts of a job that has many, by `encode`; few wait for those of the same batch."""
+    if job.texts_to_encode <= FEW_TEXTS:
+        return
+    if job.prompts:
+        job.encoded = predictor.label_embeddings(job.prompts, job.work.use_gpu, encode=encode)
+    else:
+        job.encoded = encode(job.texts)
+
+
+def _prepared(predictor: Predictor, work: PredictRequest) -> Job:
+    job = checked(predictor, work)
+
+    def at_once(texts: Sequence[str]) -> np.ndarray:
+        return predictor.text_features(texts, work.batch_size, work.use_gpu)
+
+    encode_ahead(predictor, job, at_once)
+    for pixels in prefetch(predictor.prepare, work.images, work.batch_size):
+        job.pixels.append(readable(pixels))
+    return job
+
+
+def readable(pixels: np.ndarray | ImageError) -> np.ndarray:
+    """A prepared image; one that cannot be read is raised."""
+    if isinstance(pixels, ImageError):
+        raise pixels
+    return pixels
+
+
+def answer_jobs(
+    predictor: Predictor, jobs: Sequence[Job], late: Callable[[int], ClipError | None] = lambda _: None
+) -> list[Any]:
+    """The results of jobs, a part of them after another.
+
+    Args:
+        predictor: the module.
+        jobs: prepared.
+        late: asked before each part: the error of a job, by its place, for which it is too late.
+    """
+    results: list[Any] = [None] * len(jobs)
+    for part in _parts(jobs):
+        in_time = []
+        for place in part:
+            results[place] = late(place)
+            if results[place] is None:
+                in_time.append(place)
+        for use_gpu in (False, True):
+            group = [place for place in in_time if jobs[place].work.use_gpu is use_gpu]
+            if group:
+                answers = _answer(predictor, [jobs[place] for place in group], use_gpu)
+                for place, result in zip(group, answers, strict=True):
+                    results[place] = result
+    return results
+
+
+def _parts(jobs: Sequence[Job]) -> Iterator[list[int]]:
+    """Places of jobs that go through the model together: up to so many images, but one job at least."""
+    part: list[int] = []
+    cost = 0.0
+    for place, job in enumerate(jobs):
+        cost += job.cost
+        if part and cost > _AT_ONCE:
+            yield part
+            part, cost = [], job.cost
+        part.append(place)
+    if part:
+        yield part
+
+
+def _answer(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]:
     """Together; where that fails, each alone, so that the error reaches only the request it is about."""
     try:
-        return _together(predictor, works, use_gpu)
+        return _together(predictor, jobs, use_gpu)
     except ClipError as error:
-        if len(works) == 1:
+        if len(jobs) == 1:
             return [error]
-        return list(chain.from_iterable(_answer(predictor, [work], use_gpu) for work in works))
+        return list(chain.from_iterable(_answer(predictor, [job], use_gpu) for job in jobs))
 
 
-def _together(predictor: Predictor, works: list[PredictRequest], use_gpu: bool) -> list[Any]:
-    batch_size = max(work.batch_size for work in works)
-    prompts = [
-        predictor.prompts(work.labels, work.templates) if work.task == "classify" else None for work in works
-    ]
-    texts = [check_texts(work.texts) if work.texts is not None else [] for work in works]
-    encoded = _text_features(predictor, texts, [p for p in prompts if p], batch_size, use_gpu)
-    vectors = [predictor.label_embeddings(p, use_gpu, known=encoded) if p else None for p in prompts]
-    images = list(chain.from_iterable(work.images for work in works))
-    features = chain.from_iterable(predictor.image_features(images, batch_size, use_gpu) if images else ())
+def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]:
+    batch_size = max(job.work.batch_size for job in jobs)
+    known = _text_features(predictor, jobs, batch_size, use_gpu)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        return np.stack([known[text] for text in texts])
+
+    pixels = list(chain.from_iterable(job.pixels for job in jobs))
+    parts = [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
+    features = chain.from_iterable(predictor.encode_image(np.stack(part), use_gpu) for part in parts)
     answers: list[Any] = []
-    for work, own_prompts, own_vectors in zip(works, prompts, vectors, strict=True):
-        items = [next(features) for _ in work.images]
-        own = [item for item in items if not isinstance(item, ImageError)]
-        if len(own) < len(items):
-            answers.append(next(item for item in items if isinstance(item, ImageError)))
-        elif own_prompts is not None and own_vectors is not None:
-            labels = own_prompts.labels
-            answers.append(
-                [predictor.top_k_labels(feature, own_vectors, labels, work.top_k) for feature in own]
-            )
-        else:
-            answers.append(_embedding(work, own, encoded))
+    for job in jobs:
+        images = [next(features) for _ in job.pixels]
+        if job.prompts is None:
+            texts = job.encoded if job.encoded is not None or not job.texts else encode(job.texts)
+            answers.append(_embedding(job.work, images, texts))
+            continue
+        vectors = job.encoded
+        if vectors is None:
+            vectors = predictor.label_embeddings(job.prompts, use_gpu, encode=encode)
+        labels, top_k = job.prompts.labels, job.work.top_k
+        answers.append([predictor.top_k_labels(feature, vectors, labels, top_k) for feature in images])
     return answers
 
 
 def _text_features(
-    predictor: Predictor, texts: list[list[str]], prompts: list[Prompts], batch_size: int, use_gpu: bool
-) -> Features:
-    """Features of all texts, and of all prompts whose label vectors are not known, each text once."""
-    wanted = dict.fromkeys(chain.from_iterable(texts))
-    for prompt in prompts:  # larger label sets are encoded by themselves, in parts
-        small = len(prompt.labels) * len(prompt.templates) <= TEXTS_AT_ONCE
-        if small and not predictor.knows(prompt):
-            wanted |= dict.fromkeys(prompt.texts())
+    predictor: Predictor, jobs: list[Job], batch_size: int, use_gpu: bool
+) -> dict[str, np.ndarray]:
+    """Features of all texts and prompts that are left to encode, each text once."""
+    wanted: dict[str, None] = {}
+    for job in jobs:
+        if job.encoded is not None:
+            continue
+        wanted |= dict.fromkeys(job.prompts.texts() if job.prompts else job.texts)
     if not wanted:
         return {}
     return dict(zip(wanted, predictor.text_features(list(wanted), batch_size, use_gpu), strict=True))
 
 
-def _embedding(work: PredictRequest, images: list[np.ndarray], encoded: Features) -> dict[str, list | None]:
+def _embedding(
+    work: PredictRequest, images: list[np.ndarray], texts: np.ndarray | None
+) -> dict[str, list | None]:
     finish = l2_normalize if work.normalize else np.asarray
-    texts = None if work.texts is None else np.stack([encoded[text] for text in work.texts])
     return {
         "images": finish(np.stack(images)).tolist() if images else None,
         "texts": None if texts is None else finish(texts).tolist(),

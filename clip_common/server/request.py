@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from ..errors import MalformedError, RequestError
+from ..errors import LimitError, MalformedError, RequestError
 from ..inputs import NamedImage, named_images
-from ..text.prompts import template_texts
+from ..text.prompts import Prompts, template_texts
 from .limits import Limits
 
 _FAULTS_SHOWN = 5
+_FAULTS_READ = 10_000
+_VALUES = 500_000  # in a body; each takes some hundred bytes of memory
+_MOST_AT_ONCE = 64
+FEW_TEXTS, FEW_IMAGES = 256, 16
+"""Texts, or prompts, and images up to which a request is small."""
+_DEFAULT_LABELS = 1_000  # or so
+_DATA_URL = re.compile(r"data:([^,]{0,200}),")
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,19 @@ class PredictRequest:
     batch_size: int
     normalize: bool
     use_gpu: bool
+    limits: Limits
+    """Those that it was let in under."""
+
+    @property
+    def kind(self) -> Literal["small", "texts", "images"]:
+        """What there may be much of: requests wait with their like, so that a long one keeps only these."""
+        texts = len(self.texts or ())
+        if self.task == "classify" and (self.labels is not None or self.templates is not None):
+            labels = _DEFAULT_LABELS if self.labels is None else len(self.labels)
+            texts = labels * max(1, len(template_texts(self.templates)))
+        if texts > FEW_TEXTS:
+            return "texts"
+        return "images" if len(self.images) > FEW_IMAGES else "small"
 
     def on_gpu(self) -> PredictRequest:
         """The same on the GPU, whatever was asked."""
@@ -77,7 +100,7 @@ class RequestBody(BaseModel):
             RequestError: naming each field that is wrong, and why.
         """
         try:
-            return cls.model_validate_json(body)
+            return cls.model_validate_json(_utf8(body))
         except ValidationError as error:
             raise _described(error) from None
 
@@ -104,9 +127,10 @@ class RequestBody(BaseModel):
             labels=self.labels,
             templates=self.templates,
             top_k=self.top_k,
-            batch_size=self.batch_size,
+            batch_size=min(self.batch_size, _MOST_AT_ONCE),
             normalize=self.normalize,
             use_gpu=self.use_gpu,
+            limits=limits,
         )
 
     def _refuse(self, task: str, *fields: str) -> None:
@@ -121,10 +145,13 @@ class RequestBody(BaseModel):
         limits.check_count("pictures", len(self.images or ()))
         limits.check_count("labels", len(self.labels or ()))
         limits.check_count("texts", len(self.texts or ()))
-        limits.check_count("prompts", len(self.labels or ()) * max(1, len(template_texts(self.templates))))
-        templates = [self.templates] if isinstance(self.templates, str) else self.templates
-        for field, texts in (("labels", self.labels), ("templates", templates), ("texts", self.texts)):
+        templates = template_texts(self.templates)
+        limits.check_count("templates", len(templates))
+        given = [self.templates] if isinstance(self.templates, str) else self.templates
+        for field, texts in (("labels", self.labels), ("templates", given), ("texts", self.texts)):
             limits.check_characters(field, texts or ())
+        if self.labels:  # left out, they are counted once it is known what they stand for
+            limits.check_prompts(Prompts(tuple(self.labels), tuple(templates) or ("{}",)))
 
     def _images(self, limits: Limits) -> list[NamedImage]:
         contents = [_image(image, f"images[{i}]", limits) for i, image in enumerate(self.images or ())]
@@ -139,15 +166,43 @@ def _image(text: str, name: str, limits: Limits) -> bytes:
 
 
 def _from_base64(text: str, name: str) -> bytes:
+    """The bytes of base64 in either alphabet, plain or as a data URL."""
+    if found := _DATA_URL.match(text):
+        if not found[1].endswith(";base64"):
+            raise RequestError(
+                f"{name} is a data URL that is not in base64: begin it with 'data:...;base64,'"
+            )
+        text = text[found.end() :]
+    if text.startswith(("b'", 'b"')):
+        raise RequestError(f"{name} is not base64 but Python's way to print bytes: use .decode()")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)  # some encoders break lines
-    except (binascii.Error, ValueError):
+        plain = "".join(text.split()).translate(_URL_SAFE)  # some encoders break lines
+        return base64.b64decode(plain, validate=True)
+    except (binascii.Error, ValueError) as error:
+        why = "its padding with '=' is wrong" if "padding" in str(error) else "it has other letters"
         raise RequestError(
-            f"{name} is not base64: send the bytes of an image file in base64 (no path, no address)"
+            f"{name} is not base64 ({why}): send the bytes of an image file in base64, plain, url-safe or as "
+            "a data URL (no path, no address)"
         ) from None
 
 
+def _utf8(body: bytes) -> bytes:
+    """A body without the mark that some editors put before UTF-8.
+
+    Raises:
+        MalformedError: it is in another encoding.
+        LimitError: it holds more values than any request has.
+    """
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise MalformedError("the body is not JSON in UTF-8: it begins as UTF-16 or UTF-32 do")
+    if sum(map(body.count, (b",", b"[", b"{"))) > _VALUES:
+        raise LimitError(f"the body has more than {_VALUES:,} values")
+    return body.removeprefix(codecs.BOM_UTF8)
+
+
 def _described(error: ValidationError) -> RequestError:
+    if error.error_count() > _FAULTS_READ:
+        return RequestError(f"{error.error_count():,} fields or items are wrong: send what /docs describes")
     faults = error.errors(include_input=False, include_url=False)
     if faults[0]["type"] == "json_invalid":
         return MalformedError(f"the body is not JSON: {faults[0]['ctx']['error']}")

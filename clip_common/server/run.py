@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
+from functools import partial
 
 # One loop in each of its processes rather than three: a tenth more requests a second, measured.
 os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
@@ -17,12 +19,15 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import ray
 import uvicorn
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
+from ..errors import RequestError
 from ..system.ray_job import RayJob
 from .app import Gateway, gateway_api, replica
-from .header_timeout import HeaderTimeoutProtocol
 from .settings import Settings
+from .timeouts import TimeoutProtocol
 
+_ENDING = 5.0  # seconds for answers that are on their way, and for a page's events, which have no end
 _NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least
 
 
@@ -40,30 +45,60 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     _connect(address, settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
-        signal.signal(number, lambda *_: stop.set())
-    serve.start(proxy_location="Disabled")
-    handles = {
-        name: serve.run(replica(settings, name), name=f"clip-{name}", route_prefix=None)
-        for name in settings.modules
-    }
-    gateway = Gateway(settings, **handles)
+        signal.signal(number, partial(_on_signal, stop))
+    gateway = Gateway(settings, **_replicas(settings))
     api = gateway_api(gateway)
-    server = uvicorn.Server(
-        uvicorn.Config(api, http=HeaderTimeoutProtocol, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        api,
+        http=TimeoutProtocol,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=int(_ENDING),
     )
-    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="clip-http")
+    server = uvicorn.Server(config)
+    serving = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="clip-http", daemon=True
+    )
     serving.start()
     host, port = listener.getsockname()[:2]
     print(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs", flush=True)
-    if host not in ("127.0.0.1", "::1") and not os.environ.get("CLIP_HUB_API_KEY"):
+    if host not in ("127.0.0.1", "::1") and not gateway.admission.api_key:
         print("anybody who reaches this address may ask: set CLIP_HUB_API_KEY", file=sys.stderr)
     stop.wait()
     _drain(gateway, settings.deadline)
     serve.shutdown()  # its handles live in the listener's event loop
+    gateway.admission.end_the_endless()
     server.should_exit = True
-    serving.join()
+    serving.join(2 * _ENDING)
     ray.shutdown()
     return 0
+
+
+def _on_signal(stop: threading.Event, number: int, _frame: object) -> None:
+    """The first signal stops the server once everybody has an answer, the second at once."""
+    if stop.is_set():
+        print("stopping at once", flush=True)
+        os._exit(128 + number)  # what Ray has started ends with this process
+    stop.set()
+
+
+def _replicas(settings: Settings) -> dict[str, DeploymentHandle]:
+    """Start all modules' replicas.
+
+    Raises:
+        RequestError: one does not start; the message says why.
+    """
+    serve.start(proxy_location="Disabled")
+    try:
+        return {
+            name: serve.run(replica(settings, name), name=f"clip-{name}", route_prefix=None)
+            for name in settings.modules
+        }
+    except RuntimeError as error:  # Ray's, with the replica's traceback in it
+        reasons = re.findall(r"^\S*(?:Error|Exception): .*", str(error), re.MULTILINE)
+        serve.shutdown()
+        ray.shutdown()
+        raise RequestError(f"a module does not start: {reasons[-1] if reasons else error}") from None
 
 
 def _connect(address: str | None, settings: Settings) -> None:
@@ -90,5 +125,5 @@ def _drain(gateway: Gateway, deadline: float) -> None:
     gateway.admission.draining = True
     time.sleep(_NOTICE)
     end = time.monotonic() + deadline + 5
-    while time.monotonic() < end and gateway.admission.in_flight:
+    while time.monotonic() < end and (gateway.admission.in_flight or gateway.asking):
         time.sleep(0.1)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
@@ -29,6 +31,11 @@ Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 Find = Callable[[np.ndarray, int, str | None], list[tuple[Image.Image, str]]]
 """A unit vector, how many, and a pattern of paths to images with their captions; raises `ClipError`."""
 
+Made = TypeVar("Made")
+
+_PAINTER = ThreadPoolExecutor(1, "clip-page")
+_CELLS = 500  # pairs of a map; one takes about a millisecond to draw
+_SWEEP, _KEPT = 60, 600  # seconds between looking for old uploads, and until they are old
 _BARS = 10
 _HITS = 20
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be fetched from another server
@@ -50,27 +57,34 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
     async def classify(image: str | None, labels: str, template: str) -> dict[str, float]:
         if not image:
             raise gr.Error("Choose an image first", print_exception=False)
-        body: dict[str, Any] = {"images": [_encoded(image)], "top_k": _BARS}
+        body: dict[str, Any] = {"images": await _encoded([image]), "top_k": _BARS}
         if chosen := _split(labels):
             body["labels"] = chosen
             body["templates"] = template.strip() or None
         (answer,) = await _asked(ask, body)
         return {item["label"]: item["score"] for item in answer}
 
-    async def compare(images: list[str] | None, texts: str) -> Figure:
-        if not images or not _split(texts):
-            raise gr.Error("Give at least one image and one text", print_exception=False)
+    async def compare(images: list[str] | None, texts: str) -> Image.Image:
         chosen = _split(texts)
-        vectors = await _asked(ask, {"images": [_encoded(p) for p in images], "texts": chosen})
+        if not images or not chosen:
+            raise gr.Error("Give at least one image and one text", print_exception=False)
+        pairs = len(images) * len(chosen)
+        if pairs > _CELLS:
+            raise gr.Error(
+                f"{len(images)} images and {len(chosen)} texts are {pairs} pairs: at most {_CELLS} are drawn",
+                print_exception=False,
+            )
+        vectors = await _asked(ask, {"images": await _encoded(images), "texts": chosen})
         cosines = np.array(vectors["images"]) @ np.array(vectors["texts"]).T  # images d, d texts
-        return draw_similarities(cosines, [Path(p).name for p in images], chosen)
+        names = [Path(p).name for p in images]
+        return await _in_painter(lambda: _painted(draw_similarities(cosines, names, chosen)))
 
     async def search(words: str, image: str | None, weight: float, path: str) -> list:
         body: dict[str, Any] = {"task": "embed"}
         if words.strip():
             body["texts"] = [words.strip()]
         if image:
-            body["images"] = [_encoded(image)]
+            body["images"] = await _encoded([image])
         if len(body) == 1 or find is None:
             raise gr.Error("Give some words, or an image", print_exception=False)
         vectors = await _asked(ask, body)
@@ -82,7 +96,9 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
         return await _shown(asyncio.to_thread(find, vector, _HITS, path.strip() or None))
 
     theme = gr.themes.Default(font=_FONTS, font_mono=["monospace"])
-    with gr.Blocks(title=record.name, theme=theme, analytics_enabled=False) as page:
+    with gr.Blocks(
+        title=record.name, theme=theme, analytics_enabled=False, delete_cache=(_SWEEP, _KEPT)
+    ) as page:
         gr.Markdown(
             f"# {record.name}\nWhich words fit an image? CLIP ({record.config.name}) on PaddlePaddle."
         )
@@ -104,7 +120,7 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
                 texts = gr.Textbox(label="Texts, one on a line or with commas between", lines=4)
                 compare_button = gr.Button("Compare", variant="primary")
             with gr.Column():
-                similarities = gr.Plot(show_label=False)
+                similarities = gr.Image(show_label=False, format="png", interactive=False)
             compare_button.click(compare, [images, texts], similarities, api_name=False)
         if find:
             with gr.Tab("Search"), gr.Row():
@@ -128,6 +144,8 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
                     hits,
                     api_name=False,
                 )
+    for block in page.blocks.values():
+        _refuse_addresses(block)
     return page.queue(default_concurrency_limit=16)
 
 
@@ -143,8 +161,34 @@ async def _shown(coming: Awaitable[Any]) -> Any:
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def _encoded(path: str) -> str:
-    return base64.b64encode(Path(path).read_bytes()).decode()
+def _refuse_addresses(block: Any) -> None:
+    """Keep a block from fetching what is posted to it as the address of a file; uploads it takes."""
+    take = block.async_move_resource_to_block_cache
+
+    async def take_files(path: str | Path | None) -> str | None:
+        if "://" in str(path):
+            raise gr.Error("An address is not fetched: upload the file", print_exception=False)
+        return await take(path)
+
+    block.async_move_resource_to_block_cache = take_files
+
+
+async def _encoded(paths: Sequence[str]) -> list[str]:
+    """Uploaded files in base64."""
+    return await _in_painter(lambda: [base64.b64encode(Path(path).read_bytes()).decode() for path in paths])
+
+
+async def _in_painter(make: Callable[[], Made]) -> Made:
+    """The result of a function, made by the one thread of its kind: others are served meanwhile."""
+    return await asyncio.get_running_loop().run_in_executor(_PAINTER, make)
+
+
+def _painted(figure: Figure) -> Image.Image:
+    """A figure as pixels."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    file.seek(0)
+    return Image.open(file)
 
 
 def _split(text: str) -> list[str]:

@@ -171,14 +171,18 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove the files of a folder that were longest unused, beyond the newest `keep`."""
+def prune(folder: Path, most_bytes: int) -> None:
+    """Remove the files of a folder that were longest unused, beyond so many bytes of the others."""
     files = []
     for file in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process prunes too
-            files.append((file.stat().st_mtime_ns, file))
-    for _, file in sorted(files, reverse=True)[keep:]:
-        file.unlink(missing_ok=True)
+            status = file.stat()
+            files.append((status.st_mtime_ns, status.st_size, file))
+    total = 0
+    for _, size, file in sorted(files, reverse=True):
+        total += size
+        if total > most_bytes:
+            file.unlink(missing_ok=True)
 
 
 # --- keys ---------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ from .scoring import l2_normalize
 Progress = Callable[[int, int], None]
 Encode = Callable[[Sequence[str]], np.ndarray]
 
-_SETS_IN_MEMORY = 32
-_SETS_ON_DISK = 256
+_BYTES_IN_MEMORY = 128 << 20
+_BYTES_ON_DISK = 512 << 20
 TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's, and of like length
 # What makes them: code and vocabularies of this package, and what that code is built on.
 _SOURCE = ("data", "engines", "models", "text", "weights", "zero_shot")
@@ -92,7 +92,7 @@ class LabelEmbeddings:
         with self._lock:
             self._in_memory[key] = vectors
             self._in_memory.move_to_end(key)
-            if len(self._in_memory) > _SETS_IN_MEMORY:
+            while sum(kept.nbytes for kept in self._in_memory.values()) > _BYTES_IN_MEMORY:
                 self._in_memory.popitem(last=False)
 
 
@@ -138,4 +138,4 @@ def _write(key: str, vectors: np.ndarray) -> None:
     with best_effort("a set of label vectors"):
         with atomic_file(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, vectors, allow_pickle=False)
-        prune(file.parent, _SETS_ON_DISK)
+        prune(file.parent, _BYTES_ON_DISK)

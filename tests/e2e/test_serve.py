@@ -28,9 +28,9 @@ from clip_common.predictor import Predictor
 from clip_common.server import app
 from clip_common.server.app import LoadEstimator
 from clip_common.server.batching import answer
-from clip_common.server.header_timeout import HEADER_SECONDS
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody
+from clip_common.server.timeouts import HEADER_SECONDS
 from tests.support.answers import assert_same
 from tests.support.paths import ROOT
 from tests.support.processes import free_port

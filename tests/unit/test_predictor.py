@@ -170,11 +170,21 @@ def test_damaged_label_vectors_are_computed_again(mini: Predictor, fresh_cache: 
         assert Predictor(mini.record).classify(**call) == expected
 
 
-def test_the_cache_of_label_vectors_is_bounded(mini: Predictor, fresh_cache: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(label_embeddings, "_SETS_ON_DISK", 3)
+def test_the_cache_of_label_embeddings_is_bounded_in_bytes(
+    mini: Predictor, fresh_cache: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(label_embeddings, "_BYTES_ON_DISK", 10_000)
+    monkeypatch.setattr(label_embeddings, "_BYTES_IN_MEMORY", 6_000)
+    predictor = Predictor(mini.record)
     for number in range(5):
-        mini.classify(images=pictures(1), labels=[f"number {number}", "other"])
-    assert len(list((cache_dir() / "labels").iterdir())) == 3
+        predictor.classify(images=pictures(1), labels=[f"number {number}", "other"])
+    files = list((cache_dir() / "labels").iterdir())
+    assert len(files) >= 2 and sum(file.stat().st_size for file in files) <= 10_000
+    predictor.classify(images=pictures(1), labels=[f"many {number}" for number in range(20)])
+    kept = predictor._load().label_embeddings._in_memory.values()
+    assert sum(vectors.nbytes for vectors in kept) <= 6_000
+    files = list((cache_dir() / "labels").iterdir())
+    assert sum(file.stat().st_size for file in files) <= 10_000
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning(

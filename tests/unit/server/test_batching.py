@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from clip_common.config import pretrained
-from clip_common.errors import ClipError, ImageError, LabelError
+from clip_common.errors import BusyError, ClipError, ImageError, LabelError, LimitError
 from clip_common.predictor import Predictor
-from clip_common.server.batching import answer
+from clip_common.server.batching import Job, answer, answer_jobs
 from clip_common.server.limits import Limits
 from clip_common.server.request import PredictRequest, RequestBody
 from tests.support.answers import assert_same
@@ -89,3 +90,69 @@ def test_texts_of_a_batch_are_encoded_once(predictor: Predictor, monkeypatch: py
     assert seen == [5]
     answer(predictor, works(bodies))  # known label vectors
     assert seen == [5]
+
+
+# --- limits that only the module knows ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "limits", "words"),
+    [
+        ({"templates": ["a {}", "the {}"]}, Limits(prompts=400), "has 496 prompts, at most 400"),
+        ({"templates": "openai"}, Limits(prompts=10_000), "has 19840 prompts, at most 10000"),
+        ({"templates": "{}" * 100}, Limits(characters=300), "in it has .* characters, at most 300"),
+        ({"top_k": 10**9}, Limits(answer_bytes=5_000), "the answer would have some .* bytes, at most 5,000"),
+        ({"labels": ["x" * 900, "y"], "top_k": 2}, Limits(answer_bytes=900), "the answer would have"),
+    ],
+)
+def test_what_is_left_out_counts_as_what_it_stands_for(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], limits: Limits, words: str
+) -> None:
+    assert len(predictor.prompts(None, None).labels) == 248
+    monkeypatch.setattr(Predictor, "text_features", lambda *_: pytest.fail("it is encoded"))
+    work = RequestBody.parse({"images": [example("dog")], **body}).work(limits)
+    (refused,) = answer(predictor, [work])
+    assert isinstance(refused, LimitError)
+    with pytest.raises(LimitError, match=words):
+        raise refused
+
+
+def test_embeddings_count_too(predictor: Predictor) -> None:
+    body = RequestBody.parse({"images": [example("dog")], "texts": ["a", "b"]})
+    (refused,) = answer(predictor, [body.work(Limits(answer_bytes=3 * 256 * 24 - 1))])
+    assert isinstance(refused, LimitError)
+    (allowed,) = answer(predictor, [body.work(Limits(answer_bytes=3 * 256 * 24))])
+    assert len(json.dumps(allowed)) < 3 * 256 * 24
+
+
+def test_an_answer_is_no_larger_than_estimated(predictor: Predictor) -> None:
+    labels = ["a dog", "狗" * 20, "\x01 x" * 20, "plain", '"' * 50]
+    body = RequestBody.parse({"images": [example("dog")] * 3, "labels": labels, "top_k": 5})
+    (results,) = answer(predictor, [body.work(Limits())])
+    size = len(json.dumps(results).encode())
+    (refused,) = answer(predictor, [body.work(Limits(answer_bytes=size))])
+    assert isinstance(refused, LimitError)
+
+
+def test_who_is_late_is_told_so_between_the_parts_of_a_batch(predictor: Predictor) -> None:
+    jobs = [Job(work, None, [np.zeros((3, 64, 64), np.float32)] * 40) for work in works([BODIES[4]] * 3)]
+    asked: list[int] = []
+
+    def late(place: int) -> ClipError | None:
+        asked.append(place)
+        return BusyError("late") if place == 1 else None
+
+    sizes = []
+    encode = predictor.encode_image
+
+    def noted(pixels: np.ndarray, use_gpu: bool) -> np.ndarray:
+        sizes.append((len(pixels), list(asked)))
+        return encode(pixels, use_gpu)
+
+    predictor_with_notes = Predictor(predictor.record)
+    predictor_with_notes.encode_image = noted  # type: ignore[method-assign, assignment]
+    for job in jobs:
+        job.encoded = np.ones((1, 256), np.float32)
+    results = answer_jobs(predictor_with_notes, jobs, late)
+    assert [isinstance(result, BusyError) for result in results] == [False, True, False]
+    assert sizes == [(32, [0]), (8, [0]), (32, [0, 1, 2]), (8, [0, 1, 2])]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from clip_common.errors import BusyError
-from clip_common.server.admission import Admission, AdmissionMiddleware
+from clip_common.errors import BusyError, RequestError
+from clip_common.server.admission import Admission, AdmissionMiddleware, api_key_from_environment
 from clip_common.server.http import create_api
+from clip_common.server.request import RequestBody
 from tests.support.direct_service import MODULE, URL, Direct
 from tests.support.paths import ROOT
 
@@ -162,6 +165,160 @@ def test_slow_cut_and_endless_bodies(
     assert sent[0]["status"] == status
     assert json.loads(sent[1]["body"])["status"] == "101"
     assert admission.bytes_held == admission.in_flight == 0
+
+
+class Asked:
+    """What a client of the ASGI app sends and sees, message by message."""
+
+    def __init__(self, path: str, messages: list[dict[str, Any]], **headers: str) -> None:
+        pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        self.scope = {"type": "http", "method": "POST", "path": path, "headers": pairs, "query_string": b""}
+        self.messages, self.received, self.sent = iter(messages), 0, []  # type: ignore[var-annotated]
+
+    async def receive(self) -> Any:
+        self.received += 1
+        message = next(self.messages, None)
+        if message is None:
+            await asyncio.sleep(60)
+        return message
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    async def run(self, app: Any) -> None:
+        await app(self.scope, self.receive, self.send)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", URL, "/gradio/clip_mini/gradio_api/upload", "/docs"])
+def test_without_the_key_no_body_is_read(service: Direct, admission: Admission, path: str) -> None:
+    admission.api_key, admission.draining = "s3cret", True
+    asked = Asked(path, [{"type": "http.request", "body": b"x" * 90_000, "more_body": True}])
+    asyncio.run(asked.run(AdmissionMiddleware(create_api(service), admission)))
+    assert asked.received == 0
+    assert asked.sent[0]["status"] == (405 if path in ("/health", "/ready") else 401)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/docs", "/openapi.json"])
+def test_head_is_answered_where_get_is(client: TestClient, path: str) -> None:
+    assert client.head(path).status_code == client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["s3cret\n", " s3cret\r\n", "s3cret"])
+def test_a_key_from_a_file_with_a_line_end(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("CLIP_HUB_API_KEY", key)
+    assert api_key_from_environment() == "s3cret"
+
+
+def test_a_blank_key_lets_nobody_in_by_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIP_HUB_API_KEY", " \n")
+    with pytest.raises(RequestError, match="CLIP_HUB_API_KEY is blank"):
+        api_key_from_environment()
+    monkeypatch.setenv("CLIP_HUB_API_KEY", "")
+    assert api_key_from_environment() is None
+    monkeypatch.delenv("CLIP_HUB_API_KEY")
+    assert api_key_from_environment() is None
+
+
+PACKED = {"content-encoding": "gzip"}
+
+
+def test_packed_bodies(client: TestClient, admission: Admission) -> None:
+    body = json.dumps({"texts": ["a dog"]}).encode()
+    assert client.post(URL, content=gzip.compress(body), headers=PACKED).status_code == 200
+    padded = body + b" " * 150_000
+    assert client.post(URL, content=gzip.compress(padded), headers=PACKED).status_code == 200
+    for content, status, words in (
+        (gzip.compress(b" " * 50_000_000), 413, "the body has more than 200,000 bytes"),
+        (body, 400, "not gzip"),
+        (gzip.compress(padded)[:-9], 400, "no end"),
+    ):
+        reply = client.post(URL, content=content, headers=PACKED)
+        assert (reply.status_code, words in reply.json()["msg"]) == (status, True), reply.text
+    reply = client.post(URL, content=body, headers={"content-encoding": "br"})
+    assert (reply.status_code, "'br'" in reply.json()["msg"]) == (415, True)
+    assert admission.bytes_held == admission.in_flight == 0
+
+
+def test_a_large_answer_counts_until_it_is_read(service: Direct, admission: Admission) -> None:
+    """It goes out in pieces; where too much is held already, it is refused."""
+    held: list[int] = []
+    content = b"x" * 400_000
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"400000")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    class Slow(Asked):
+        async def send(self, message: Any) -> None:
+            held.append(admission.bytes_held)
+            await super().send(message)
+
+    slow = Slow(URL, [{"type": "http.request", "body": b"{}"}])
+    asyncio.run(slow.run(AdmissionMiddleware(app, admission)))
+    pieces = [message["body"] for message in slow.sent[1:]]
+    assert b"".join(pieces) == content and max(map(len, pieces)) <= 1 << 16
+    assert [message["more_body"] for message in slow.sent[1:]] == [True] * (len(pieces) - 1) + [False]
+    assert min(held) >= len(content)
+    admission.bytes_held = 150_000
+    asked = Asked(URL, [{"type": "http.request", "body": b"{}"}])
+    asyncio.run(asked.run(AdmissionMiddleware(app, admission)))
+    assert asked.sent[0]["status"] == 503 and len(asked.sent) == 2
+    assert (admission.bytes_held, admission.in_flight) == (150_000, 0)
+
+
+def test_a_stream_without_an_end_is_not_waited_for_and_is_ended(admission: Admission) -> None:
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ALIVE", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def drained() -> Asked:
+        asked = Asked("/gradio/clip_mini/heartbeat", [{"type": "http.request", "body": b""}])
+        task = asyncio.create_task(asked.run(AdmissionMiddleware(app, admission)))
+        while len(asked.sent) < 2:
+            assert not task.done(), task.result()
+            await asyncio.sleep(0)
+        assert admission.in_flight == 0
+        admission.draining = True
+        admission.end_the_endless()
+        await asyncio.wait_for(task, 10)
+        return asked
+
+    assert asyncio.run(drained()).sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert admission.in_flight == 0 and not admission.endless
+
+
+def test_bodies_are_read_and_answers_written_off_the_event_loop(
+    service: Direct, admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one body is being read, another request is answered."""
+    reading, done = threading.Event(), threading.Event()
+    work = RequestBody.work
+
+    def slow(body: RequestBody, limits: Any) -> Any:
+        if body.texts == ["slow"]:
+            reading.set()
+            assert done.wait(60)
+        return work(body, limits)
+
+    monkeypatch.setattr(RequestBody, "work", slow)
+    app = AdmissionMiddleware(create_api(service), admission)
+
+    async def both() -> tuple[int, int]:
+        asked = Asked(URL, [{"type": "http.request", "body": b'{"texts": ["slow"]}'}])
+        task = asyncio.create_task(asked.run(app))
+        while not reading.is_set():
+            assert not task.done(), task.result()
+            await asyncio.sleep(0.01)
+        other = Asked(URL, [{"type": "http.request", "body": b'{"texts": ["a dog"]}'}])
+        await other.run(app)
+        done.set()
+        await task
+        return other.sent[0]["status"], asked.sent[0]["status"]
+
+    assert asyncio.run(both()) == (200, 200)
 
 
 def test_websockets_are_closed(client: TestClient) -> None:
