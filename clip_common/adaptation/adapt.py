@@ -28,8 +28,8 @@ from ..weights.file import WeightsFile, read_openai, write_safetensors
 from ..weights.layouts import CLASS_VECTORS, from_own
 from ..weights.locate import find
 from ..weights.settings import note_of
-from . import interpolation as interpolation
-from .batches import Batches
+from . import interpolation
+from .batches import AdaptationBatches
 from .dataset import Dataset, read_dataset, split
 from .evaluator import Evaluator
 from .trainers import CaptionTrainer, ClassTrainer
@@ -38,21 +38,23 @@ WEIGHTS = "adapted.safetensors"
 
 
 @dataclass(frozen=True)
-class Settings(RunSettings):
+class AdaptationSettings(RunSettings):
     """The settings of an adaptation.
 
     Attributes:
-        data: a hash of the training images' names and targets.
+        weights: the hash of the weights that the run began with.
+        data: a hash of the training images and their targets.
     """
 
     head: str
     flip: bool
     bfloat16: bool
+    weights: str
     data: str
 
 
 @dataclass(frozen=True)
-class Task:
+class AdaptationTask:
     """What is asked for.
 
     Attributes:
@@ -94,12 +96,12 @@ class Task:
         """The module's record."""
         return pretrained(self.module)
 
-    def settings(self, train: Dataset) -> Settings:
-        """The run's, on these training images."""
+    def settings(self, train: Dataset, weights_sha256: str) -> AdaptationSettings:
+        """The run's, on these training images and from these weights."""
         images = len(train.images)
         size = min(self.batch_size, images - images % self.workers)
         steps = self.epochs * (images // max(size, 1))
-        return Settings(
+        return AdaptationSettings(
             steps=steps,
             batch_size=size,
             learning_rate=self.learning_rate or self.record.adaptation_rate,
@@ -111,6 +113,7 @@ class Task:
             head=self.head,
             flip=self.flip,
             bfloat16=self.bfloat16,
+            weights=weights_sha256,
             data=train.stamp(),
         )
 
@@ -137,7 +140,7 @@ class Adapted:
     prepared: Prepared
 
 
-def adapt(task: Task) -> Adapted:
+def adapt(task: AdaptationTask) -> Adapted:
     """Adapt, and write `adapted.safetensors`, `figures.json`, `trade_off.png` and `curves.png`.
 
     Raises:
@@ -150,11 +153,11 @@ def adapt(task: Task) -> Adapted:
     vectors, probe = None, None
     if not prepared.train.captioned:
         vectors, probe = _beginning(task, predictor, prepared)
-    settings = task.settings(prepared.train)
+    settings = task.settings(prepared.train, predictor.weights_sha256)
     if begun:
         begun.require(settings)
     if begun is None or begun.step < settings.steps:
-        parallel.start(_work, (task, prepared.train, vectors), task.workers)
+        parallel.start(_work, (task, settings, prepared.train, vectors), task.workers)
     after = checkpoint.load(task.output / run.CHECKPOINT).average
     evaluator = Evaluator(predictor, _model(task), prepared.held_out, reference, task.batch_size)
 
@@ -175,7 +178,7 @@ def adapt(task: Task) -> Adapted:
     return adapted
 
 
-def prepare(task: Task, predictor: Predictor) -> Prepared:
+def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     """Read the images once, leave out those that cannot be read, and divide the rest.
 
     The features are kept in the run's folder, so that a resumed run begins where it was.
@@ -184,6 +187,8 @@ def prepare(task: Task, predictor: Predictor) -> Prepared:
         RequestError: there are no images, or too few to divide.
     """
     dataset = read_dataset(task.data)
+    if not dataset.captioned and len(dataset.texts) < 2:
+        raise RequestError(f"{task.data}: has one class, {dataset.texts[0]!r}; there must be two at least")
     if task.validation:
         other = read_dataset(task.validation, dataset.texts)
         if other.captioned != dataset.captioned:
@@ -199,7 +204,7 @@ def prepare(task: Task, predictor: Predictor) -> Prepared:
 
 
 def _features(
-    name: str, task: Task, predictor: Predictor, dataset: Dataset
+    name: str, task: AdaptationTask, predictor: Predictor, dataset: Dataset
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """The module's features of what can be read, its rows, and others' faults; kept in a file."""
     path = task.output / f"{name}.npz"
@@ -222,7 +227,9 @@ def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]
     return any(isinstance(predictor.prepare(image), np.ndarray) for image in failed)
 
 
-def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np.ndarray, float | None]:
+def _beginning(
+    task: AdaptationTask, predictor: Predictor, prepared: Prepared
+) -> tuple[np.ndarray, float | None]:
     """The classes' vectors that training begins with; if they are a probe's, its accuracy, held out."""
     train = prepared.train
     if task.head == "text":
@@ -239,13 +246,14 @@ def _beginning(task: Task, predictor: Predictor, prepared: Prepared) -> tuple[np
     return (weights / predictor.logit_scale).astype("float32"), accuracy
 
 
-def _work(task: Task, train: Dataset, vectors: np.ndarray | None) -> None:
+def _work(
+    task: AdaptationTask, settings: AdaptationSettings, train: Dataset, vectors: np.ndarray | None
+) -> None:
     """A worker's life."""
     parallel.configure(task.workers)
     clip = _model(task)
-    settings = task.settings(train)
     preprocess = Predictor(task.record, task.weights).preprocess
-    batches = Batches(train, preprocess, settings, task.flip, dist.get_rank())
+    batches = AdaptationBatches(train, preprocess, settings, task.flip, dist.get_rank())
     trainer: Trainer
     if vectors is None:
         trainer = CaptionTrainer(clip, Predictor(task.record).tokenize(train.texts), settings, task.bfloat16)
@@ -255,7 +263,7 @@ def _work(task: Task, train: Dataset, vectors: np.ndarray | None) -> None:
         run.train(trainer, batches, task.output, task.resume, task.save_every)
 
 
-def _model(task: Task) -> CLIP:
+def _model(task: AdaptationTask) -> CLIP:
     """The module's model as it was, on the device that is asked for."""
     if task.use_gpu and not paddle.is_compiled_with_cuda():
         raise RequestError("--use_gpu: the installed PaddlePaddle is the CPU build (see the README)")
@@ -266,11 +274,11 @@ def _model(task: Task) -> CLIP:
     return model
 
 
-def _weights(task: Task) -> WeightsFile:
+def _weights(task: AdaptationTask) -> WeightsFile:
     return find(task.record, task.weights)
 
 
-def _write(path: Path, task: Task, arrays: Arrays, train: Dataset) -> None:
+def _write(path: Path, task: AdaptationTask, arrays: Arrays, train: Dataset) -> None:
     """The mixture as a weights file of the module: each tensor in the type that it had."""
     weights = _weights(task)
     state = read_openai(weights.path)
@@ -286,7 +294,7 @@ def _write(path: Path, task: Task, arrays: Arrays, train: Dataset) -> None:
         write_safetensors(state, temporary, record)
 
 
-def figures(task: Task, adapted: Adapted) -> dict:
+def figures(task: AdaptationTask, adapted: Adapted) -> dict:
     """All figures, ready for JSON."""
     train, rest = adapted.prepared.train, adapted.prepared.held_out
     return {

@@ -20,7 +20,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True)
-class Batch:
+class AdaptationBatch:
     """A worker's part of a step's images, and the targets of all of them."""
 
     pixels: np.ndarray  # float32 [part, 3, R, R]
@@ -28,7 +28,7 @@ class Batch:
     part: range  # which of the batch's are this worker's
 
 
-class Batches:
+class AdaptationBatches:
     """The batches of a run, each from the seed and its step alone; `worker` gets its part of them.
 
     Every image comes once in an epoch, but for the last few that do not fill a batch.
@@ -58,7 +58,7 @@ class Batches:
         size = settings.batch_size // settings.workers
         self.part = range(worker * size, (worker + 1) * size)
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> AdaptationBatch:
         """A worker's part of a step.
 
         Raises:
@@ -74,7 +74,7 @@ class Batches:
             return self._showing(self.dataset.images[rows[i]], rng)
 
         pixels = list(prefetch(image, self.part, len(self.part)))
-        return Batch(np.stack(pixels), self.dataset.targets[rows], self.part)
+        return AdaptationBatch(np.stack(pixels), self.dataset.targets[rows], self.part)
 
     def _showing(self, named: NamedImage, rng: np.random.Generator) -> np.ndarray:
         name, source = named

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from ..engines.paddle_engine import PaddleEngine
-from ..errors import ImageError
+from ..errors import ImageError, RequestError
 from ..evaluation.datasets import Labelled
 from ..evaluation.metrics import retrieval_recall
 from ..inputs import NamedImage
@@ -104,4 +104,6 @@ class Evaluator:
         batches = encode_images(self._engine, self._predictor.prepare, images, self._batch_size)
         items = list(chain.from_iterable(batches))
         read = {row: item for row, item in enumerate(items) if not isinstance(item, ImageError)}
+        if not read:
+            raise RequestError(f"no image can be read; the first: {next(iter(items), 'there is none')}")
         return l2_normalize(np.stack(list(read.values()))), np.array(list(read))

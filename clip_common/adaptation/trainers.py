@@ -17,7 +17,7 @@ from ..trainer import parallel
 from ..trainer.loss import bound_scale, class_loss, contrastive_loss
 from ..trainer.settings import RunSettings
 from ..trainer.trainer import Trainer
-from .batches import Batch
+from .batches import AdaptationBatch
 
 
 class Classifier(nn.Layer):
@@ -45,7 +45,7 @@ class ClassTrainer(Trainer):
         self.bfloat16 = bfloat16
         super().__init__(self.classifier, settings)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: AdaptationBatch) -> Tensor:
         """Cross entropy among the classes."""
         with _autocast(self.bfloat16):
             image = self.classifier.visual(paddle.to_tensor(batch.pixels))
@@ -66,7 +66,7 @@ class CaptionTrainer(Trainer):
         clip.eval()
         super().__init__(clip, settings)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: AdaptationBatch) -> Tensor:
         """The contrastive loss; images of one caption are positives of each other."""
         rows = batch.targets[list(batch.part)]
         tokens = self.tokens[rows]

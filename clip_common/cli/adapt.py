@@ -12,7 +12,7 @@ from .reporting import emit, report_unread
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options; they are named as the fields of `adapt.Task`."""
+    """The command's options; they are named as the fields of `adapt.AdaptationTask`."""
     parser.add_argument(
         "data",
         metavar="DATA",
@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
     """Adapt and print; the exit status is 1 if an image could not be read."""
     if args.head == "probe":
         require_package("sklearn", "evaluate")
-    from ..adaptation.adapt import Task, adapt
+    from ..adaptation.adapt import AdaptationTask, adapt
 
-    chosen_options = {field.name: getattr(args, field.name) for field in fields(Task)}
-    task = Task(**{**chosen_options, "module": args.module.name})
+    chosen_options = {field.name: getattr(args, field.name) for field in fields(AdaptationTask)}
+    task = AdaptationTask(**{**chosen_options, "module": args.module.name})
     adapted = adapt(task)
     emit(f"{'':<24}held out  reference")
     emit(_row("before", adapted.points[0].held_out, adapted.points[0].reference))

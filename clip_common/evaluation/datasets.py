@@ -236,6 +236,11 @@ def _imagenet(folder: Path) -> Labelled:
 def _in_memory(
     pixels: np.ndarray, targets: np.ndarray, classes: list[str], published: str | None
 ) -> Labelled:
+    if len(pixels) != len(targets) or (len(targets) and targets.max() >= len(classes)):
+        raise RequestError(
+            f"{published or 'the data set'}: {len(pixels)} images, {len(targets)} labels and {len(classes)} "
+            "classes do not go together: is a file damaged, or of another set?"
+        )
     images: list[NamedImage] = [(f"image {i}", Image.fromarray(array)) for i, array in enumerate(pixels)]
     return Labelled(images, targets.astype(np.int64), classes, published)
 

@@ -58,6 +58,8 @@ def zero_shot(
 
     Templates left out are the module's, or for classes that travel with the weights none: their vectors do.
     """
+    if len(data.classes) < 2:
+        raise RequestError(f"one class alone, {data.classes[0]!r}: there is nothing to choose among")
     prompts = predictor.class_prompts(data.classes, templates)  # a mistake in them ends here
     features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
     vectors = predictor.label_embeddings(prompts, use_gpu)  # classes d

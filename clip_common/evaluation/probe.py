@@ -8,10 +8,13 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
+from ..errors import RequestError
+
 _FIRST = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # of log10 C
 _STEPS_PER_DECADE = 8
 _MAX_ITERATIONS = 1000
 _VALIDATION_SHARE = 0.2
+_FEWEST = 4  # images, of which one is held back
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,21 @@ def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0, intercep
         features: of unit length, [n, d].
         targets: int64 [n].
         seed: of the images that are held back.
-        intercept: whether classes get an offset beside their vectors.
+        intercept: whether classes get an offset beside their embeddings.
+
+    Raises:
+        RequestError: there are too few images or classes.
     """
+    if len(np.unique(targets)) < 2 or len(targets) < _FEWEST:
+        raise RequestError(
+            f"{len(targets)} images of {len(np.unique(targets))} classes are too few for a linear probe: it "
+            f"needs two classes and {_FEWEST} images at least"
+        )
     fitted, held_back, its_targets, other_targets = train_test_split(
         features, targets, test_size=_VALIDATION_SHARE, random_state=seed, stratify=_strata(targets)
     )
+    if len(np.unique(its_targets)) < 2:
+        raise RequestError("too few images for a linear probe: all that are left to fit are of one class")
     accuracy: dict[float, float] = {}
 
     def try_all(exponents: tuple[float, ...]) -> None:

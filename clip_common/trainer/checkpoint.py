@@ -46,8 +46,14 @@ class Checkpoint:
         Raises:
             TrainingError: it is of a run with other settings.
         """
-        if self.settings != asdict(settings):
-            raise TrainingError(f"the checkpoint is of a run with other settings: {self.settings}")
+        now = asdict(settings)
+        changed = [name for name in now if self.settings.get(name) != now[name]]
+        if changed or self.settings.keys() != now.keys():
+            said = ", ".join(f"{name} was {self.settings.get(name)} and is {now[name]}" for name in changed)
+            raise TrainingError(
+                f"the checkpoint is of a run with other settings ({said}): go on with what it began with, or "
+                "begin anew in another folder"
+            )
 
 
 def model_arrays(model: nn.Layer) -> Arrays:

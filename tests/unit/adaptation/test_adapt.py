@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,9 +19,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from clip_common.adaptation import adapt as adapting
-from clip_common.adaptation import interpolation as interpolation
-from clip_common.adaptation.adapt import Task, adapt
-from clip_common.adaptation.batches import Batch, Batches, crop_box
+from clip_common.adaptation import interpolation
+from clip_common.adaptation.adapt import AdaptationTask, adapt
+from clip_common.adaptation.batches import AdaptationBatch, AdaptationBatches, crop_box
 from clip_common.adaptation.dataset import read_dataset, split
 from clip_common.adaptation.trainers import ClassTrainer
 from clip_common.cli.main import main
@@ -66,9 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def task(data: Path, output: Path, **changes: Any) -> Task:
+def task(data: Path, output: Path, **changes: Any) -> AdaptationTask:
     given: dict[str, Any] = {"epochs": 6, "batch_size": 12, "held_out": 0.25, "save_every": 2}
-    return Task("clip_mini", str(data), output, **{**given, **changes})
+    return AdaptationTask("clip_mini", str(data), output, **{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def test_a_killed_run_resumes_on_the_same_curve(
 ) -> None:
     step = ClassTrainer.step
 
-    def killed_at_the_sixth(self: ClassTrainer, batch: Batch) -> float:
+    def killed_at_the_sixth(self: ClassTrainer, batch: AdaptationBatch) -> float:
         if self.done == 5:
             raise KeyboardInterrupt
         return step(self, batch)
@@ -293,14 +294,14 @@ def test_the_loss_is_that_of_the_scores_that_are_shown() -> None:
 
 def test_an_epoch_shows_each_image_once(folder: Path) -> None:
     dataset = read_dataset(str(folder))
-    settings = task(folder, folder).settings(dataset)
-    batches = Batches(dataset, Preprocess(64, MINI.preprocessing), settings)
+    settings = task(folder, folder).settings(dataset, "")
+    batches = AdaptationBatches(dataset, Preprocess(64, MINI.preprocessing), settings)
     seen = np.concatenate([batches(step).targets for step in range(4)])
     assert sorted(seen) == sorted(dataset.targets)
     np.testing.assert_array_equal(batches(2).pixels, batches(2).pixels)
     assert not np.array_equal(batches(0).targets, batches(4).targets)
     halves = [
-        Batches(dataset, batches.preprocess, replace(settings, workers=2), worker=worker)(1)
+        AdaptationBatches(dataset, batches.preprocess, replace(settings, workers=2), worker=worker)(1)
         for worker in (0, 1)
     ]
     np.testing.assert_array_equal(np.concatenate([half.pixels for half in halves]), batches(1).pixels)
@@ -336,6 +337,57 @@ def test_mixtures_are_on_the_line() -> None:
     assert interpolation.best(points).alpha == 0.4
 
 
+def test_a_run_goes_on_with_the_weights_it_began_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> float:
+        raise KeyboardInterrupt
+
+    run = task(folder, tmp_path / "run", save_every=1, epochs=1)
+    step = ClassTrainer.step
+    monkeypatch.setattr(
+        ClassTrainer, "step", lambda self, batch: killed() if self.done else step(self, batch)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        adapt(run)
+    monkeypatch.undo()
+    state = {name: np.array(value) for name, value in read_state(OWN_WEIGHTS).items()}
+    state["text_projection"] = state["text_projection"][:, ::-1].copy()
+    write_safetensors(state, tmp_path / "other.safetensors", {})
+    with pytest.raises(TrainingError, match=r"other settings \(weights was [0-9a-f]{64} and is"):
+        adapt(replace(run, resume=True, weights=str(tmp_path / "other.safetensors")))
+
+
+def test_the_same_images_are_known_again_without_the_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(MINI)
+    first = adapting.prepare(task(folder, tmp_path), predictor)
+    monkeypatch.setattr(Predictor, "image_features", None)
+    second = adapting.prepare(task(folder, tmp_path), predictor)
+    np.testing.assert_array_equal(first.train_features, second.train_features)
+
+
+def test_validation_of_a_usual_data_set_is_in_the_order_of_the_training_classes(tmp_path: Path) -> None:
+    names = "T-shirt,trousers,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot".split(",")
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (28, 28)).save(tmp_path / "train" / name / "0.png")
+    labels = np.arange(10, dtype=np.uint8)
+    idx = lambda values: b"\0\0\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)  # noqa: E731
+    images = np.zeros((10, 28, 28), np.uint8)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(images) + images.tobytes())
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(labels) + labels.tobytes())
+    train = read_dataset(str(tmp_path / "train"))
+    assert train.texts == sorted(names)
+    validation = read_dataset(f"fashion-mnist:{tmp_path}", train.texts)
+    assert validation.texts == train.texts
+    assert [validation.texts[target] for target in validation.targets] == names
+    shutil.rmtree(tmp_path / "train" / "coat")
+    with pytest.raises(RequestError, match="has the class 'coat', which is not among"):
+        read_dataset(f"fashion-mnist:{tmp_path}", read_dataset(str(tmp_path / "train")).texts)
+
+
 # --- what is wrong with it ------------------------------------------------------------------------------
 
 
@@ -351,7 +403,7 @@ def test_a_broken_image_costs_itself(
     arguments = ["adapt", str(data), "--output", str(tmp_path / "run"), "--epochs", "1", "--batch_size", "4"]
     assert main([*arguments, "--held_out", "0.25"]) == 1
     printed = capsys.readouterr()
-    assert "broken.png" in printed.err and "1 images could not be read" in printed.err
+    assert "broken.png" in printed.err and "1 image could not be read" in printed.err
     assert "alpha" in printed.out and (tmp_path / "run" / "adapted.safetensors").is_file()
 
 
@@ -363,13 +415,16 @@ def test_a_broken_image_costs_itself(
         ({"validation": "nowhere"}, "nowhere"),
         ({"held_out": 0.0}, "--validation"),
         ({"batch_size": 10, "workers": 3}, "cannot be shared among 3"),
+        ({"data": "one"}, "has one class, 'bim'"),
         ({"resume": True}, "no checkpoint"),
         ({"use_gpu": True}, "CPU build"),
     ],
 )
 def test_what_cannot_be_done_is_said(
-    folder: Path, tmp_path: Path, changes: dict[str, Any], message: str
+    folder: Path, tmp_path: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "bim", tmp_path / "one" / "bim")
     if changes.get("use_gpu") and paddle.is_compiled_with_cuda():
         pytest.skip("this Paddle has CUDA")
     with pytest.raises((RequestError, TrainingError), match=message):

@@ -9,6 +9,7 @@ import logging
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +21,10 @@ from sklearn.linear_model import LogisticRegression
 
 from clip_common.cli.main import main
 from clip_common.config import pretrained
-from clip_common.errors import RequestError
+from clip_common.errors import LabelError, RequestError
 from clip_common.evaluation import metrics
 from clip_common.evaluation.datasets import read_captioned, read_class_names, read_labelled
-from clip_common.evaluation.evaluate import retrieval, zero_shot
+from clip_common.evaluation.evaluate import linear_probe, retrieval, zero_shot
 from clip_common.evaluation.probe import fit_probe
 from clip_common.predictor import Predictor
 from tests.support.paths import ROOT
@@ -113,7 +114,7 @@ def test_command_writes_what_a_person_reads(
     arguments = ["evaluate", str(classes), "--train", str(classes), "--output_dir", str(output)]
     assert main(arguments) == 1
     said = capsys.readouterr()
-    assert "broken.png: not an image" in said.err and "1 images could not be read" in said.err
+    assert "broken.png: not an image" in said.err and "1 image could not be read" in said.err
     figures = json.loads((output / "figures.json").read_text())
     assert figures["zero-shot"]["pictures"] == 12
     assert figures["linear probe"]["top-1"] == 1.0  # these are its training pictures
@@ -252,3 +253,53 @@ def test_what_cannot_be_read_is_said(
     Path("holes.csv").write_text("path,label\na.png,x\n,y\n")
     with pytest.raises(RequestError, match=words):
         read_labelled(source)
+
+
+def test_classes_of_any_data_set_come_in_the_order_given(classes: Path, tmp_path: Path) -> None:
+    own = read_labelled(str(classes))
+    turned = read_labelled(str(classes), own.classes[::-1])
+    assert turned.classes == own.classes[::-1]
+    assert [turned.classes[i] for i in turned.targets] == [own.classes[i] for i in own.targets]
+    more = read_labelled(str(classes), ["zebra", *own.classes])
+    assert [more.classes[i] for i in more.targets] == [own.classes[i] for i in own.targets]
+    for given, words in (
+        (own.classes[1:], "has the class 'bicycle'"),
+        (["tree", *own.classes], "Two of the classes are called that"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            read_labelled(str(classes), given)
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "test_batch.bin").write_bytes(bytes([7]) + bytes(3 * 32 * 32))
+    (tmp_path / "batches.meta.txt").write_text("airplane\nautomobile\n")
+    with pytest.raises(RequestError, match="CIFAR-10: 1 images, 1 labels and 2 classes"):
+        read_labelled(f"cifar10:{tmp_path}")
+
+
+@pytest.mark.parametrize("templates", ["a photo of a {c}", "openai80", ["openai", "a {}"], ["a {}", ""], []])
+def test_templates_are_checked_before_any_work(
+    classes: Path, templates: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "image_features", None)
+    with pytest.raises(LabelError, match="template"):
+        zero_shot(Predictor(pretrained("clip_mini")), read_labelled(str(classes)), templates)
+
+
+def test_one_class_alone_is_refused(classes: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (classes / "car").rename(tmp_path / "one" / "car")
+    data = read_labelled(str(tmp_path / "one"))
+    predictor = Predictor(pretrained("clip_mini"))
+    with pytest.raises(RequestError, match="one class alone, 'car'"):
+        zero_shot(predictor, data)
+    with pytest.raises(RequestError, match="2 images of 1 classes are too few for a linear probe"):
+        linear_probe(predictor, data, data)
+
+
+def test_too_few_images_for_a_probe_are_said() -> None:
+    features = np.eye(4, dtype=np.float32)
+    for targets in ([0, 0, 0, 0], [0, 1], [0, 0, 0, 1]):
+        with pytest.raises(RequestError, match="too few"):
+            for seed in range(20):  # the one of its class is held back by some
+                fit_probe(features[: len(targets)], np.array(targets), seed)
