@@ -88,6 +88,8 @@ def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)).absolute()
+    scratch = temporary / "scratch"  # its temporary files end with it, also where it is killed
+    scratch.mkdir()
     package = Path(__file__).resolve().parent.parent
     command = [
         sys.executable,
@@ -109,9 +111,10 @@ def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -
             capture_output=True,
             text=True,
             # `-m` imports from the current folder first: not from the user's.
-            cwd=temporary,
-            env={**os.environ, "PYTHONPATH": _search_path(package.parent)},
+            cwd=scratch,
+            env={**os.environ, "PYTHONPATH": _search_path(package.parent), "TMPDIR": str(scratch)},
         )
+        shutil.rmtree(scratch)
         manifest = json.loads((temporary / MANIFEST).read_text("utf-8"))
         files = {file.name: content_sha256(file) for file in temporary.glob("*.compiled*")}
         (temporary / MANIFEST).write_text(json.dumps({**manifest, "files": files}), "utf-8")

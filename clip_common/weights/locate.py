@@ -18,7 +18,7 @@ from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import atomic_file, best_effort, cache_dir, home, sha256_of
 from ..system.log import logger
-from ..system.names import is_file, user_path
+from ..system.names import user_path
 from . import download
 from .convert import convert
 from .file import WeightsFile
@@ -73,16 +73,16 @@ def find_local(
         if not isinstance(weights, (str, os.PathLike)):
             raise WeightsError(f"weights is a {type(weights).__name__}, expected a file's path or a tag")
         path = user_path(weights)
-        if not is_file(path):
+        if (fault := _fault(path)) is not None:
             tags = ", ".join(source.tag for source in record.published)
             raise WeightsError(
-                f"no weights file at {path}, and {record.name} has none of that name, but {tags}"
+                f"no weights file at {path}{fault}, and {record.name} has none of that name, but {tags}"
             )
         return _of_own(record, path)
     if chosen.weights is record.weights:
         for folder in _bundles(record, module_dir):
             path = folder / f"{record.name}.safetensors"
-            if path.is_file():
+            if _is_there(path):
                 return _of_own(record, path)
     return _stored(chosen, store_dir()) or _official_file(chosen, store_dir())
 
@@ -109,7 +109,7 @@ def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
 def _stored(record: Pretrained, folder: Path) -> WeightsFile | None:
     """The converted weights in a folder; where `fetch` noted their hash, if they still have it."""
     path = folder / _stored_name(record)
-    if not path.is_file():
+    if not _is_there(path):
         return None
     found = sha256_of(path)
     note = _note(path)
@@ -132,6 +132,25 @@ def _stored_name(record: Pretrained) -> str:
     )
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a file is there that can be read; where it is locked away, a warning says so."""
+    fault = _fault(path)
+    if fault:
+        logger.warning("%s is not used%s", path, fault)
+    return fault is None
+
+
+def _fault(path: Path) -> str | None:
+    """Why a path is no file that can be read, empty where nothing is there; None if it is one."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb"):
+            return None
+    except OSError as error:
+        return f": {error.strerror or error}"
+
+
 def _note(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
@@ -140,7 +159,7 @@ def _official_file(record: Pretrained, folder: Path) -> WeightsFile | None:
     """A published file that somebody put into a folder by hand."""
     source = record.weights
     path = folder / source.kept_as(record.name)
-    if not path.is_file():
+    if not _is_there(path):
         return None
     found = sha256_of(path)
     if source.sha256 not in (found, None):

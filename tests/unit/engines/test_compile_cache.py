@@ -35,6 +35,10 @@ class Started:
         done = self._run([command[0], "-c", probe], **options)
         self.imported = done.stdout.splitlines()
         weights, folder = Path(command[5]), Path(command[-1])
+        scratch = Path(
+            options["env"]["TMPDIR"]
+        )  # what the worker leaves when it is killed goes with the folder
+        assert scratch.parent == folder
         self.paths = [weights, folder]
         (folder / MANIFEST).write_text("{}")
         return done

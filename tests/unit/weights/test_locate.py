@@ -458,6 +458,28 @@ def test_order_of_the_search(record: Pretrained, store: Path, tmp_path: Path, mo
     assert found(record).path == hub / "modules" / "clip_tiny" / "clip_tiny.safetensors"
 
 
+@pytest.mark.parametrize("locked", ["CLIP_HUB_CACHE", "HUB_HOME", "module"])
+def test_what_cannot_be_looked_into_is_not_used(
+    record: Pretrained,
+    server: Server,
+    store: Path,
+    locked: str,
+    tmp_path: Path,
+    monkeypatch: Any,
+    caplog: Any,
+) -> None:
+    """Root, as whom tests may run, may look anywhere; but no name may be as long as this one."""
+    folder = tmp_path / ("x" * 300)
+    if locked != "module":
+        monkeypatch.setenv(locked, str(folder))
+    monkeypatch.setenv("CLIP_HUB_MIRROR", server.url)
+    found = locate.find(record, None, folder if locked == "module" else None)
+    assert len(load_model(record, found).state_dict()) > 10
+    assert "is not used: File name too long" in caplog.text
+    with pytest.raises(WeightsError, match=r"no weights file at .*: File name too long"):
+        locate.find(record, folder)
+
+
 def test_a_file_put_there_by_hand_is_verified(record: Pretrained, store: Path) -> None:
     store.mkdir(parents=True)
     (store / "Tiny.pt").write_bytes(CONTENT[:-1])
