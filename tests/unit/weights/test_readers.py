@@ -559,7 +559,7 @@ def test_nothing_that_a_pickle_names_is_imported(
     ["builtins exec", "builtins __import__", "builtins open", "importlib import_module", "nt system",
      "subprocess check_output", "operator attrgetter", "functools partial", "paddle load", "paddle.hub load",
      "paddle.utils.cpp_extension load", "numpy fromfile", "numpy.lib.npyio load", "numpy ndarray.tofile",
-     "numpy.core.multiarray scalar", "torch load", "torch.hub load", "torch._utils _rebuild_tensor_v3",
+     "numpy.core.multiarray fromfile", "torch load", "torch.hub load", "torch._utils _rebuild_tensor_v3",
      "torch._utils _rebuild_tensor.__globals__", "torch.storage _load_from_bytes",
      "clip_common.system.cache prune",
      "collections OrderedDict.update", "pickle loads", "copyreg _reconstructor", "_codecs decode"],
