@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     emit(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
     emit(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path IMAGE")
     emit(f"Pack it:  clip-hub pack {task.module} --weights {adapted.path} --name MY_CLIP")
-    return report_unread(adapted.prepared.errors, "were left out")
+    return report_unread(adapted.prepared.errors, "left out")
 
 
 def _row(name: str, held_out: float, reference: float | None) -> str:

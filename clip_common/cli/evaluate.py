@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output_dir:
         report.write(figures, args.output_dir)
     errors = {name: fault for found in figures.values() for name, fault in found.errors.items()}
-    return report_unread(errors, "are not counted")
+    return report_unread(errors, "not counted")
 
 
 def _figures(args: argparse.Namespace) -> dict[str, Figures]:

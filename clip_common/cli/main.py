@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import warnings
 from typing import Any
 
 from ..errors import ClipError
@@ -32,6 +33,8 @@ _INTERRUPTED, _CLOSED_OUTPUT = 130, 141  # as shells report a process that SIGIN
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit status."""
     prog = "clip-hub"
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # those of libraries, for whoever programs with them
     try:
         args = parser().parse_args(argv)
         prog = f"clip-hub {args.verb}"

@@ -54,5 +54,5 @@ def report_unread(errors: Mapping[str, str], consequence: str) -> int:
     for fault in list(errors.values())[:10]:
         emit(fault, sys.stderr)
     if errors:
-        emit(f"{counted(len(errors), 'image')} could not be read and {consequence}", sys.stderr)
+        emit(f"{counted(len(errors), 'image')} could not be read: {consequence}", sys.stderr)
     return 1 if errors else 0

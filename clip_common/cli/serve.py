@@ -18,7 +18,7 @@ from ..weights.schema import expected_shapes, require_match
 from . import options
 
 _BACKLOG = 2048
-_OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways")
+_OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways", "engine", "precision")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--address", help="a running Ray cluster, as `ray start` names it; default: this machine"
     )
     options.add_flag(parser, "--use_gpu", "one GPU for each replica")
+    options.add_engine(parser)
     parser.add_argument("--threads", type=options.count, help="CPU threads of each replica; default: all")
     for name, field in Settings.model_fields.items():
         if name not in _OF_THE_COMMAND:
@@ -97,6 +98,7 @@ def _check(settings: Settings) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    chosen = {name: value for name, value in vars(args).items() if name in Settings.model_fields}
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    chosen = {name: value for name, value in given.items() if name in Settings.model_fields}
     pairs = [item.partition("=") for item in args.modules]
     return Settings(**{**chosen, "modules": {name: weights or None for name, _, weights in pairs}})

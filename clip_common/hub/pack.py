@@ -50,7 +50,7 @@ def pack(
 
     Raises:
         WeightsError: the weights are not on this machine, or do not fit the module.
-        RequestError: this is not a source tree, or the name cannot be a module's.
+        RequestError: this is not a source tree, the name cannot be a module's, or there is no such card.
     """
     name = name or record.name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -58,6 +58,8 @@ def pack(
     source = _ROOT / "modules" / record.name
     if not source.is_dir():
         raise RequestError(f"no {source}: packing needs this project's source tree, not only the package")
+    if readme and not readme.is_file():
+        raise RequestError(f"no model card at {readme}: name a file, or leave --readme out")
     target = folder / f"{name}-{_version(source)}.tar.gz"
     with tempfile.TemporaryDirectory() as temporary:
         members = dict(_code(source, name))

@@ -187,6 +187,8 @@ def test_wrong_names_are_errors_of_this_package(tmp_path: Path, monkeypatch: pyt
     for error in (ClipError, ValueError):
         with pytest.raises(error, match="no module is named 'nope'"):
             pretrained("nope")
+    with pytest.raises(ClipError, match="no model card at nowhere"):
+        pack(pretrained("clip_mini"), tmp_path / "dist", readme=Path("nowhere.md"))
     monkeypatch.setattr("clip_common.hub.pack._ROOT", tmp_path)
     with pytest.raises(ClipError, match="modules"):
         pack(pretrained("clip_mini"), tmp_path / "dist")
