@@ -19,7 +19,7 @@ def test_a_home_that_paddlehub_cannot_install_into_is_said(
 ) -> None:
     archive = tmp_path / "clip_mini-1.0.0.tar.gz"
     archive.write_bytes(b"archive")
-    monkeypatch.setattr(main, "pack", lambda *_: archive)
+    monkeypatch.setattr("clip_common.hub.pack.pack", lambda *_: archive)
     monkeypatch.setenv("HUB_HOME", f"/homes/{home}")
     assert main.main(["pack", "clip_mini", "--output", str(tmp_path)]) == 0
     out, err = capsys.readouterr()

@@ -237,7 +237,9 @@ def test_bfloat16_in_safetensors_and_pdparams(tmp_path: Path) -> None:
     """A type that numpy lacks: safetensors name it, Paddle writes its bits as 16-bit integers."""
     state = {name: value.astype("<f4") for name, value in seeded.state(TINY_VIT).items()}
     bits = {name: np.asarray(value.view("<u4") >> 16, "<u2") for name, value in state.items()}
-    expected = {name: np.asarray(value.astype("<u4") << 16).view("<f4") for name, value in bits.items()}
+    expected = {
+        name: np.asarray(value.astype("<u4") << 16, "<u4").view("<f4") for name, value in bits.items()
+    }
     (tmp_path / "a.safetensors").write_bytes(bfloat16_safetensors(bits))
     assert_same(to_openai(read_state(tmp_path / "a.safetensors")), expected)
     model = CLIP(TINY_VIT)
