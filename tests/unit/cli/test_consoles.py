@@ -69,6 +69,20 @@ def test_what_a_console_lacks_is_escaped() -> None:
         assert written.encode("ascii", "backslashreplace").decode("unicode_escape") == "é 狗 \udce9\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+def test_what_is_found_is_printed_on_every_console(encoding: str) -> None:
+    pytest.importorskip("pymilvus")
+    from clip_common.search.index import Hit
+    from clip_common.search.query import as_json, as_table
+
+    hit = Hit("照片/caf\\xe9.png", 0.5, 8, 8, "näh")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+    emit(as_table([hit]), stream)
+    stream.flush()
+    assert printable(hit.path, encoding) in stream.buffer.getvalue().decode(encoding)
+    assert json.loads(as_json([hit]).encode("ascii"))["results"][0]["caption"] == "näh"
+
+
 def test_figures_of_names_that_are_not_utf8(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8))
     save_answer(image, [{"label": NOT_UTF8, "score": 1.0}], NOT_UTF8, tmp_path / "answer.png")

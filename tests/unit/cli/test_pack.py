@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_common.cli import main
+from clip_common.cli.main import main
 
 
 @pytest.mark.parametrize(("home", "fails"), [("jean-paul/.paddlehub", True), ("jean_paul/.paddlehub", False)])
@@ -21,7 +21,7 @@ def test_a_home_that_paddlehub_cannot_install_into_is_said(
     archive.write_bytes(b"archive")
     monkeypatch.setattr("clip_common.hub.pack.pack", lambda *_: archive)
     monkeypatch.setenv("HUB_HOME", f"/homes/{home}")
-    assert main.main(["pack", "clip_mini", "--output", str(tmp_path)]) == 0
+    assert main(["pack", "clip_mini", "--output", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{archive}: 7 bytes\n"
     if fails:
