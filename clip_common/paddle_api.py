@@ -17,7 +17,7 @@ from PIL import Image
 from .config import VIT_B32, Preprocessing, pretrained
 from .models.clip import CLIP
 from .models.factory import build_rn50_model, build_rn101_model, build_vit_model, load_model
-from .preprocessing.image import Preprocess, open_image
+from .preprocessing.image import Preprocess
 from .text import tokenizer
 from .text.tokenizer import tokenizer_of
 from .weights.locate import find
@@ -76,5 +76,5 @@ def transform(image: Image.Image) -> Tensor:
         >>> list(transform(Image.new("RGB", (640, 480))).shape)
         [1, 3, 224, 224]
     """
-    pixels = _PREPROCESS(open_image(image, "image"))
+    pixels = _PREPROCESS.pixels(image, "image")
     return paddle.to_tensor(pixels[None])  # 3 R R -> 1 3 R R

@@ -1,6 +1,6 @@
 """One module's work, from images and texts to answers: preprocess or tokenize, engine, result.
 
-Knows neither PaddleHub nor HTTP nor the shell; `hub.py`, `request.py` and `command.py` adapt it to those.
+Knows neither PaddleHub nor HTTP nor the shell; `hub/`, `server/` and `cli/` adapt it to those.
 """
 
 from __future__ import annotations
@@ -224,9 +224,9 @@ class Predictor:
             raise RequestError("nothing to classify: give images or paths")
         check_count("top_k", top_k)
         prompts = self.prompts(labels, templates)
-        vectors = self.label_embeddings(prompts, use_gpu)
+        embeddings = self.label_embeddings(prompts, use_gpu)
         features = self._all_features(named, batch_size, use_gpu)
-        return [self.top_k_labels(feature, vectors, prompts.labels, top_k) for feature in features]
+        return [self.top_k_labels(feature, embeddings, prompts.labels, top_k) for feature in features]
 
     @overload
     def embed(
@@ -397,7 +397,7 @@ class Predictor:
         on_progress: Progress | None = None,
         encode: Encode | None = None,
     ) -> np.ndarray:
-        """One vector per label, float32 [labels, d]; see `LabelEmbeddings.of` and `Classes`.
+        """One embedding per label, float32 [labels, d]; see `LabelEmbeddings.of` and `Classes`.
 
         Args:
             prompts: labels and templates.
@@ -417,7 +417,7 @@ class Predictor:
     def top_k_labels(
         self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], top_k: int
     ) -> Answer:
-        """An image's best labels, from its feature [d] and the labels' vectors."""
+        """An image's best labels, from its feature [d] and the labels' embeddings."""
         return top_k_labels(feature, label_embeddings, self.logit_scale, labels, top_k)
 
 

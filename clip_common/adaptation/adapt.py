@@ -63,7 +63,7 @@ class AdaptationTask:
         data: images to adapt to, see `read_dataset`.
         validation: images that are held out; None holds out `held_out` of the data.
         reference: images of another kind, whose accuracy is to be seen beside.
-        head: where the classes' vectors begin: "text", their names in the module's templates, or "probe",
+        head: where the classes' embeddings begin: "text", their names in the module's templates, or "probe",
             logistic regression on the frozen features (Kumar et al. 2022, LP-FT).
         flip: mirror every other image.
         alpha: how far to go towards the adapted weights; None takes what is best on the held-out images.
@@ -150,14 +150,14 @@ def adapt(task: AdaptationTask) -> Adapted:
     predictor = Predictor(task.record, task.weights)
     reference = read_labelled(task.reference) if task.reference else None
     prepared = prepare(task, predictor)
-    vectors, probe = None, None
+    embeddings, probe = None, None
     if not prepared.train.captioned:
-        vectors, probe = _beginning(task, predictor, prepared)
+        embeddings, probe = _beginning(task, predictor, prepared)
     settings = task.settings(prepared.train, predictor.weights_sha256)
     if begun:
         begun.require(settings)
     if begun is None or begun.step < settings.steps:
-        parallel.start(_work, (task, settings, prepared.train, vectors), task.workers)
+        parallel.start(_work, (task, settings, prepared.train, embeddings), task.workers)
     after = checkpoint.load(task.output / run.CHECKPOINT).average
     evaluator = Evaluator(predictor, _model(task), prepared.held_out, reference, task.batch_size)
 
@@ -230,7 +230,7 @@ def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]
 def _beginning(
     task: AdaptationTask, predictor: Predictor, prepared: Prepared
 ) -> tuple[np.ndarray, float | None]:
-    """The classes' vectors that training begins with; if they are a probe's, its accuracy, held out."""
+    """The classes' embeddings that training begins with; if they are a probe's, its accuracy, held out."""
     train = prepared.train
     if task.head == "text":
         return predictor.label_embeddings(predictor.class_prompts(train.texts)), None
@@ -239,7 +239,7 @@ def _beginning(
     if len(np.unique(train.targets)) < len(train.texts):
         raise RequestError("--head probe needs training images of every class")
     weights = fit_probe(prepared.train_features, train.targets, task.seed, intercept=False).classifier.coef_
-    if len(train.texts) == 2:  # one vector, for the second class against the first
+    if len(train.texts) == 2:  # one embedding, for the second class against the first
         weights = np.concatenate([-weights, weights]) / 2
     right = (prepared.held_out_features @ weights.T).argmax(axis=1) == prepared.held_out.targets
     accuracy = float(right.mean())
@@ -247,7 +247,7 @@ def _beginning(
 
 
 def _work(
-    task: AdaptationTask, settings: AdaptationSettings, train: Dataset, vectors: np.ndarray | None
+    task: AdaptationTask, settings: AdaptationSettings, train: Dataset, embeddings: np.ndarray | None
 ) -> None:
     """A worker's life."""
     parallel.configure(task.workers)
@@ -255,10 +255,10 @@ def _work(
     preprocess = Predictor(task.record, task.weights).preprocess
     batches = AdaptationBatches(train, preprocess, settings, task.flip, dist.get_rank())
     trainer: Trainer
-    if vectors is None:
+    if embeddings is None:
         trainer = CaptionTrainer(clip, Predictor(task.record).tokenize(train.texts), settings, task.bfloat16)
     else:
-        trainer = ClassTrainer(clip, vectors, settings, task.bfloat16)
+        trainer = ClassTrainer(clip, embeddings, settings, task.bfloat16)
     with dynamic_graph():
         run.train(trainer, batches, task.output, task.resume, task.save_every)
 

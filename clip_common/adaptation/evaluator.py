@@ -47,7 +47,7 @@ class Evaluator:
         self.before = self._trained_before()
 
     def _trained_before(self) -> Arrays:
-        """What is trained, as it was: of classes, their vectors are those of their names."""
+        """What is trained, as it was: of classes, their embeddings are those of their names."""
         arrays = model_arrays(self._model)
         if self._held_out.captioned:
             return arrays
@@ -68,9 +68,9 @@ class Evaluator:
             held_out = self._accuracy(arrays["classes"], own.images, own.targets)
         return held_out, self._zero_shot(self._reference) if self._reference else None
 
-    def _accuracy(self, vectors: np.ndarray, images: Sequence[NamedImage], targets: np.ndarray) -> float:
+    def _accuracy(self, embeddings: np.ndarray, images: Sequence[NamedImage], targets: np.ndarray) -> float:
         features, kept = self._features(images)
-        return float(((features @ vectors.T).argmax(axis=1) == targets[kept]).mean())
+        return float(((features @ embeddings.T).argmax(axis=1) == targets[kept]).mean())
 
     def _recall(self) -> float:
         """The mean of both directions, among the held-out images and their captions."""
@@ -91,10 +91,10 @@ class Evaluator:
     def _zero_shot(self, data: Labelled) -> float:
         prompts = Prompts(tuple(data.classes), self._predictor.record.default_templates)
         if self._held_out.captioned:
-            vectors = compute_label_embeddings(prompts, self._encode_text)
+            embeddings = compute_label_embeddings(prompts, self._encode_text)
         else:  # the text tower is as it was, so they are computed once
-            vectors = self._predictor.label_embeddings(prompts)
-        return self._accuracy(vectors, data.images, data.targets)
+            embeddings = self._predictor.label_embeddings(prompts)
+        return self._accuracy(embeddings, data.images, data.targets)
 
     def _encode_text(self, texts: Sequence[str]) -> np.ndarray:
         return self._engine.encode_text(self._predictor.tokenize(texts), self._batch_size)

@@ -1,4 +1,4 @@
-"""What is trained, and its loss: the image tower with a vector per class, or both towers on captions.
+"""What is trained, and its loss: the image tower with an embedding per class, or both towers on captions.
 
 BatchNorm keeps its statistics, as a module does when it answers: batches are small, and weights that are
 to be averaged with those before must mean the same.
@@ -21,25 +21,25 @@ from .batches import AdaptationBatch
 
 
 class Classifier(nn.Layer):
-    """An image tower with a vector for each class.
+    """An image tower with an embedding for each class.
 
     Args:
         clip: the model whose image tower it is.
-        vectors: float32 [classes, d], where the classes begin.
+        embeddings: float32 [classes, d], where the classes begin.
     """
 
-    def __init__(self, clip: CLIP, vectors: np.ndarray) -> None:
+    def __init__(self, clip: CLIP, embeddings: np.ndarray) -> None:
         super().__init__()
         self.visual = clip.visual
-        self.classes = self.create_parameter(list(vectors.shape))
-        self.classes.set_value(vectors)
+        self.classes = self.create_parameter(list(embeddings.shape))
+        self.classes.set_value(embeddings)
 
 
 class ClassTrainer(Trainer):
-    """Trains the image tower and the classes' vectors together; the text tower rests."""
+    """Trains the image tower and the classes' embeddings together; the text tower rests."""
 
-    def __init__(self, clip: CLIP, vectors: np.ndarray, settings: RunSettings, bfloat16: bool) -> None:
-        self.classifier = Classifier(clip, vectors)
+    def __init__(self, clip: CLIP, embeddings: np.ndarray, settings: RunSettings, bfloat16: bool) -> None:
+        self.classifier = Classifier(clip, embeddings)
         self.classifier.eval()
         self.scale = float(clip.logit_scale.exp())
         self.bfloat16 = bfloat16

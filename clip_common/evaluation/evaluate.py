@@ -56,21 +56,25 @@ def zero_shot(
 ) -> Figures:
     """Accuracy of choosing among all classes by their names in templates (paper section 3.1).
 
-    Templates left out are the module's, or for classes that travel with the weights none: their vectors do.
+    Templates left out are the module's. Classes that travel with the weights need none: their embeddings are
+    there.
+
+    Raises:
+        ClipError: the templates, the classes or all images cannot be used.
     """
     if len(data.classes) < 2:
         raise RequestError(f"one class alone, {data.classes[0]!r}: there is nothing to choose among")
     prompts = predictor.class_prompts(data.classes, templates)  # a mistake in them ends here
     features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
-    vectors = predictor.label_embeddings(prompts, use_gpu)  # classes d
-    logits = predictor.logit_scale * (features @ vectors.T).astype(np.float64)  # n classes
+    embeddings = predictor.label_embeddings(prompts, use_gpu)  # classes d
+    logits = predictor.logit_scale * (features @ embeddings.T).astype(np.float64)  # n classes
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     targets = data.targets[kept]
     predicted = probabilities.argmax(axis=1)
     table, error = metrics.calibration(probabilities, targets)
     numbers: dict[str, float | int] = {
-        "pictures": len(targets),
+        "images": len(targets),
         "classes": len(data.classes),
         "top-1": metrics.top_k_accuracy(probabilities, targets, 1),
         "top-5": metrics.top_k_accuracy(probabilities, targets, 5),
@@ -98,7 +102,7 @@ def linear_probe(
     predicted = probe.classifier.predict(test_features)
     numbers: dict[str, float | int] = {
         "training images": len(features),
-        "pictures": len(targets),
+        "images": len(targets),
         "classes": len(test.classes),
         "top-1": float((predicted == targets).mean()),
         "mean per class": metrics.mean_per_class_accuracy(predicted, targets),
@@ -124,7 +128,7 @@ def retrieval(
         relevant[row, column_of[caption]] = True
     texts = l2_normalize(predictor.text_features(captions, batch_size, use_gpu))
     similarity = features @ texts.T  # images captions
-    numbers: dict[str, float | int] = {"pictures": len(features), "captions": len(captions)}
+    numbers: dict[str, float | int] = {"images": len(features), "captions": len(captions)}
     for k in RECALLS:
         numbers[f"image to text R@{k}"] = metrics.retrieval_recall(similarity, relevant, k)
     for k in RECALLS:

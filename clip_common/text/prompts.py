@@ -32,7 +32,7 @@ _BARE = ("{}",)
 class Prompts:
     """What an image is compared with: labels, each put into every template.
 
-    No template at all means classes that travel with the weights, see `classes.py`.
+    No template at all means classes that travel with the weights, see `weights/class_head.py`.
     """
 
     labels: tuple[str, ...]

@@ -39,7 +39,7 @@ def class_loss(image: Tensor, classes: Tensor, scale: float, targets: Tensor) ->
 
     Args:
         image: features [N, D], not normalised.
-        classes: their vectors [K, D].
+        classes: their embeddings [K, D].
         scale: what the products are multiplied by.
         targets: int64 [N], the right classes.
     """

@@ -38,11 +38,11 @@ _MAKERS = ("ftfy", "regex")
 
 
 class LabelEmbeddings:
-    """The label vectors of one set of weights: in memory, on disk, or computed.
+    """The label embeddings of one set of weights: in memory, on disk, or computed.
 
     Args:
-        weights_sha256: the hash of the weights, part of the vectors' key.
-        embed_dim: length of a vector.
+        weights_sha256: the hash of the weights, part of the embeddings' key.
+        embed_dim: length of an embedding.
         precision: what they are computed in, part of it too.
     """
 
@@ -53,9 +53,9 @@ class LabelEmbeddings:
         self._in_memory: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def of(self, prompts: Prompts, encode: Encode, on_progress: Progress | None = None) -> np.ndarray:
-        """One vector per label, float32 [labels, d] of unit length.
+        """One embedding per label, float32 [labels, d] of unit length.
 
-        With several templates it is the mean of their unit vectors, brought to unit length again.
+        With several templates it is the mean of their unit embeddings, brought to unit length again.
 
         Args:
             prompts: labels and templates.
@@ -65,32 +65,32 @@ class LabelEmbeddings:
         Raises:
             LabelError: a label in its template is too long.
         """
-        vectors = self.find(prompts)
-        if vectors is None:
-            vectors = compute_label_embeddings(prompts, encode, on_progress)
+        embeddings = self.find(prompts)
+        if embeddings is None:
+            embeddings = compute_label_embeddings(prompts, encode, on_progress)
             key = self._key(prompts)
-            _write(key, vectors)
-            self._remember(key, vectors)
-        return vectors
+            _write(key, embeddings)
+            self._remember(key, embeddings)
+        return embeddings
 
     def find(self, prompts: Prompts) -> np.ndarray | None:
-        """Vectors that are in memory or on disk; None where they would have to be computed."""
+        """Embeddings that are in memory or on disk; None where they would have to be computed."""
         key = self._key(prompts)
         with self._lock:
-            vectors = self._in_memory.get(key)
-        if vectors is None:
-            vectors = _read(key, (len(prompts.labels), self._embed_dim))
-        if vectors is not None:
-            self._remember(key, vectors)
-        return vectors
+            embeddings = self._in_memory.get(key)
+        if embeddings is None:
+            embeddings = _read(key, (len(prompts.labels), self._embed_dim))
+        if embeddings is not None:
+            self._remember(key, embeddings)
+        return embeddings
 
     def _key(self, prompts: Prompts) -> str:
         made_by = [source_digest(*_SOURCE), *versions(*_MAKERS), unicodedata.unidata_version]
         return digest_of(json.dumps([*self._origin, asdict(prompts), *made_by]))
 
-    def _remember(self, key: str, vectors: np.ndarray) -> None:
+    def _remember(self, key: str, embeddings: np.ndarray) -> None:
         with self._lock:
-            self._in_memory[key] = vectors
+            self._in_memory[key] = embeddings
             self._in_memory.move_to_end(key)
             while sum(kept.nbytes for kept in self._in_memory.values()) > _BYTES_IN_MEMORY:
                 self._in_memory.popitem(last=False)
@@ -99,7 +99,7 @@ class LabelEmbeddings:
 def compute_label_embeddings(
     prompts: Prompts, encode: Encode, on_progress: Progress | None = None
 ) -> np.ndarray:
-    """One vector per label, float32 [labels, d], see `LabelEmbeddings.of`; nothing is kept."""
+    """One embedding per label, float32 [labels, d], see `LabelEmbeddings.of`; nothing is kept."""
     labels, templates = prompts.labels, len(prompts.templates)
     parts = []
     step = max(1, TEXTS_AT_ONCE // templates)
@@ -121,21 +121,21 @@ def _file(key: str) -> Path:
 
 
 def _read(key: str, shape: tuple[int, int]) -> np.ndarray | None:
-    """Vectors kept on disk; None where there are none, or not of this shape, or damaged."""
+    """Embeddings kept on disk; None where there are none, or not of this shape, or damaged."""
     file = _file(key)
     try:
-        vectors = np.load(file, allow_pickle=False)
+        embeddings = np.load(file, allow_pickle=False)
     except Exception:  # a damaged one can fail anywhere in numpy
         return None
     touch(file)
-    if not isinstance(vectors, np.ndarray) or vectors.shape != shape or vectors.dtype != np.float32:
+    if not isinstance(embeddings, np.ndarray) or embeddings.shape != shape or embeddings.dtype != np.float32:
         return None
-    return vectors if np.isfinite(vectors).all() else None
+    return embeddings if np.isfinite(embeddings).all() else None
 
 
-def _write(key: str, vectors: np.ndarray) -> None:
+def _write(key: str, embeddings: np.ndarray) -> None:
     file = _file(key)
-    with best_effort("a set of label vectors"):
+    with best_effort("a set of label embeddings"):
         with atomic_file(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, vectors, allow_pickle=False)
+            np.save(stream, embeddings, allow_pickle=False)
         prune(file.parent, _BYTES_ON_DISK)

@@ -20,7 +20,7 @@ Answer = list[LabelScore]
 
 
 def l2_normalize(features: np.ndarray) -> np.ndarray:
-    """Vectors [..., d] scaled to length 1.
+    """Features [..., d] scaled to length 1.
 
     Example:
         >>> l2_normalize(np.array([3.0, 4.0])).tolist()

@@ -90,7 +90,7 @@ def test_zero_shot_is_what_classify_says(classes: Path) -> None:
         answer[0]["label"] == NAMES[target] for answer, target in zip(answers, data.targets, strict=True)
     ]
     assert found.numbers["top-1"] == np.mean(right)
-    assert found.numbers["pictures"] == 12
+    assert found.numbers["images"] == 12
     assert found.numbers["top-1"] >= 0.5  # it knows such pictures
 
 
@@ -116,7 +116,7 @@ def test_command_writes_what_a_person_reads(
     said = capsys.readouterr()
     assert "broken.png: not an image" in said.err and "1 image could not be read" in said.err
     figures = json.loads((output / "figures.json").read_text())
-    assert figures["zero-shot"]["pictures"] == 12
+    assert figures["zero-shot"]["images"] == 12
     assert figures["linear probe"]["top-1"] == 1.0  # these are its training pictures
     assert f"| zero-shot | top-1 | {figures['zero-shot']['top-1']:.4f} |" in said.out
     for name in ("zero-shot_confusion", "zero-shot_calibration", "linear_probe_confusion"):
@@ -133,7 +133,7 @@ def test_retrieval_from_a_table(classes: Path, tmp_path: Path) -> None:
             writer.writerow([f"classes/{name}/1.png", f"a {name}"])
             writer.writerow([f"classes/{name}/1.png", f"a drawing of a {name}"])
     found = retrieval(Predictor(pretrained("clip_mini")), read_captioned(str(table))).numbers
-    assert (found["pictures"], found["captions"]) == (6, 12)
+    assert (found["images"], found["captions"]) == (6, 12)
     assert found["image to text R@1"] <= found["image to text R@5"] <= found["image to text R@10"]
     assert found["text to image R@1"] >= 0.5
 

@@ -220,6 +220,40 @@ def test_lines_take_bounded_memory(size):
     assert float(ran.stdout) < 200  # MB; resized whole, the shortest of them would take 6000
 
 
+_WIDE_MEMORY_SCRIPT = """
+import sys
+import numpy as np
+from PIL import Image
+from clip_common.config import Preprocessing
+from clip_common.preprocessing.image import Preprocess
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+image = Image.new(sys.argv[1], (4000, 4000), 300)
+preprocess = Preprocess(224, Preprocessing(background=(255, 255, 255)))
+preprocess(Image.new("I;16", (300, 300), 300))
+before = peak()
+preprocess(image)
+print((peak() - before) / 16)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak from /proc")
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "RGB", "L"])
+def test_a_large_image_takes_a_few_bytes_a_pixel(mode):
+    ran = subprocess.run(
+        [sys.executable, "-c", _WIDE_MEMORY_SCRIPT, mode],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) < 6  # bytes; as arrays of floats 15, as RGBA with its copies 12
+
+
 def test_a_line_of_more_than_a_million_to_one_is_refused_by_name():
     with pytest.raises(ImageError, match=r"line\.png: 1000001 x 1 pixels"):
         open_image(Image.new("1", (1_000_001, 1)), "line.png")
