@@ -96,6 +96,9 @@ class Replica:
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
     async def together(self, jobs: list[tuple[Job, float]]) -> list[Any]:
         """The results of prepared requests, each with the time at which it is given up."""
+        return await self._batch(jobs)
+
+    async def _batch(self, jobs: list[tuple[Job, float]]) -> list[Any]:
         self._requests.observe(len(jobs))
         self._images.observe(max(1, sum(len(job.pixels) for job, _ in jobs)))
         self._busy_since = time.monotonic()

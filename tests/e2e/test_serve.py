@@ -211,6 +211,39 @@ def test_sigterm_under_load_answers_what_was_accepted(server: Server) -> None:
     assert statuses.count(200) > 8
 
 
+def test_sigterm_ends_a_server_whose_page_is_open_and_whose_answer_is_not_read(tmp_path: Path) -> None:
+    """Neither a browser's tab nor a client that does not read keeps it alive."""
+    own = Server(tmp_path / "log.txt", "--deadline", "3")
+    tab = socket.create_connection(("127.0.0.1", own.port), timeout=60)
+    tab.sendall(b"GET /gradio/clip_mini/gradio_api/heartbeat/abc HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"200 OK" in tab.recv(100)
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.connect(("127.0.0.1", own.port))
+    content = b'{"texts": [' + b",".join(b'"text %d"' % i for i in range(900)) + b"]}"
+    head = b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    reader.sendall(head % len(content) + content)
+    assert reader.recv(15) == b"HTTP/1.1 200 OK"
+    assert own.stop() == 0
+    assert "Traceback" not in own.log.read_text()
+    tab.close()
+    reader.close()
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    own = Server(tmp_path / "log.txt")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(own.ask, {"texts": [f"some text {i}" for i in range(900)]})
+        family = psutil.Process(own.process.pid).children(recursive=True)
+        own.process.send_signal(signal.SIGTERM)
+        while "stopping" not in own.log.read_text():
+            time.sleep(0.1)
+        own.process.send_signal(signal.SIGTERM)
+        assert own.process.wait(20) == 128 + signal.SIGTERM
+        assert not psutil.wait_procs(family, timeout=60)[1]
+        asked.exception()
+
+
 def test_settings_are_checked_before_anything_starts() -> None:
     for options, words in (
         (["clip_huge"], "no module is named 'clip_huge'"),

@@ -1,0 +1,115 @@
+"""The page as a client that posts by hand finds it: no addresses, no endless uploads, no endless maps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fastapi
+import gradio
+import pytest
+from gradio import processing_utils
+from starlette.testclient import TestClient
+
+from clip_common.config import pretrained
+from clip_common.server.web_page import create_page
+from tests.support.paths import ROOT
+
+API = "/gradio/clip_mini/gradio_api"
+CLASSIFY, COMPARE = 0, 1
+
+
+async def answer(body: dict[str, Any]) -> Any:
+    if "texts" in body:
+        return {"images": [[1.0, 0.0]] * len(body["images"]), "texts": [[0.0, 1.0]] * len(body["texts"])}
+    return [[{"label": "a dog", "score": 1.0}]]
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gradio.Blocks:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return create_page(pretrained("clip_mini"), answer, lambda *_: [])
+
+
+@pytest.fixture
+def client(page: gradio.Blocks) -> Iterator[TestClient]:
+    api = fastapi.FastAPI()
+    gradio.mount_gradio_app(api, page, "/gradio/clip_mini", show_api=False)
+    with TestClient(api) as opened:
+        yield opened
+
+
+def ask(client: TestClient, function: int, data: list[Any]) -> dict[str, Any]:
+    """What a click gives: the last event of its stream."""
+    body = {"data": data, "fn_index": function, "session_hash": "s"}
+    assert client.post(f"{API}/queue/join", json=body).status_code == 200
+    events = client.get(f"{API}/queue/data", params={"session_hash": "s"}).text
+    lines = [
+        json.loads(line.removeprefix("data: ")) for line in events.splitlines() if line.startswith("data: ")
+    ]
+    return next(line for line in lines if line["msg"] == "process_completed")
+
+
+def file(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def upload(client: TestClient, name: str) -> str:
+    content = (ROOT / "examples" / "dog.png").read_bytes()
+    return client.post(f"{API}/upload", files={"files": (name, content)}).json()[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "data"),
+    [
+        (CLASSIFY, lambda address: [file(address), "", ""]),
+        (CLASSIFY, lambda address: [None, file(address), ""]),
+        (COMPARE, lambda address: [[file(address)], "a dog"]),
+        (2, lambda address: ["", file(address), 0.5, ""]),
+    ],
+)
+@pytest.mark.parametrize("address", ["http://some.public.host/x.png", "https://127.0.0.1/x.png"])
+def test_an_address_is_not_fetched(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, function: int, data: Any, address: str
+) -> None:
+    fetched: list[str] = []
+
+    async def fetch(url: str, *_: Any, **__: Any) -> str:
+        fetched.append(url)
+        raise ValueError
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    reply = ask(client, function, data(address))
+    assert not reply["success"] and fetched == []
+    assert "An address is not fetched" in json.dumps(reply)
+
+
+def test_an_upload_is_taken(client: TestClient) -> None:
+    reply = ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", ""])
+    assert reply["success"], reply
+    assert reply["output"]["data"][0]["label"] == "a dog"
+
+
+def test_a_map_of_a_few_pairs_is_drawn_and_of_many_is_refused(client: TestClient) -> None:
+    image = file(upload(client, "dog.png"))
+    reply = ask(client, COMPARE, [[image, image], "a dog\na cat"])
+    assert reply["success"], reply
+    drawn = client.get(f"{API}/file={reply['output']['data'][0]['path']}")
+    assert drawn.content.startswith(b"\x89PNG")
+    reply = ask(client, COMPARE, [[image] * 30, "\n".join(f"text {i}" for i in range(30))])
+    assert not reply["success"]
+    assert "30 images and 30 texts are 900 pairs" in json.dumps(reply)
+
+
+def test_uploads_are_deleted_after_a_while(client: TestClient, page: gradio.Blocks) -> None:
+    assert page.delete_cache is not None
+    every, age = page.delete_cache
+    assert 0 < every <= age <= 3600
+    uploaded = Path(upload(client, "dog.png"))
+    assert uploaded.is_file()
+    gradio.route_utils.delete_files_created_by_app(page, age=3600)
+    assert uploaded.is_file()
+    gradio.route_utils.delete_files_created_by_app(page, age=None)
+    assert not uploaded.exists()
