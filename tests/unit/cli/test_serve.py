@@ -71,6 +71,8 @@ def test_bad_weights_are_said_before_anything_starts(
     assert words in said[0] and path.name in said[0]
 
 
-def test_an_engine_that_is_not_there_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", "clip_mini", "--port", "0", "--engine", "abacus"]) == 1
-    assert "'abacus'" in capsys.readouterr().err
+def test_an_engine_that_cannot_compute_so_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--engine", "onnxruntime", "--precision", "bfloat16"]
+    assert main(["serve", "clip_mini", "--port", "0", *options]) == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "bfloat16" in said
