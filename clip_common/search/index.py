@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from ..embedding.store import Origin, Store, vectors_of
 from ..errors import RequestError
 from ..system.cache import digest_of
-from ..system.names import escape_name
+from ..system.names import escape_name, printable
 
 _ROWS_AT_ONCE = 2000
 _MAX_RESULTS = 16384  # Milvus's own
@@ -37,7 +38,7 @@ class Filter:
     """What results are limited to.
 
     Attributes:
-        path: a pattern in which `*` stands for anything.
+        path: a pattern in which `*` stands for anything, of the path as it is kept or from the top.
         min_width: pixels.
         min_height: pixels.
     """
@@ -46,22 +47,48 @@ class Filter:
     min_width: int = 0
     min_height: int = 0
 
-    def expression(self) -> str:
-        """As Milvus reads it. What its versions escape differently stands for any character: see `allows`."""
+    def expression(self, root: str = "") -> str:
+        """As Milvus reads it; it lets through a little more than `allows`.
+
+        What Milvus's versions escape differently stands for any character here.
+        """
         terms = []
         if self.path is not None:
-            marks = ("%" if mark == "*" else mark if _LITERAL.fullmatch(mark) else "_" for mark in self.path)
-            terms.append(f'path like "{"".join(marks)}"')
+            pattern = _as_kept(self.path)
+            kept = sorted({pattern, *_below(pattern, root)})
+            terms.append("(" + " or ".join(f'path like "{_narrow(one)}"' for one in kept) + ")")
         terms += [f"width >= {int(self.min_width)}"] if self.min_width else []
         terms += [f"height >= {int(self.min_height)}"] if self.min_height else []
         return " and ".join(terms)
 
-    def allows(self, path: str) -> bool:
-        """Whether a path is really like the pattern."""
-        if self.path is None or all(mark == "*" or _LITERAL.fullmatch(mark) for mark in self.path):
-            return True
-        pattern = ".*".join(map(re.escape, self.path.split("*")))
-        return re.fullmatch(pattern, path, re.DOTALL) is not None
+    def allows(self, hit: Hit) -> bool:
+        """Whether a path, as it is kept or from the top, is like the pattern."""
+        paths = (hit.path, os.path.join(hit.root, hit.path))  # noqa: PTH118
+        return self.path is None or any(_is_like(path, _as_kept(self.path)) for path in paths)
+
+
+def _as_kept(pattern: str) -> str:
+    """A pattern as paths are kept; one copied from an answer is so already."""
+    return pattern if printable(pattern) == pattern else escape_name(pattern)
+
+
+def _is_like(text: str, pattern: str) -> bool:
+    expression = ".*".join(map(re.escape, pattern.split("*")))
+    return re.fullmatch(expression, text, re.DOTALL) is not None
+
+
+def _below(pattern: str, root: str) -> list[str]:
+    """What is left of a pattern for the paths below a folder, where its beginning is like that folder."""
+    return [
+        pattern[i + (mark == "/") :]
+        for i, mark in enumerate(pattern)
+        if (mark == "/" and _is_like(root, pattern[:i]))
+        or (mark == "*" and _is_like(f"{root}/", pattern[: i + 1]))
+    ]
+
+
+def _narrow(pattern: str) -> str:
+    return "".join("%" if mark == "*" else mark if _LITERAL.fullmatch(mark) else "_" for mark in pattern)
 
 
 @dataclass(frozen=True)
@@ -106,7 +133,10 @@ class Index:
         if self._is_file and must_exist and not Path(address).exists():
             raise RequestError(f"--index {address}: no such file; make it with `index`")
         if self._is_file:
-            Path(address).resolve().parent.mkdir(parents=True, exist_ok=True)
+            file = Path(address).resolve()
+            if escape_name(str(file)) != str(file):
+                raise RequestError(f"--index {address}: Milvus needs a path in UTF-8: choose another place")
+            file.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._client = MilvusClient(str(Path(address).resolve()) if self._is_file else address)
         except (MilvusException, OSError) as error:
@@ -168,20 +198,26 @@ class Index:
                 )
             self._client.load_collection(collection)
             fields = [name for name in _FIELDS if name in self._fields(collection)]
+            expression = limit_to.expression(self._root(collection) if "root" in fields else "")
             asked = top_k
             while True:
                 (found,) = self._client.search(
                     collection,
                     data=[vector.astype(np.float32)],
                     limit=min(asked, _MAX_RESULTS),
-                    filter=limit_to.expression(),
+                    filter=expression,
                     output_fields=fields,
                 )
                 hits = [Hit(score=float(hit["distance"]), **hit["entity"]) for hit in found]
-                allowed = [hit for hit in hits if limit_to.allows(hit.path)]
+                allowed = [hit for hit in hits if limit_to.allows(hit)]
                 if len(allowed) >= top_k or len(hits) < asked or asked >= _MAX_RESULTS:
                     return allowed[:top_k]
                 asked *= 4
+
+    def _root(self, collection: str) -> str:
+        """Where the relative paths of an index begin."""
+        rows = self._client.query(collection, filter="", output_fields=["root"], limit=1)
+        return rows[0]["root"] if rows else ""
 
     def _fields(self, collection: str) -> set[str]:
         return {field["name"] for field in self._client.describe_collection(collection)["fields"]}

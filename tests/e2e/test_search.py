@@ -163,7 +163,18 @@ def test_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     hits = index.search(origin, np.ones(256, np.float32) / 16, 9)
     assert {hit.path for hit in hits} == {"photos/caf\\xe9.png", "shard.tar::dog.png", "table.parquet#0"}
     assert all(cell(hit)[0] is not None for hit in hits)
+    name = tmp_path.name
+    patterns = ["photos/*", f"{tmp_path}/photos/*", "/*/photos/caf*", "*/photos/*", f"*{name}/p*"]
+    for pattern in [*patterns, f"*{name[2:]}*e9.png", r"*f\xe9*", os.fsdecode(b"*f\xe9*")]:
+        (hit,) = index.search(origin, np.ones(256, np.float32) / 16, 9, Filter(pattern))
+        assert hit.path == "photos/caf\\xe9.png", pattern
+    assert index.search(origin, np.ones(256, np.float32) / 16, 9, Filter("/photos/*")) == []
     index.close()
+
+
+def test_an_index_in_a_folder_that_is_not_utf_8_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="Milvus needs a path in UTF-8: choose another place"):
+        Index(f"{tmp_path}/{os.fsdecode(bytes([0xE9]))}/index.db")
 
 
 def test_an_index_in_use_is_said(tmp_path: Path) -> None:
