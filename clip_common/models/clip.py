@@ -12,7 +12,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..config import BertConfig, ClipConfig, TextConfig, ViTConfig
-from ..weights.layouts import is_linear, openai_name, to_openai
+from ..weights.layouts import State, is_linear, openai_name, to_openai
+from ..weights.readers import release
 from ..weights.schema import expected_shapes, require_match
 from .bert import Bert
 from .resnet import ModifiedResNet
@@ -98,10 +99,17 @@ class CLIP(nn.Layer):
         Raises:
             WeightsError: a tensor is missing, extra or of another shape; the message names it.
         """
+        self.take_openai(dict(state))
+
+    def take_openai(self, state: State) -> None:
+        """The same, of a state that nobody needs any more: each array goes from it, and what a file's takes
+        from memory, once it is copied, so that a large model is not there twice."""
         require_match(state, expected_shapes(self.config), self.config.name)
         for name, tensor in self._by_openai_name().items():
-            value = state[name].T if is_linear(name) else state[name]
+            taken = state.pop(name)
+            value = taken.T if is_linear(name) else taken
             _fill(tensor, np.asarray(value, dtype="float32", order="C"))
+            release(taken)
 
     def _by_openai_name(self) -> dict[str, Tensor]:
         return {openai_name(name): tensor for name, tensor in self.state_dict().items()}

@@ -21,7 +21,7 @@ def load_model(weights: WeightsFile) -> CLIP:
     with dynamic_graph():
         model = empty_model(weights.record.config)
         try:
-            model.load_openai(state)
+            model.take_openai(state)
         except WeightsError as error:
             raise WeightsError(f"{weights.path}: {error}") from error
         model.eval()

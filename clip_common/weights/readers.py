@@ -68,6 +68,19 @@ def _widened(state: State, file_size: int) -> State:
     return state
 
 
+def release(value: np.ndarray) -> None:
+    """Give back the memory of an array that is a view of a mapped file; it can still be read."""
+    owner: Any = value
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    mapped = owner.obj if isinstance(owner, memoryview) else owner
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mapped, "madvise") or value.nbytes < mmap.PAGESIZE:
+        return
+    begins = value.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    start = begins - begins % mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_DONTNEED, start, begins + value.nbytes - start)
+
+
 def _reader_of(head: bytes) -> Any:
     if head.startswith(_ZIP_MAGIC):
         return _read_torch_zip
