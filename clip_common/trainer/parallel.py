@@ -53,7 +53,7 @@ def _wait(processes: Sequence[BaseProcess], errors: Sequence[SimpleQueue]) -> No
             if status:
                 # Only one that ended by itself has put its traceback whole.
                 told = status > 0 and not errors[index].empty()
-                reason = errors[index].get() if told else f"its status is {status}"
+                reason = errors[index].get() if told else f"it ended with status {status}"
                 raise TrainingError(f"a worker failed: {reason.strip().splitlines()[-1]}")
 
 

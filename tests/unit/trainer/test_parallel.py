@@ -6,7 +6,9 @@ import multiprocessing
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import pytest
 
@@ -14,6 +16,24 @@ from clip_common.errors import TrainingError
 from clip_common.trainer import parallel
 
 FORK = multiprocessing.get_context("fork")
+Start = Callable[..., BaseProcess]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a process that ends with the test, whatever becomes of it."""
+    started: list[BaseProcess] = []
+
+    def begin(work: Callable[..., object], *arguments: object) -> BaseProcess:
+        process = FORK.Process(target=work, args=arguments)
+        started.append(process)
+        process.start()
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.join(60)
 
 
 def deaf(told: Connection) -> None:
@@ -23,39 +43,29 @@ def deaf(told: Connection) -> None:
     time.sleep(600)
 
 
-def test_workers_that_do_not_listen_are_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_PATIENCE", 0.5)
+def test_workers_that_do_not_listen_are_ended_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_PATIENCE", 2.0)
     ours, theirs = FORK.Pipe()
-    processes = [FORK.Process(target=deaf, args=(theirs,), daemon=True) for _ in range(2)]
-    processes += [FORK.Process(target=time.sleep, args=(600,), daemon=True)]
-    for process in processes:
-        process.start()
+    processes = [start(deaf, theirs), start(deaf, theirs)]
     for _ in range(2):
         assert ours.poll(60)
         ours.recv()
     parallel._end(processes)
-    assert [process.exitcode for process in processes] == [-signal.SIGKILL, -signal.SIGKILL, -signal.SIGTERM]
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL, -signal.SIGKILL]
 
 
 @pytest.mark.parametrize("status", [1, -signal.SIGKILL])
-def test_the_first_worker_that_fails_ends_the_waiting(status: int) -> None:
+def test_the_first_worker_that_fails_ends_the_waiting(status: int, start: Start) -> None:
     errors = [FORK.SimpleQueue(), FORK.SimpleQueue()]
     errors[1].put("Traceback\n  somewhere\nValueError: cannot be shared\n")
-    failing = FORK.Process(target=sys.exit, args=(1,)) if status > 0 else FORK.Process(target=signal.pause)
-    processes = [FORK.Process(target=time.sleep, args=(600,), daemon=True), failing]
-    for process in processes:
-        process.start()
+    processes = [start(time.sleep, 600), start(sys.exit, 1) if status > 0 else start(time.sleep, 600)]
     if status < 0:
-        failing.kill()
-    reason = "ValueError: cannot be shared" if status > 0 else "its status is -9"
+        processes[1].kill()
+    reason = "ValueError: cannot be shared" if status > 0 else "it ended with status -9"
     with pytest.raises(TrainingError, match=f"a worker failed: {reason}"):
         parallel._wait(processes, errors)
     assert processes[0].is_alive()
-    parallel._end(processes)
 
 
-def test_workers_that_end_well() -> None:
-    processes = [FORK.Process(target=time.sleep, args=(0,)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    parallel._wait(processes, [FORK.SimpleQueue(), FORK.SimpleQueue()])
+def test_workers_that_end_well(start: Start) -> None:
+    parallel._wait([start(time.sleep, 0), start(time.sleep, 0)], [FORK.SimpleQueue(), FORK.SimpleQueue()])
