@@ -29,7 +29,8 @@ _MAX_PATH = 4096  # bytes
 _FIELDS = ("path", "root", "width", "height", "caption")
 _LITERAL = re.compile(r"[^\\%_\"'\x00-\x1f\x7f]")  # what means itself in a pattern, in every Milvus
 
-for _name in ("pymilvus", "milvus_lite"):  # they also log what they raise
+# They also log what they raise.
+for _name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
@@ -140,7 +141,7 @@ class Index:
         try:
             self._client = MilvusClient(str(Path(address).resolve()) if self._is_file else address)
         except (MilvusException, OSError) as error:
-            cause = str(error)
+            cause = _message(error)
             if self._is_file and _is_locked(Path(address)):
                 cause = "another process uses it; wait for it to end, or use a server"
             raise RequestError(f"the index {address} cannot be opened: {cause}") from error
@@ -257,7 +258,7 @@ class Index:
         try:
             yield
         except (MilvusException, OSError) as error:
-            raise RequestError(f"the index {self.address} {what}: {error}") from error
+            raise RequestError(f"the index {self.address} {what}: {_message(error)}") from error
 
 
 def _collection(origin: Origin) -> str:
@@ -267,6 +268,11 @@ def _collection(origin: Origin) -> str:
 
 def _id(path: str) -> str:
     return digest_of(path)[:32]
+
+
+def _message(error: Exception) -> str:
+    """What a library says, on one line, without its wrapping."""
+    return " ".join(str(getattr(error, "message", None) or error).split())
 
 
 def _is_locked(file: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -192,6 +193,19 @@ def test_an_index_in_use_is_said(tmp_path: Path) -> None:
         process.stdin.close()
         process.wait(60)
     Index(address).close()
+
+
+def test_a_full_disk_is_one_line(store: Store, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "clip_common", "index", str(store.folder), "--index"]
+    limited = "import resource, sys, os; resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)); "
+    code = limited + "os.execv(sys.executable, sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, str(tmp_path / "index.db")],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.search(r"index\.db cannot be written: \[Errno 27\] File too large$", line), line
 
 
 def test_an_index_of_an_earlier_version_is_made_again(store: Store, tmp_path: Path) -> None:
