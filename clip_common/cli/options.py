@@ -143,7 +143,9 @@ def add_module(target: Target, help_text: str = "the model to use") -> None:
 
 def add_weights(target: Target) -> None:
     """`--weights`."""
-    target.add_argument("--weights", help="a weights file in place of the module's own")
+    target.add_argument(
+        "--weights", help="a weights file, or the tag of published weights, in place of the module's own"
+    )
 
 
 def add_engine(target: Target) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config import PUBLISHED_TOP_1
 from ..errors import ImageError, RequestError
 from ..inputs import NamedImage
 from ..predictor import Predictor
@@ -19,16 +20,6 @@ from . import metrics
 from .datasets import Labelled
 
 RECALLS = (1, 5, 10)
-
-# Top-1 by module, with 80 templates on ImageNet and each set's own elsewhere, from open_clip's
-# docs/openclip_results.csv (rows "openai") and CLIP_benchmark.
-PUBLISHED: dict[str, dict[str, float]] = {
-    "ImageNet": {"clip_rn50": 0.5982, "clip_rn101": 0.6228, "clip_vit_b32": 0.6332},
-    "CIFAR-10": {"clip_rn50": 0.7157, "clip_rn101": 0.8078, "clip_vit_b32": 0.8983},
-    "CIFAR-100": {"clip_rn50": 0.4030, "clip_rn101": 0.4764, "clip_vit_b32": 0.6423},
-    "Food-101": {"clip_rn50": 0.8080, "clip_rn101": 0.8367, "clip_vit_b32": 0.8400},
-    "Oxford Pets": {"clip_rn50": 0.8529, "clip_rn101": 0.8652, "clip_vit_b32": 0.8700},
-}
 
 
 @dataclass(frozen=True)
@@ -81,8 +72,10 @@ def zero_shot(
         "mean per class": metrics.mean_per_class_accuracy(predicted, targets),
         "calibration error": error,
     }
-    if data.published and predictor.record.name in PUBLISHED[data.published]:
-        numbers["published top-1"] = PUBLISHED[data.published][predictor.record.name]
+    own = predictor.options.weights in (None, predictor.record.weights.tag)
+    published = PUBLISHED_TOP_1.get(data.published or "", {})
+    if own and predictor.record.name in published:
+        numbers["published top-1"] = published[predictor.record.name]
     confusion = metrics.confusion_matrix(predicted, targets, len(data.classes))
     return Figures(numbers, errors, confusion, table, data.classes)
 

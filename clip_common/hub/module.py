@@ -29,7 +29,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
     """Base of the hub modules. It is a Layer so that PaddleHub leaves its methods in dynamic mode.
 
     Args:
-        weights: a weights file in place of the module's own.
+        weights: a weights file, or the tag of published weights, in place of the module's own.
         exif_rotation: turn images as their EXIF tag says, which OpenAI's code does not.
         engine: "auto", "onnxruntime", "openvino" or "paddle", see `Predictor`.
         precision: "float32" or "bfloat16", see `Predictor`.

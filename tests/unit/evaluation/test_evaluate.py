@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from sklearn.linear_model import LogisticRegression
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import LabelError, RequestError
-from clip_common.evaluation import metrics
+from clip_common.evaluation import evaluate, metrics
 from clip_common.evaluation.datasets import read_captioned, read_class_names, read_labelled
 from clip_common.evaluation.evaluate import linear_probe, retrieval, zero_shot
 from clip_common.evaluation.probe import fit_probe
 from clip_common.predictor import Predictor
+from clip_common.weights.locate import find
 from tests.support.paths import ROOT
 
 NAMES = ("bicycle", "car", "clock", "diagram", "tree", "umbrella")
@@ -275,6 +277,17 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "batches.meta.txt").write_text("airplane\nautomobile\n")
     with pytest.raises(RequestError, match="CIFAR-10: 1 images, 1 labels and 2 classes"):
         read_labelled(f"cifar10:{tmp_path}")
+
+
+def test_published_figures_are_those_of_the_modules_own_weights(
+    classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "PUBLISHED_TOP_1", {"drawings": {"clip_mini": 0.5}})
+    data = replace(read_labelled(str(classes)), published="drawings")
+    record = pretrained("clip_mini")
+    assert zero_shot(Predictor(record), data).numbers["published top-1"] == 0.5
+    other = Predictor(record, find(record).path)  # a file that may be anybody's
+    assert "published top-1" not in zero_shot(other, data).numbers
 
 
 @pytest.mark.parametrize("templates", ["a photo of a {c}", "openai80", ["openai", "a {}"], ["a {}", ""], []])
