@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import paddle
 from paddlehub.module.module import RunModule
 
 from ..config import Pretrained
+from ..inputs import FilePath
 from ..models import export
 from ..models.clip import CLIP
 from ..predictor import Embeddings, Predictor
@@ -59,10 +61,10 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def classify(
         self,
-        images: list[ImageInput] | None = None,
-        paths: list[str] | None = None,
-        labels: list[str] | None = None,
-        templates: str | list[str] | None = None,
+        images: Iterable[ImageInput] | ImageInput | None = None,
+        paths: Iterable[FilePath] | FilePath | None = None,
+        labels: Iterable[str] | None = None,
+        templates: str | Iterable[str] | None = None,
         batch_size: int = 32,
         use_gpu: bool = False,
         top_k: int = 5,
@@ -72,9 +74,9 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def embed(
         self,
-        images: list[ImageInput] | None = None,
-        paths: list[str] | None = None,
-        texts: list[str] | None = None,
+        images: Iterable[ImageInput] | ImageInput | None = None,
+        paths: Iterable[FilePath] | FilePath | None = None,
+        texts: Iterable[str] | str | None = None,
         batch_size: int = 32,
         use_gpu: bool = False,
         normalize: bool = True,

@@ -22,7 +22,7 @@ class Trainer:
     """What trains a model; a subclass says what the loss of a batch is.
 
     Args:
-        model: the parameters of its that do not stop gradients are trained.
+        model: its trainable parameters are trained, those that do not stop gradients.
         settings: the run's.
         matrices: names of the parameters that Muon trains; AdamW has the rest.
     """
