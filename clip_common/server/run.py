@@ -28,6 +28,7 @@ from .settings import Settings
 from .timeouts import TimeoutProtocol
 
 _ENDING = 5.0  # seconds for answers that are on their way, and for a page's events, which have no end
+_AWAKE = 0.5  # seconds after which a signal is noticed that came to another thread, or just before the wait
 _NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least
 
 
@@ -64,7 +65,8 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     print(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs", flush=True)
     if host not in ("127.0.0.1", "::1") and not gateway.admission.api_key:
         print("anybody who reaches this address may ask: set CLIP_HUB_API_KEY", file=sys.stderr)
-    stop.wait()
+    while not stop.wait(_AWAKE):
+        pass
     _drain(gateway, settings.deadline)
     serve.shutdown()  # its handles live in the listener's event loop
     gateway.admission.end_the_endless()
@@ -76,10 +78,15 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
 
 def _on_signal(stop: threading.Event, number: int, _frame: object) -> None:
     """The first signal stops the server once everybody has an answer, the second at once."""
-    if stop.is_set():
-        print("stopping at once", flush=True)
-        os._exit(128 + number)  # what Ray has started ends with this process
-    stop.set()
+    if not stop.is_set():
+        stop.set()
+        return
+    os.write(sys.stdout.fileno(), b"stopping at once\n")  # a print could be in the middle of another
+    signal.signal(number, signal.SIG_DFL)  # should Ray not end
+    try:
+        ray.shutdown()  # with all that it has started
+    finally:
+        os._exit(128 + number)
 
 
 def _replicas(settings: Settings) -> dict[str, DeploymentHandle]:

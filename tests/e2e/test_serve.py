@@ -236,7 +236,9 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         asked = pool.submit(own.ask, {"texts": [f"some text {i}" for i in range(900)]})
         family = psutil.Process(own.process.pid).children(recursive=True)
         own.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 60
         while "stopping" not in own.log.read_text():
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         own.process.send_signal(signal.SIGTERM)
         assert own.process.wait(20) == 128 + signal.SIGTERM
@@ -247,7 +249,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 def test_settings_are_checked_before_anything_starts() -> None:
     for options, words in (
         (["clip_huge"], "no module is named 'clip_huge'"),
-        (["clip_mini", "--queue", "0"], "queue: Input should be greater than or equal to 1"),
+        (["clip_mini", "--queue", "0"], "--queue is 0: Input should be greater than or equal to 1"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "clip_common", "serve", *options],
