@@ -144,7 +144,7 @@ def test_killed_at_any_moment_each_image_is_there_once(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(contents(output)) == 600
-    assert not list(output.glob(".part*")) or all(path.name.startswith(".") for path in output.glob(".part*"))
+    assert not list(output.glob(".part*"))  # what the killed runs left is swept up
 
 
 def test_every_kind_of_source(images: Path, tmp_path: Path) -> None:
