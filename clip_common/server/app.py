@@ -241,7 +241,7 @@ class Gateway:
         self._waiting.set(self.admission.in_flight)
         seconds = self._settings.deadline
         load = self._load[module][work.kind]
-        if load.in_flight >= _AT_ONCE.get(work.kind, self._settings.queue):
+        if work.kind in _AT_ONCE and load.in_flight >= _AT_ONCE[work.kind]:
             raise BusyError(f"{load.in_flight} requests with many {work.kind} wait for {module} already")
         if (expected := load.expected()) > _PROMISED * seconds:
             raise BusyError(f"{load.in_flight} requests wait for {module} already, about {expected:.0f} s")

@@ -48,7 +48,7 @@ class Quiet:
     def set_default_tags(self, _: Any) -> None:
         pass
 
-    observe = set_default_tags
+    observe = set = set_default_tags
 
 
 @pytest.fixture
@@ -153,6 +153,41 @@ def test_a_deadline_ends_the_decoding_of_images(
     result = asyncio.run(replica.answer(work(images=[DOG] * 40, labels=["a", "b"]), 1025.0))
     assert isinstance(result, BusyError)
     assert len(decoded) == 3
+
+
+def test_requests_with_much_to_do_leave_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of them are sent, few are under way, and a small one is let in."""
+    for name in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(app, name, Quiet)
+    asked: list[str] = []
+
+    class Handle:
+        """A replica's, which answers small requests only."""
+
+        @property
+        def answer(self) -> Handle:
+            return self
+
+        async def remote(self, request: PredictRequest, _deadline: float) -> Any:
+            asked.append(request.kind)
+            if request.kind != "small":
+                await asyncio.sleep(60)
+            return "answered"
+
+    async def run() -> list[Any]:
+        gateway = app.Gateway(Settings.model_validate({}), clip_mini=Handle())
+        large = [with_many("labels", "room")] * 30 + [work(images=[DOG] * 20, labels=["a", "b"])] * 30
+        tasks = [asyncio.create_task(gateway.ask("clip_mini", request)) for request in large]
+        await asyncio.sleep(0.1)
+        assert gateway.asking == 20
+        assert await gateway.ask("clip_mini", SMALL) == "answered"
+        for task in tasks:
+            task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    refused = [result for result in asyncio.run(run()) if isinstance(result, BusyError)]
+    assert len(refused) == 40
+    assert (asked.count("texts"), asked.count("images"), asked.count("small")) == (4, 16, 1)
 
 
 def test_places_are_given_in_order_and_come_back() -> None:
