@@ -258,13 +258,14 @@ def test_a_tower_that_vanished_before_it_was_opened_is_compiled_again(
 
 
 def test_a_tower_that_cannot_be_opened_is_compiled_again(
-    cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
+    cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = Engines(mini, choose("onnxruntime")).get(use_gpu=False)
     (folder,) = (path for path in (cache / "engines").iterdir() if path.is_dir())
     (folder / artifacts.file_of("text")).write_bytes(b"no graph")
     monkeypatch.setattr(compile_cache, "is_whole", lambda _: True)
     assert engine.encode_text(tokenize(["a dog"]), 1).shape == (1, MINI.config.embed_dim)
+    assert not caplog.records  # which would say that it runs on Paddle
 
 
 def test_other_users_can_read_what_is_compiled(cache: Path, mini: WeightsFile) -> None:
