@@ -27,7 +27,7 @@ from clip_common.predictor import Predictor
 from clip_common.system import cpu, threads
 from clip_common.text.prompts import prompts_for
 from clip_common.text.tokenizer import lengths, tokenize
-from clip_common.weights.file import write_safetensors
+from clip_common.weights.weights_file import write_safetensors
 from clip_common.zero_shot.scoring import l2_normalize
 from tests.parity import seeded
 from tests.parity.reference import reference_pixels

@@ -30,7 +30,7 @@ from clip_common.engines.base import PRECISIONS
 from clip_common.predictor import Predictor
 from clip_common.system import threads
 from clip_common.text.prompts import prompts_for
-from clip_common.weights.file import write_safetensors
+from clip_common.weights.weights_file import write_safetensors
 from recipes.clip_mini.data import DEFAULT_CACHE, Dataset, to_image
 from recipes.clip_mini.splits import rows_of
 from tests.parity import seeded

@@ -24,8 +24,8 @@ from .system.prefetch import prefetch
 from .text.prompts import Prompts, prompts_for, template_texts
 from .text.tokenizer import tokenize, tokenizer_of
 from .weights.class_head import Classes, read_classes
-from .weights.file import WeightsFile
 from .weights.locate import find
+from .weights.weights_file import WeightsFile
 from .zero_shot.label_embeddings import Encode, LabelEmbeddings, Progress
 from .zero_shot.scoring import Answer, l2_normalize, top_k_labels
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from .preprocessing.image import for_display
+from .system.file_names import printable
 from .system.log import logger
-from .system.names import printable
 from .zero_shot.scoring import Answer
 
 warnings.filterwarnings("ignore", message="Glyph ")  # one for each character; `text_style` says it once

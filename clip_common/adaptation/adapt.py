@@ -24,10 +24,10 @@ from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
 from ..trainer.trainer import Trainer
-from ..weights.file import WeightsFile, read_openai, write_safetensors
-from ..weights.layouts import CLASS_VECTORS, from_own
 from ..weights.locate import find
-from ..weights.settings import note_of
+from ..weights.model_settings import note_of
+from ..weights.tensor_names import CLASS_VECTORS, from_own
+from ..weights.weights_file import WeightsFile, read_openai, write_safetensors
 from . import interpolation
 from .batches import AdaptationBatches
 from .dataset import Dataset, read_dataset, split

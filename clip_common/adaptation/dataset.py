@@ -15,7 +15,7 @@ from ..evaluation.datasets import is_table, read_captioned, read_labelled
 from ..inputs import NamedImage
 from ..preprocessing.image import ImageInput
 from ..system.cache import digest_of
-from ..system.names import escape_name, user_path
+from ..system.file_names import escape_name, user_path
 from ..system.text_files import read_table
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RequestError
-from ..system.names import user_path
+from ..system.file_names import user_path
 from ..system.text_files import read_names
 from ..text.prompts import split_labels
 from . import options

@@ -17,8 +17,8 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..preprocessing.files import Seen, image_files, matches_of
 from ..preprocessing.image import IMAGE_SUFFIXES
+from ..system.file_names import user_path
 from ..system.log import logger
-from ..system.names import user_path
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import Answer, l2_normalize
 from .reporting import counted

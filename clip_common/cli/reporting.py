@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+from ..system.file_names import printable
 from ..system.log import logger
-from ..system.names import printable
 
 
 def emit(text: str, stream: TextIO | None = None) -> None:

@@ -12,9 +12,9 @@ from ..engines.select import choose
 from ..errors import RequestError, WeightsError
 from ..server.settings import Settings
 from ..system.optional import require_package
-from ..weights.file import read_openai
 from ..weights.locate import find
 from ..weights.schema import expected_shapes, require_match
+from ..weights.weights_file import read_openai
 from . import options
 
 _BACKLOG = 2048

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..config import PRETRAINED, Pretrained
 from ..errors import ClipError, WeightsError
 from ..weights import locate
-from ..weights.file import WeightsFile
+from ..weights.weights_file import WeightsFile
 from . import options
 from .reporting import emit
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import RequestError
 from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind_of, matches_of
 from ..system.cache import digest_of
-from ..system.names import escape_name, under_root, unescape_name, user_path
+from ..system.file_names import escape_name, under_root, unescape_name, user_path
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from . import parquet_tables, shards
 from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS

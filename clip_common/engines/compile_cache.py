@@ -22,7 +22,7 @@ from ..errors import ClipError
 from ..system import cpu
 from ..system.cache import cache_dir, content_sha256, digest_of, source_digest, sync, touch, versions
 from ..system.log import logger
-from ..weights.file import WeightsFile
+from ..weights.weights_file import WeightsFile
 from .artifacts import MANIFEST, is_whole
 from .compiled_engine import runtime as runtime_of
 

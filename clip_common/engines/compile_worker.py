@@ -17,7 +17,7 @@ import numpy as np
 from ..config import Activation, pretrained
 from ..models.export import write_onnx
 from ..models.factory import load_model
-from ..weights.file import WeightsFile
+from ..weights.weights_file import WeightsFile
 from .artifacts import MANIFEST, file_of
 from .compiled_engine import runtime
 from .fused_towers import probe, towers

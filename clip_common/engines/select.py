@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import RequestError
 from ..system import cpu
 from ..system.log import logger
-from ..weights.file import WeightsFile
+from ..weights.weights_file import WeightsFile
 from .base import ENGINES, PRECISIONS, Engine
 from .compile_cache import CompileError, compiled_folder
 

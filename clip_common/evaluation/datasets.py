@@ -13,8 +13,8 @@ from PIL import Image
 from ..errors import RequestError
 from ..inputs import NamedImage
 from ..preprocessing.files import Seen, image_files
+from ..system.file_names import escape_name, user_path
 from ..system.log import logger
-from ..system.names import escape_name, user_path
 from ..system.text_files import TABLE_SUFFIXES, column, decode, lines_of, read_bytes, read_names, read_table
 
 

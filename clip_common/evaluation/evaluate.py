@@ -13,7 +13,7 @@ from ..config import PUBLISHED_TOP_1
 from ..errors import ImageError, RequestError
 from ..inputs import NamedImage
 from ..predictor import Predictor
-from ..system.names import escape_name
+from ..system.file_names import escape_name
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
 from . import metrics

@@ -17,7 +17,7 @@ from ..models.factory import load_model
 from ..preprocessing.image import Preprocess
 from ..system.cache import content_sha256
 from ..text.tokenizer import tokenize, tokenizer_of
-from ..weights.file import WeightsFile
+from ..weights.weights_file import WeightsFile
 from ..zero_shot.scoring import l2_normalize, top_k_labels
 
 TEXTS = ["a diagram", "a dog", "a cat"]

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..system.names import printable
+from ..system.file_names import printable
 from ..visualize import text_style
 from .evaluate import Figures
 

@@ -19,8 +19,8 @@ from ..config import Pretrained
 from ..errors import RequestError, WeightsError
 from ..system.cache import atomic_file, content_sha256
 from ..weights.convert import convert
-from ..weights.file import WeightsFile
 from ..weights.locate import find_local
+from ..weights.weights_file import WeightsFile
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOT = _PACKAGE.parent

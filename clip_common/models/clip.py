@@ -12,9 +12,9 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..config import BertConfig, ClipConfig, TextConfig, ViTConfig
-from ..weights.layouts import State, is_linear, openai_name, to_openai
 from ..weights.readers import release
 from ..weights.schema import expected_shapes, require_match
+from ..weights.tensor_names import State, is_linear, openai_name, to_openai
 from .bert import Bert
 from .resnet import ModifiedResNet
 from .transformer import Transformer

@@ -6,7 +6,7 @@ import paddle
 
 from ..config import RN50, RN101, VIT_B32, ClipConfig
 from ..errors import WeightsError
-from ..weights.file import WeightsFile, read_openai
+from ..weights.weights_file import WeightsFile, read_openai
 from .clip import CLIP
 from .dynamic_graph import dynamic_graph
 

@@ -32,9 +32,9 @@ from PIL import ExifTags, Image
 
 from ..config import Preprocessing
 from ..errors import ImageError
+from .bit_depth import narrow_array, narrow_image
 from .bounded_reader import BoundedReader
-from .bounds import decoded_size
-from .depth import narrow_array, narrow_image
+from .decoded_size import decoded_size
 from .resize import RESIZE
 
 # Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.

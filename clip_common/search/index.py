@@ -21,7 +21,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from ..embedding.store import Origin, Store, vectors_of
 from ..errors import RequestError
 from ..system.cache import digest_of
-from ..system.names import escape_name, printable
+from ..system.file_names import escape_name, printable
 
 _ROWS_AT_ONCE = 2000
 _MAX_RESULTS = 16384  # Milvus's own

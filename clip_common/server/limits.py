@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from ..errors import LimitError, RequestError
 from ..preprocessing.bounded_reader import BoundedReader, TooManyPartsError
-from ..preprocessing.bounds import decoded_size
+from ..preprocessing.decoded_size import decoded_size
 from ..preprocessing.image import readable_formats
 from ..text.prompts import Prompts
 

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .file_names import user_path
 from .log import logger
-from .names import user_path
 
 _UNFINISHED = ".unfinished"  # suffix of a file that is being written
 _LEFT = re.compile(rf"\..*\.\w{{8}}{re.escape(_UNFINISHED)}")

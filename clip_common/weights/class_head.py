@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import LabelError, WeightsError
 from ..text.prompts import check_labels
-from .layouts import CLASS_VECTORS
+from .tensor_names import CLASS_VECTORS
 
 
 @dataclass(frozen=True)

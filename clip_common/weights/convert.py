@@ -9,10 +9,10 @@ from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import atomic_file, sha256_of
 from .class_head import read_classes
-from .file import read_openai, write_safetensors
-from .layouts import CLASS_VECTORS, State
+from .model_settings import known_settings, note_of
 from .schema import expected_config, expected_shapes, require_match
-from .settings import known_settings, note_of
+from .tensor_names import CLASS_VECTORS, State
+from .weights_file import read_openai, write_safetensors
 
 
 def convert(source: Path, target: Path) -> State:

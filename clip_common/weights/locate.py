@@ -17,12 +17,12 @@ from filelock import FileLock
 from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import atomic_file, best_effort, cache_dir, home, sha256_of
+from ..system.file_names import user_path
 from ..system.log import logger
-from ..system.names import user_path
 from . import download
 from .convert import convert
-from .file import WeightsFile
-from .settings import settle
+from .model_settings import settle
+from .weights_file import WeightsFile
 
 
 def store_dir() -> Path:

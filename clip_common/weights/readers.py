@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import WeightsError
 from . import unpickle
-from .layouts import State
+from .tensor_names import State
 
 _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1, and torch's magic number
 _ZIP_MAGIC = b"PK\x03\x04"

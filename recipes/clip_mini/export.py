@@ -15,8 +15,8 @@ from clip_common.config import MINI
 from clip_common.errors import TrainingError
 from clip_common.system.cache import atomic_file
 from clip_common.trainer.checkpoint import Arrays, load
-from clip_common.weights.file import write_safetensors
-from clip_common.weights.layouts import State, from_own
+from clip_common.weights.tensor_names import State, from_own
+from clip_common.weights.weights_file import write_safetensors
 
 from .data import DEFAULT_CACHE, Dataset
 from .vocabulary import training_vocabulary, whole_table

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clip_common.config import ClipConfig
-from clip_common.weights.file import write_safetensors
+from clip_common.weights.weights_file import write_safetensors
 from tests.parity import seeded, stages
 from tests.parity.architectures import SHALLOW, WHOLE
 from tests.parity.compare import Figure, compare

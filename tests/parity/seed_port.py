@@ -1,6 +1,6 @@
 """OpenAI's layout to that of ranchlai/clip.paddle's .pdparams files, by the rules its first commits follow.
 
-Written for the tests, apart from `clip_common.weights.layouts`, which reads what this writes.
+Written for the tests, apart from `clip_common.weights.tensor_names`, which reads what this writes.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import pytest
 from clip_common import config as architectures
 from clip_common.config import ClipConfig
 from clip_common.models.clip import CLIP
-from clip_common.weights.layouts import to_openai
 from clip_common.weights.readers import read_state
 from clip_common.weights.schema import expected_shapes
+from clip_common.weights.tensor_names import to_openai
 from tests.parity import make_golden, seeded, stages
 from tests.parity.architectures import SHALLOW, WHOLE
 from tests.parity.compare import compare

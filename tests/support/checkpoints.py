@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_common.config import ClipConfig
-from clip_common.weights.file import write_safetensors
+from clip_common.weights.weights_file import write_safetensors
 from tests.parity import seeded
 
 

@@ -34,8 +34,8 @@ from clip_common.trainer import checkpoint
 from clip_common.trainer.loss import class_loss
 from clip_common.version import __version__
 from clip_common.weights.class_head import read_classes
-from clip_common.weights.file import write_safetensors
 from clip_common.weights.readers import read_state
+from clip_common.weights.weights_file import write_safetensors
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")

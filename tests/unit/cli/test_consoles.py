@@ -16,7 +16,7 @@ from PIL import Image
 from clip_common.cli.reporting import emit
 from clip_common.evaluation.evaluate import Figures
 from clip_common.evaluation.report import write
-from clip_common.system.names import printable
+from clip_common.system.file_names import printable
 from clip_common.visualize import save_answer, save_contact_sheet
 from tests.support.paths import EXAMPLES, ROOT
 

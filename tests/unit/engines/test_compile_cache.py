@@ -13,7 +13,7 @@ import pytest
 from clip_common.config import pretrained
 from clip_common.engines import compile_cache
 from clip_common.engines.artifacts import MANIFEST
-from clip_common.weights.file import WeightsFile
+from clip_common.weights.weights_file import WeightsFile
 from tests.support.paths import ROOT
 
 RECORD = pretrained("clip_mini")

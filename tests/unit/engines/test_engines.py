@@ -32,9 +32,9 @@ from clip_common.predictor import Predictor
 from clip_common.system import cpu
 from clip_common.system.cache import sha256_of
 from clip_common.text.tokenizer import tokenize
-from clip_common.weights.file import WeightsFile, write_safetensors
 from clip_common.weights.locate import find
 from clip_common.weights.readers import read_state
+from clip_common.weights.weights_file import WeightsFile, write_safetensors
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
 from tests.parity.tiny import TINY_CHINESE_RN, TINY_CHINESE_VIT, TINY_VIT

@@ -20,7 +20,7 @@ from PIL import Image
 
 from clip_common.config import OPENAI_MEAN, OPENAI_STD, Preprocessing, pretrained
 from clip_common.errors import ImageError
-from clip_common.preprocessing.bounds import decoded_size
+from clip_common.preprocessing.decoded_size import decoded_size
 from clip_common.preprocessing.image import Preprocess, for_display, open_image, readable_formats
 from clip_common.preprocessing.resize import resize_and_crop
 from tests.support.broken_images import header, ico, png, tiled, two_headers

@@ -148,7 +148,7 @@ def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
 
 def test_pruning_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
-        (tmp_path / f"{number}").write_bytes(b"")
+        (tmp_path / f"{number}").write_bytes(b"x")
         os.utime(tmp_path / f"{number}", (number, number))
     listed = list(tmp_path.iterdir())
     monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed))

@@ -26,8 +26,8 @@ from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import tokenize
 from clip_common.trainer import checkpoint, muon, parallel
 from clip_common.trainer.loss import contrastive_loss
-from clip_common.weights.file import write_safetensors
 from clip_common.weights.readers import read_state
+from clip_common.weights.weights_file import write_safetensors
 from recipes.clip_mini import train
 from recipes.clip_mini.augment import augment
 from recipes.clip_mini.batches import Batch, Batches, Settings

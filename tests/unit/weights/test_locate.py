@@ -30,9 +30,9 @@ from clip_common.models.factory import load_model
 from clip_common.system import cache
 from clip_common.weights import download, locate
 from clip_common.weights.convert import convert
-from clip_common.weights.file import WeightsFile, write_safetensors
-from clip_common.weights.layouts import to_openai
 from clip_common.weights.readers import read_state
+from clip_common.weights.tensor_names import to_openai
+from clip_common.weights.weights_file import WeightsFile, write_safetensors
 from tests.parity import seeded
 from tests.parity.tiny import TINY_RN, TINY_VIT
 from tests.support.paths import DATA, ROOT

@@ -26,10 +26,10 @@ from safetensors.numpy import save, save_file
 from clip_common.config import RN50, ClipConfig
 from clip_common.errors import WeightsError
 from clip_common.models.clip import CLIP
-from clip_common.weights.file import write_safetensors
-from clip_common.weights.layouts import to_openai
 from clip_common.weights.readers import read_state
 from clip_common.weights.schema import identify, infer_config, require_match
+from clip_common.weights.tensor_names import to_openai
+from clip_common.weights.weights_file import write_safetensors
 from tests.parity import seeded
 from tests.parity.seed_port import to_seed_port
 from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS
@@ -793,9 +793,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 _READ_IN_A_PROCESS = """
 import sys
 from pathlib import Path
-from clip_common.weights.layouts import to_openai
+from clip_common.weights.tensor_names import to_openai
 from clip_common.errors import WeightsError
-from clip_common.weights.file import write_safetensors
+from clip_common.weights.weights_file import write_safetensors
 from clip_common.weights.readers import read_state
 
 def peak():

@@ -23,7 +23,7 @@ from clip_common.predictor import Predictor
 from clip_common.system.cache import sha256_of
 from clip_common.weights import locate
 from clip_common.weights.convert import convert
-from clip_common.weights.file import read_openai, write_safetensors
+from clip_common.weights.weights_file import read_openai, write_safetensors
 from tests.parity import seeded
 from tests.parity.tiny import TINY_CHINESE_VIT, TINY_VIT, TOKENS
 

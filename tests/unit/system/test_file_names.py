@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_common.system.names import escape_name, under_root, unescape_name, user_path
+from clip_common.system.file_names import escape_name, under_root, unescape_name, user_path
 
 
 @given(st.binary(max_size=30).filter(lambda raw: b"\0" not in raw))

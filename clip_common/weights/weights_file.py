@@ -14,8 +14,8 @@ import numpy as np
 from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import digest_of, sha256_of
-from .layouts import State, to_openai
 from .readers import read_state
+from .tensor_names import State, to_openai
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from clip_common.config import CN_VIT_H14, PRETRAINED, ClipConfig
 from clip_common.errors import WeightsError
 from clip_common.models.clip import CLIP
-from clip_common.weights.layouts import State, to_openai
 from clip_common.weights.readers import read_state
 from clip_common.weights.schema import expected_shapes, identify, infer_config
+from clip_common.weights.tensor_names import State, to_openai
 from tests.parity import seeded
 from tests.parity.tiny import TINY_CHINESE_RN, TINY_CHINESE_VIT, TINY_RN, TINY_VIT
 from tests.support.layouts import to_huggingface
