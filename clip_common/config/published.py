@@ -1,250 +1,31 @@
-"""The models as data: architectures, their preprocessing, and where their weights come from.
-
-Another CLIP is another `ClipConfig` and `Pretrained` here; a new kind of tower is a config class beside
-those below. Dimensions: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
-Supervision", tables 19 and 20; for Chinese the configurations in the package cn-clip 1.6.0; for clip_mini its
-model card in `modules/clip_mini`.
-"""
+"""The modules' records: which weights are published for each architecture, where, and how good they are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
-
-from .errors import RequestError
-
-Activation = Literal["quick_gelu", "gelu"]
-"""What stands in the blocks of a ViT and of the causal text transformer; it belongs to the weights."""
+from ..errors import RequestError
+from .architectures import (
+    CN_RN50,
+    CN_VIT_B16,
+    CN_VIT_H14,
+    CN_VIT_L14,
+    CN_VIT_L14_336,
+    MINI,
+    RN50,
+    RN50X4,
+    RN50X16,
+    RN50X64,
+    RN101,
+    VIT_B16,
+    VIT_B32,
+    VIT_L14,
+    VIT_L14_336,
+    Activation,
+    ClipConfig,
+)
+from .records import HF_FILE, HF_PICKLE, Preprocessing, Pretrained, ReferenceValues, WeightsSource
 
 OPENAI_BASE_URL = "https://openaipublic.azureedge.net/clip/models"
 _OPEN_CLIP_RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"
-_HF_FILE, _HF_PICKLE = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    """A ModifiedResNet: blocks per stage, and the width of the stem's output."""
-
-    layers: tuple[int, int, int, int]
-    width: int
-
-    @property
-    def output_width(self) -> int:
-        """Channels of the last stage, the width of the attention pool."""
-        return self.width * 32
-
-    @property
-    def heads(self) -> int:
-        """Heads of the attention pool."""
-        return self.output_width // 64
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """A VisionTransformer: side of a patch in pixels, blocks, width, width of an attention head."""
-
-    patch_size: int
-    layers: int
-    width: int
-    head_width: int = 64
-
-    @property
-    def heads(self) -> int:
-        """Attention heads of each block."""
-        return self.width // self.head_width
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """CLIP's text transformer, whose attention is causal, and the size of what it reads."""
-
-    width: int
-    layers: int
-    context_length: int = 77
-    vocab_size: int = 49408
-    tokenizer: ClassVar[str] = "byte_pair"
-
-    @property
-    def heads(self) -> int:
-        """Attention heads of each block."""
-        return self.width // 64
-
-
-@dataclass(frozen=True)
-class BertConfig:
-    """A BERT, in which every token of a text sees every other, and the size of what it reads.
-
-    Attributes:
-        positions: rows of its table of positions, of which `context_length` are used.
-    """
-
-    width: int
-    layers: int
-    context_length: int = 52
-    vocab_size: int = 21128
-    positions: int = 512
-    token_types: int = 2
-    tokenizer: ClassVar[str] = "chinese_wordpiece"
-
-    @property
-    def heads(self) -> int:
-        """Attention heads of each block."""
-        return self.width // 64
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """One CLIP architecture: both towers and the space they share."""
-
-    name: str
-    embed_dim: int
-    image_resolution: int
-    vision: ResNetConfig | ViTConfig
-    text: TextConfig | BertConfig
-    activation: Activation = "quick_gelu"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes what the model sees.
-
-    Attributes:
-        resize: "crop" brings the shorter side to the resolution and keeps the centre; "squash" brings both
-            sides to it, whatever the image's aspect.
-        background: what is put under transparent images.
-    """
-
-    mean: tuple[float, float, float] = OPENAI_MEAN
-    std: tuple[float, float, float] = OPENAI_STD
-    background: tuple[int, int, int] | None = None
-    resize: Literal["crop", "squash"] = "crop"
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """A published weights file, where it is to be had, and what it must be run with.
-
-    Attributes:
-        sha256: None where it is not known: such a file is loaded from disk and never downloaded.
-        base_url: a folder in OpenAI's layout, in which the file is in a folder of its hash.
-        release: the file's whole address, where its authors publish it elsewhere.
-        huggingface: a repository on Hugging Face that has the file.
-        modelscope: the same on ModelScope.
-        tag: what users call it among the module's weights: open_clip's name for it, where that has one.
-        activation: what it was trained with.
-        preprocessing: where it differs from the module's own.
-        imagenet: published zero-shot accuracy on ImageNet-1k, 0..1.
-    """
-
-    file: str
-    sha256: str | None
-    licence: str
-    base_url: str | None = None
-    release: str | None = None
-    huggingface: str | None = None
-    modelscope: str | None = None
-    tag: str = "openai"
-    activation: Activation = "quick_gelu"
-    preprocessing: Preprocessing | None = None
-    imagenet: float | None = None
-
-    @property
-    def url(self) -> str | None:
-        """The address at its authors', if they have one of their own."""
-        return self.address(self.base_url) if self.base_url else self.release
-
-    @property
-    def is_published(self) -> bool:
-        """Whether there is an address to take the file from."""
-        return bool(self.url or self.huggingface or self.modelscope)
-
-    def kept_as(self, module: str) -> str:
-        """The file's name in the cache: its own, or one that tells it from others of the same name."""
-        if self.file in (_HF_FILE, _HF_PICKLE):
-            return f"{module}.{self.tag}.{self.file.rpartition('.')[2]}"
-        return self.file
-
-    def address(self, base_url: str) -> str:
-        """The file's address below a base: OpenAI's layout has the hash as a folder."""
-        return f"{base_url.rstrip('/')}/{self.sha256}/{self.file}"
-
-
-@dataclass(frozen=True)
-class ReferenceValues:
-    """What OpenAI's weights give for known inputs, by which a copy of them can be told.
-
-    Attributes:
-        text: mean of the squared text features of "a diagram", "a dog", "a cat"; lowest and highest seen.
-        image: mean of the squared image feature of `CLIP.png` of openai/CLIP.
-        scores: of that image for those texts.
-        tolerance: of each; they come from runs in fp16.
-    """
-
-    text: tuple[float, float]
-    image: float
-    scores: tuple[float, float, float] | None = None
-    tolerance: float = 2e-4
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A hub module's record: architecture, preprocessing, weights and default labels travel together.
-
-    Attributes:
-        weights: those that are meant where nothing else is said.
-        other_weights: more that were published for the same architecture.
-        adaptation_rate: the learning rate that `adapt` begins with; by default that of WiSE-FT's paper.
-    """
-
-    name: str
-    config: ClipConfig
-    weights: WeightsSource
-    other_weights: tuple[WeightsSource, ...] = ()
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    default_labels: str = "imagenet"
-    default_templates: tuple[str, ...] = ("a photo of a {}.",)
-    reference_values: ReferenceValues | None = None
-    adaptation_rate: float = 3e-5
-
-    @property
-    def published(self) -> tuple[WeightsSource, ...]:
-        """All of the module's published weights, the default ones first."""
-        return (self.weights, *self.other_weights)
-
-    def with_settings(self, activation: Activation, preprocessing: Preprocessing) -> Pretrained:
-        """The record for weights that need this activation and preprocessing."""
-        if activation == self.config.activation and preprocessing == self.preprocessing:
-            return self
-        config = replace(self.config, activation=activation)
-        return replace(self, config=config, preprocessing=preprocessing, reference_values=None)
-
-    def with_weights(self, source: WeightsSource) -> Pretrained:
-        """The record with other of its published weights as those that are meant."""
-        if source == self.weights:
-            return self
-        record = self.with_settings(source.activation, source.preprocessing or self.preprocessing)
-        others = tuple(other for other in self.published if other is not source)
-        return replace(record, weights=source, other_weights=others, reference_values=None)
-
-
-RN50 = ClipConfig("RN50", 1024, 224, ResNetConfig((3, 4, 6, 3), 64), TextConfig(512, 12))
-RN101 = ClipConfig("RN101", 512, 224, ResNetConfig((3, 4, 23, 3), 64), TextConfig(512, 12))
-RN50X4 = ClipConfig("RN50x4", 640, 288, ResNetConfig((4, 6, 10, 6), 80), TextConfig(640, 12))
-RN50X16 = ClipConfig("RN50x16", 768, 384, ResNetConfig((6, 8, 18, 8), 96), TextConfig(768, 12))
-RN50X64 = ClipConfig("RN50x64", 1024, 448, ResNetConfig((3, 15, 36, 10), 128), TextConfig(1024, 12))
-VIT_B32 = ClipConfig("ViT-B/32", 512, 224, ViTConfig(32, 12, 768), TextConfig(512, 12))
-VIT_B16 = ClipConfig("ViT-B/16", 512, 224, ViTConfig(16, 12, 768), TextConfig(512, 12))
-VIT_L14 = ClipConfig("ViT-L/14", 768, 224, ViTConfig(14, 24, 1024), TextConfig(768, 12))
-VIT_L14_336 = ClipConfig("ViT-L/14@336px", 768, 336, ViTConfig(14, 24, 1024), TextConfig(768, 12))
-MINI = ClipConfig("mini", 256, 64, ResNetConfig((1, 1, 2, 1), 32), TextConfig(192, 2))
-# RBT3, RoBERTa-wwm-ext-base and RoBERTa-wwm-ext-large are BERTs for Chinese.
-CN_RN50 = ClipConfig("CN-RN50", 1024, 224, ResNetConfig((3, 4, 6, 3), 64), BertConfig(768, 3))
-CN_VIT_B16 = ClipConfig("CN-ViT-B/16", 512, 224, ViTConfig(16, 12, 768), BertConfig(768, 12))
-CN_VIT_L14 = ClipConfig("CN-ViT-L/14", 768, 224, ViTConfig(14, 24, 1024), BertConfig(768, 12))
-CN_VIT_L14_336 = ClipConfig("CN-ViT-L/14@336px", 768, 336, ViTConfig(14, 24, 1024), BertConfig(768, 12))
-CN_VIT_H14 = ClipConfig("CN-ViT-H/14", 1024, 224, ViTConfig(14, 32, 1280, 80), BertConfig(1024, 24))
 
 # Accuracies: docs/openclip_results.csv of mlfoundations/open_clip.
 _SQUASH = Preprocessing(resize="squash")
@@ -269,7 +50,7 @@ def _hugging_face(
     sha256: str | None,
     activation: Activation,
     imagenet: float,
-    file: str = _HF_FILE,
+    file: str = HF_FILE,
     preprocessing: Preprocessing | None = None,
     licence: str = "MIT",
 ) -> WeightsSource:
@@ -423,7 +204,7 @@ PRETRAINED: dict[str, Pretrained] = {
                     None,
                     "quick_gelu",
                     0.762,
-                    _HF_PICKLE,
+                    HF_PICKLE,
                     licence="Apple's",
                 ),
                 _hugging_face(
@@ -465,7 +246,7 @@ PRETRAINED: dict[str, Pretrained] = {
                     None,
                     "quick_gelu",
                     0.814,
-                    _HF_PICKLE,
+                    HF_PICKLE,
                     licence="Apple's",
                 ),
                 _hugging_face(
@@ -474,7 +255,7 @@ PRETRAINED: dict[str, Pretrained] = {
                     "6509f07e6fc0da68f8e1ee881bf90803f0b053d2f7ed2013cc7c3a49ac4dd3db",
                     "gelu",
                     0.7921,
-                    _HF_PICKLE,
+                    HF_PICKLE,
                 ),
                 _hugging_face(
                     "laion2b_s32b_b82k",
@@ -482,7 +263,7 @@ PRETRAINED: dict[str, Pretrained] = {
                     "5ddb47339f44e4fd9cace3d3960d38af1b51a25857440cfae90afc44706d7e2b",
                     "gelu",
                     0.7525,
-                    _HF_PICKLE,
+                    HF_PICKLE,
                     _INCEPTION,
                 ),
                 _release(
