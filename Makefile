@@ -52,8 +52,8 @@ demo: setup
 test: setup $(VENV)/.installed-test
 	@$(BIN)/python -m pytest
 
-# The unit tests alone: no server, no browser.
-test-fast: setup $(VENV)/.installed-test
+# The unit tests alone, without the extras: no Ray, no Milvus, no server, no browser.
+test-fast: setup
 	@$(BIN)/python -m pytest tests/unit
 
 # For real traffic: Ray Serve, at http://127.0.0.1:8866 unless SERVE says otherwise.

@@ -11,6 +11,11 @@ import pytest
 
 pytest.importorskip("ray", reason="of the extra [test]")
 
+import numpy as np
+
+from clip_common.embedding.store import Store
+from tests.support.stores import contents, run, write_images
+
 DRIVER = """
 import ray
 from clip_common.system.ray_job import RayJob
@@ -45,3 +50,16 @@ def test_workers_execute_no_file_of_the_users_folder(tmp_path: Path) -> None:
     imported, stands_in = done.stdout.splitlines()
     assert not Path(imported).is_relative_to(tmp_path)
     assert Path(stands_in) == folder  # relative paths of the user stay what they are
+
+
+def test_embed_on_ray_gives_the_same(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "pictures")
+    run(images, tmp_path / "local")
+    report = run(images, tmp_path / "ray", ray=True)
+    assert (report.embedded, report.failed) == (20, 1)
+    local, on_ray = contents(tmp_path / "local"), contents(tmp_path / "ray")
+    assert local.keys() == on_ray.keys()
+    for path, vector in local.items():
+        np.testing.assert_allclose(on_ray[path], vector, atol=1e-5)
+    assert Store(tmp_path / "ray").errors() == Store(tmp_path / "local").errors()
+    assert run(images, tmp_path / "ray", ray=True).embedded == 0

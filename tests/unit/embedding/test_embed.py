@@ -1,4 +1,4 @@
-"""`embed`: every kind of source, each image exactly once whatever happens, the same on a Ray cluster."""
+"""`embed`: every kind of source, each image exactly once whatever happens."""
 
 from __future__ import annotations
 
@@ -22,45 +22,19 @@ import pytest
 from PIL import Image
 
 from clip_common.config import pretrained
-from clip_common.embedding.embed import Job, Report, embed
+from clip_common.embedding.embed import Job, embed
 from clip_common.embedding.sources import Item, items_of
-from clip_common.embedding.store import Store, vectors_of
+from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor, PredictorOptions
 from tests.support.broken_images import PALETTE_THEN_COLOURS, with_exif
 from tests.support.paths import ROOT
-
-JOB = Job(pretrained("clip_mini"), part_size=7, batch_size=4)
+from tests.support.stores import JOB, contents, run, write_images
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Twenty images of mixed formats and sizes in folders, and one that is none."""
-    folder = tmp_path / "pictures"
-    rng = np.random.default_rng(0)
-    for number in range(20):
-        path = folder / f"{number % 3}" / f"{number:02d}.{('png', 'jpg', 'webp')[number % 3]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        blocks = rng.integers(0, 256, (5, 5, 3), np.uint8)
-        Image.fromarray(blocks).resize((40 + number, 90 - number)).save(path)
-    (folder / "1" / "broken.png").write_bytes(b"no image")
-    (folder / "notes.md").write_text("no image either")
-    return folder
-
-
-def run(source: Any, output: Path, **options: Any) -> Report:
-    sources = [str(source)] if isinstance(source, (str, Path)) else [str(item) for item in source]
-    return embed(items_of(sources), output, options.pop("job", JOB), **options)
-
-
-def contents(output: Path) -> dict[str, np.ndarray]:
-    """Vectors by path; a path that is there twice is an error."""
-    found: dict[str, np.ndarray] = {}
-    for table in Store(output).tables():
-        for path, vector in zip(table["path"].to_pylist(), vectors_of(table), strict=True):
-            assert path not in found, f"{path} is there twice"
-            found[path] = vector
-    return found
+    return write_images(tmp_path / "pictures")
 
 
 def test_an_image_that_breaks_costs_itself_alone(tmp_path: Path) -> None:
@@ -425,16 +399,3 @@ def test_two_writers_do_not_mix(images: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RequestError, match="another process writes"):
         run(images, tmp_path / "out")
-
-
-def test_ray_gives_the_same(images: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="of the extra [test]")
-    run(images, tmp_path / "local")
-    report = run(images, tmp_path / "ray", ray=True)
-    assert (report.embedded, report.failed) == (20, 1)
-    local, on_ray = contents(tmp_path / "local"), contents(tmp_path / "ray")
-    assert local.keys() == on_ray.keys()
-    for path, vector in local.items():
-        np.testing.assert_allclose(on_ray[path], vector, atol=1e-5)
-    assert Store(tmp_path / "ray").errors() == Store(tmp_path / "local").errors()
-    assert run(images, tmp_path / "ray", ray=True).embedded == 0
