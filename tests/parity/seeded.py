@@ -53,13 +53,12 @@ def tokens(config: ClipConfig) -> np.ndarray:
 
 
 def pixels(config: ClipConfig) -> np.ndarray:
-    """Normalised images, float32 [4, 3, R, R], of a large R two: coarse shapes with noise on them."""
+    """Normalised images, float32 [4, 3, R, R]: coarse shapes with noise on them."""
     random = np.random.RandomState(7)
     size = config.image_resolution
-    count = 4 if size < 300 else 2
     block = math.ceil(size / 7)
-    coarse = random.standard_normal((count, 3, 7, 7)).repeat(block, 2).repeat(block, 3)[:, :, :size, :size]
-    return (coarse + 0.5 * random.standard_normal((count, 3, size, size))).astype("float32")
+    coarse = random.standard_normal((4, 3, 7, 7)).repeat(block, 2).repeat(block, 3)[:, :, :size, :size]
+    return (coarse + 0.5 * random.standard_normal((4, 3, size, size))).astype("float32")
 
 
 def image() -> Image.Image:
