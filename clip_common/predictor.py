@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 
-from .config import Pretrained
+from .config import Pretrained, pretrained
 from .engines.base import Engine
 from .engines.select import Engines, choose
 from .errors import ImageError, RequestError
@@ -86,7 +86,7 @@ class Predictor:
     """A module's model with everything around it. Nothing is read before the first call needs it.
 
     Args:
-        record: the module.
+        record: the module, by its name or its record.
         weights: a weights file, or the tag of published ones; None is the module's own, looked for in the
             module, the cache, and then downloaded.
         module_dir: the module's own folder, which may carry its weights.
@@ -98,18 +98,17 @@ class Predictor:
             installed. Features are float32 in any case, and so is all that runs on a GPU.
 
     Raises:
-        RequestError: the engine or the precision is not to be had here.
+        RequestError: there is no such module, or the engine or the precision is not to be had here.
 
     Example:
-        >>> from clip_common.config import pretrained
-        >>> clip = Predictor(pretrained("clip_mini"))
+        >>> clip = Predictor("clip_mini")
         >>> clip.record.config.embed_dim == clip.embed(texts=["a dog"])["texts"].shape[1]
         True
     """
 
     def __init__(
         self,
-        record: Pretrained,
+        record: Pretrained | str,
         weights: str | Path | None = None,
         module_dir: Path | None = None,
         exif_rotation: bool = False,
@@ -118,7 +117,8 @@ class Predictor:
         fast_jpeg: bool = False,
     ) -> None:
         self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
-        self.record, self.module_dir = record, module_dir
+        self.record = pretrained(record) if isinstance(record, str) else record
+        self.module_dir = module_dir
         self.options = PredictorOptions(weights, exif_rotation, fast_jpeg, engine, precision)
         self._lock = Lock()
         self._loaded: _Loaded | None = None
@@ -212,8 +212,7 @@ class Predictor:
             RequestError: an argument makes no sense.
 
         Example:
-            >>> from clip_common.config import pretrained
-            >>> clip = Predictor(pretrained("clip_mini"))
+            >>> clip = Predictor("clip_mini")
             >>> labels = ["a diagram", "a dog", "a cat"]
             >>> answers = clip.classify(paths=["examples/diagram.png"], labels=labels, top_k=1)
             >>> answers[0][0]["label"]
@@ -292,8 +291,7 @@ class Predictor:
             RequestError: an argument makes no sense.
 
         Example:
-            >>> from clip_common.config import pretrained
-            >>> clip = Predictor(pretrained("clip_mini"))
+            >>> clip = Predictor("clip_mini")
             >>> embeddings = clip.embed(paths=["examples/dog.png"], texts=["a dog", "a cat"])
             >>> (embeddings["images"] @ embeddings["texts"].T).shape  # cosines
             (1, 2)

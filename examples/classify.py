@@ -3,7 +3,7 @@
 import argparse
 
 from clip_common import ClipError, Predictor
-from clip_common.config import PRETRAINED, pretrained
+from clip_common.config import PRETRAINED
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--module", choices=PRETRAINED, default="clip_mini")
     arguments = parser.parse_args()
     labels = arguments.labels.split(",") if arguments.labels else None
-    clip = Predictor(pretrained(arguments.module))
+    clip = Predictor(arguments.module)
     try:
         answers = clip.classify(paths=arguments.images, labels=labels, top_k=3)
     except ClipError as error:  # it names the image, the fault and what to do

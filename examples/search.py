@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from clip_common import Predictor
-from clip_common.config import pretrained
 from clip_common.preprocessing.image import IMAGE_SUFFIXES
 
 
@@ -17,7 +16,7 @@ def main() -> None:
     """Print the five best images of a folder, each with its cosine."""
     folder, words = Path(sys.argv[1]), sys.argv[2]
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    clip = Predictor(pretrained("clip_mini"))
+    clip = Predictor("clip_mini")
     embeddings = clip.embed(paths=paths, texts=[words])
     cosines = embeddings["images"] @ embeddings["texts"][0]  # [n, d] @ [d] -> [n]
     for place in np.argsort(-cosines)[:5]:

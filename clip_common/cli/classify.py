@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ..system.text_files import read_names
 from ..text.prompts import split_labels
 from . import options
 from .prediction import Classification, Embedding, perform
-from .reporting import emit
+from .reporting import complain, emit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     outcome = perform(options.predictor_options(args).predictor(args.module), task)
     emit(outcome.rendered(args.format))
     for line in outcome.failures():
-        emit(line, sys.stderr)
+        complain(line)
     return 1 if outcome.errors else 0
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..engines.base import ENGINES
 from ..system.optional import require_package
 from . import options
-from .reporting import emit, note
+from .reporting import complain, emit, note
 
 _EXECUTORS = ("local", "ray")
 
@@ -81,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         require_package("ray", "ray")
     from ..embedding.embed import Job, embed
     from ..embedding.sources import items_of
+    from ..embedding.store import Store
 
     job = Job(
         record=args.module,
@@ -101,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
     if report.kept:
         note(f"{report.kept} were not taken out: they may be where nothing could be read")
     for fault in report.faults:
-        emit(fault, sys.stderr)
+        complain(fault)
     if report.failed + report.failed_before:
-        emit(f"why: {args.output / 'errors.parquet'}", sys.stderr)
+        for _, reason in list(Store(args.output).errors().values())[:10]:
+            complain(reason)
+        complain(f"all of them: {args.output / 'errors.parquet'}")
     return 0 if report.complete else 1

@@ -40,16 +40,17 @@ def main(argv: list[str] | None = None) -> int:
         prog = f"clip-hub {args.verb}"
         reporting.set_quiet(args.quiet)
         status = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         reporting.leave_closed_output()
         return _CLOSED_OUTPUT
     except (ClipError, OSError) as error:
-        reporting.emit(reporting.one_line(prog, error), sys.stderr)
+        reporting.complain(reporting.one_line(prog, error))
         return 1
     except KeyboardInterrupt:
-        reporting.emit(reporting.one_line(prog, "interrupted"), sys.stderr)
+        reporting.complain(reporting.one_line(prog, "interrupted"))
         return _INTERRUPTED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import re
 import sys
@@ -48,6 +49,10 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """A flag takes the word behind it only if that is True or False: `--use_gpu photo.jpg`."""
         words = list(sys.argv[1:] if args is None else args)
+        for option, value in itertools.pairwise(["", *words, "-"]):
+            blank = option.rstrip("=") if option.endswith("=") else option if value == "" else ""
+            if blank.startswith("--") and blank != "--labels":  # a blank label is named by its place
+                self.error(f"{blank} is blank")
         flags = {name for action in self._actions if action.type is _truth for name in action.option_strings}
         for i, word in enumerate(words):
             if word == "--":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,9 +178,11 @@ def _images_of(given: str, figures: Path | None, outcome: Outcome) -> list[Path]
 def _images_in(folder: Path, figures: Path | None, seen: Seen) -> list[Path]:
     """The images in a folder and below, without what `--visualization` saved below it."""
     images = [Path(file) for file in image_files(str(folder), seen)]
-    if figures is None or figures.resolve() == folder.resolve():
+    # realpath, as Path.resolve raises where links lead in a circle.
+    if figures is None or os.path.realpath(figures) == os.path.realpath(folder):
         return images
-    return [image for image in images if not image.resolve().is_relative_to(figures.resolve())]
+    below = f"{os.path.realpath(figures)}{os.sep}"
+    return [image for image in images if not os.path.realpath(image).startswith(below)]
 
 
 def _check_folders(given: str, matches: list[Path], images: list[Path], seen: Seen) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -15,7 +16,16 @@ from ..system.log import logger
 def emit(text: str, stream: TextIO | None = None) -> None:
     """Print a text, to standard output unless told otherwise; what the console lacks is escaped."""
     stream = stream or sys.stdout
+    if stream is None:  # the interpreter's form of a closed one
+        raise OSError("standard output is closed: there is nowhere to print the answer")
     print(for_console(text, stream), file=stream)
+
+
+def complain(text: str) -> None:
+    """Print what went wrong on standard error; where that is closed or full there is nobody to tell."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None:
+            emit(text, sys.stderr)
 
 
 def for_console(text: str, stream: TextIO) -> str:
@@ -31,7 +41,7 @@ def one_line(prog: str, fault: BaseException | str) -> str:
 def note(text: str) -> None:
     """Print on standard error what is good to know, unless `--quiet` is given."""
     if logger.isEnabledFor(logging.WARNING):
-        emit(text, sys.stderr)
+        complain(text)
 
 
 def set_quiet(quiet: bool) -> None:
@@ -52,7 +62,7 @@ def counted(number: int, noun: str) -> str:
 def report_unread(errors: Mapping[str, str], consequence: str) -> int:
     """Say which images could not be read, the first ten by name; returns the exit status."""
     for fault in list(errors.values())[:10]:
-        emit(fault, sys.stderr)
+        complain(fault)
     if errors:
-        emit(f"{counted(len(errors), 'image')} could not be read: {consequence}", sys.stderr)
+        complain(f"{counted(len(errors), 'image')} could not be read: {consequence}")
     return 1 if errors else 0

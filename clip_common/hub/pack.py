@@ -9,13 +9,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import keyword
 import re
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..config import Pretrained
+from ..config import PRETRAINED, Pretrained
 from ..errors import RequestError, WeightsError
 from ..system.cache import atomic_file, content_sha256
 from ..weights.convert import convert
@@ -55,6 +56,8 @@ def pack(
     name = name or record.name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise RequestError(f"{name!r} cannot be a module's name: use small letters, digits and _")
+    if keyword.iskeyword(name) or (name in PRETRAINED and name != record.name):
+        raise RequestError(f"{name!r} cannot be the name of another module: choose one that is free")
     source = _ROOT / "modules" / record.name
     if not source.is_dir():
         raise RequestError(f"no {source}: packing needs this project's source tree, not only the package")

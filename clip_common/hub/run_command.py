@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from ..cli import classify, options
 from ..cli.prediction import perform
-from ..cli.reporting import emit, for_console, one_line
+from ..cli.reporting import complain, emit, for_console, one_line
 from ..errors import ClipError
 from ..predictor import Predictor
 
@@ -54,7 +54,7 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
     except (ClipError, OSError) as error:
         sys.exit(one_line(made.prog, error))
     except KeyboardInterrupt:
-        emit(one_line(made.prog, "interrupted"), sys.stderr)
+        complain(one_line(made.prog, "interrupted"))
         sys.exit(130)
     _end_quietly_where_nobody_reads()
     output = for_console(outcome.rendered(args.format), sys.stdout)
@@ -62,7 +62,7 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
         return output
     emit(output)
     for line in outcome.failures():
-        emit(line, sys.stderr)
+        complain(line)
     sys.stdout.flush()
     sys.exit(1)
 

@@ -223,7 +223,7 @@ def _write(drawings: Iterable[Drawing], folder: Path, workers: int) -> dict:
                 arrays.append(array)
                 kept.append(drawing)
     if not kept:
-        raise TrainingError(f"no usable picture; {len(skipped)} were skipped, the first: {skipped[:1]}")
+        raise TrainingError(f"no usable image; {len(skipped)} were skipped, the first: {skipped[:1]}")
     near = _near_ids(kept, arrays)
     first_of: dict[tuple, int] = {}
     for i, drawing in enumerate(kept):  # the same picture under the same name adds nothing
