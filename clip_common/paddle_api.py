@@ -39,7 +39,7 @@ def load(name: str, weights: str | Path | None = None) -> CLIP:
         ValueError: there is no such module.
         WeightsError: the weights cannot be had, or do not fit; the message says what to do.
 
-    Example:
+    Examples:
         >>> load("clip_mini").encode_text(tokenize(["a dog", "a cat"])).shape[0]
         2
     """
@@ -60,7 +60,7 @@ def tokenize(
         truncate: cut texts that are too long, keeping the end token.
         model: the module that is to read them; those that OpenAI trained have one tokenizer.
 
-    Example:
+    Examples:
         >>> list(tokenize(["a diagram", "a dog"]).shape)
         [2, 77]
     """
@@ -72,7 +72,7 @@ def tokenize(
 def transform(image: Image.Image) -> Tensor:
     """A PIL image to what the 224-pixel models see, float32 Tensor [1, 3, 224, 224].
 
-    Example:
+    Examples:
         >>> list(transform(Image.new("RGB", (640, 480))).shape)
         [1, 3, 224, 224]
     """

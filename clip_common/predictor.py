@@ -100,7 +100,7 @@ class Predictor:
     Raises:
         RequestError: there is no such module, or the engine or the precision is not to be had here.
 
-    Example:
+    Examples:
         >>> clip = Predictor("clip_mini")
         >>> clip.record.config.embed_dim == clip.embed(texts=["a dog"])["texts"].shape[1]
         True
@@ -211,7 +211,7 @@ class Predictor:
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
 
-        Example:
+        Examples:
             >>> clip = Predictor("clip_mini")
             >>> labels = ["a diagram", "a dog", "a cat"]
             >>> answers = clip.classify(paths=["examples/diagram.png"], labels=labels, top_k=1)
@@ -290,7 +290,7 @@ class Predictor:
             WeightsError: the weights cannot be had, or do not fit.
             RequestError: an argument makes no sense.
 
-        Example:
+        Examples:
             >>> clip = Predictor("clip_mini")
             >>> embeddings = clip.embed(paths=["examples/dog.png"], texts=["a dog", "a cat"])
             >>> (embeddings["images"] @ embeddings["texts"].T).shape  # cosines

@@ -377,7 +377,7 @@ def pretrained(name: str) -> Pretrained:
     Raises:
         RequestError: no module has that name; the message lists those that exist.
 
-    Example:
+    Examples:
         >>> pretrained("clip_vit_b32").config.embed_dim
         512
     """

@@ -185,7 +185,7 @@ def tokenize(
     Raises:
         LabelError: a text is too long and `truncate` is off, or is not a text; the message names it.
 
-    Example:
+    Examples:
         >>> tokenize("a dog")[0, :5].tolist()
         [49406, 320, 1929, 49407, 0]
     """

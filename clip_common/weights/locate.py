@@ -63,7 +63,7 @@ def find_local(
     Raises:
         WeightsError: the file that is named is not there, or a file in the cache is not the published one.
 
-    Example:
+    Examples:
         >>> from clip_common.config import pretrained
         >>> find_local(pretrained("clip_mini")).path.name
         'clip_mini.safetensors'

@@ -22,7 +22,7 @@ Answer = list[LabelScore]
 def l2_normalize(features: np.ndarray) -> np.ndarray:
     """Features [..., d] scaled to length 1.
 
-    Example:
+    Examples:
         >>> l2_normalize(np.array([3.0, 4.0])).tolist()
         [0.6, 0.8]
     """
@@ -41,7 +41,7 @@ def top_k_labels(
         labels: their names.
         top_k: how many to return.
 
-    Example:
+    Examples:
         >>> embeddings = np.eye(2)
         >>> best = top_k_labels(np.array([1.0, 0.0]), embeddings, 100.0, ["a dog", "a cat"], 1)
         >>> best[0]["label"], round(best[0]["score"], 3)
