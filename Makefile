@@ -52,9 +52,9 @@ demo: setup
 test: setup $(VENV)/.installed-test
 	@$(BIN)/python -m pytest
 
-# The unit tests alone, without the extras: no Ray, no Milvus, no server, no browser.
+# The unit tests alone, but for the slow ones, without the extras: no Ray, no Milvus, no server, no browser.
 test-fast: setup
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit -m "not slow"
 
 # For real traffic: Ray Serve, at http://127.0.0.1:8866 unless SERVE says otherwise.
 SERVE ?= clip_mini

@@ -24,6 +24,7 @@ from tests.support.checkpoints import Checkpoints
 BUILDERS = {RN50: build_rn50_model, RN101: build_rn101_model, VIT_B32: build_vit_model}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", BUILDERS, ids=lambda config: config.name)
 def test_the_seed_ports_script_runs(config: ClipConfig, tmp_path: Path) -> None:
     paddle.save(to_seed_port(seeded.state(config)), str(tmp_path / "model.pdparams"))

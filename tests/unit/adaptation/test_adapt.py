@@ -144,6 +144,7 @@ def test_captions_as_people_write_them(encoding: str, folder: Path, tmp_path: Pa
 # --- what comes of it -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_accuracy_rises_on_images_that_training_does_not_see(adapted: adapting.Adapted) -> None:
     before, after = adapted.points[0].held_out, adapted.chosen.held_out
     assert after >= 0.9 and after > before + 0.3
@@ -216,6 +217,7 @@ def test_the_figures_are_written(adapted: adapting.Adapted) -> None:
         assert np.asarray(Image.open(folder / image).convert("L")).std() > 5
 
 
+@pytest.mark.slow
 def test_a_probe_is_a_beginning(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="of the extra [evaluate]")
     found = adapt(task(folder, tmp_path, head="probe", epochs=1, reference=str(folder)))
@@ -232,6 +234,7 @@ def _zero_shot_accuracy(folder: Path) -> float:
     return float(np.mean(np.array(named) == data.targets))
 
 
+@pytest.mark.slow
 def test_captions_train_both_towers(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
@@ -251,6 +254,7 @@ def test_captions_train_both_towers(folder: Path, tmp_path: Path) -> None:
 # --- the run --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_on_the_same_curve(
     folder: Path, adapted: adapting.Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +279,7 @@ def test_a_killed_run_resumes_on_the_same_curve(
     np.testing.assert_allclose(resumed.curve[:, 0], whole.curve[:, 0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_same_curve(folder: Path, adapted: adapting.Adapted, tmp_path: Path) -> None:
     adapt(task(folder, tmp_path, workers=2))
     whole = checkpoint.load(adapted.path.parent / "checkpoint.npz")
@@ -407,6 +412,7 @@ def test_a_broken_image_costs_itself(
     assert "alpha" in printed.out and (tmp_path / "run" / "adapted.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -447,6 +453,7 @@ def test_damaged_classes_are_refused(adapted: adapting.Adapted, tmp_path: Path) 
 # --- a module of its own --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_packs_under_a_name_of_its_own(
     adapted: adapting.Adapted, folder: Path, tmp_path: Path, hub_home: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_only_what_is_new_or_changed(images: Path, tmp_path: Path) -> None:
     assert contents(output).keys() == after.keys() - {str(removed)}
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_each_image_is_there_once(tmp_path: Path) -> None:
     folder, output = tmp_path / "pictures", tmp_path / "out"
     folder.mkdir()

@@ -66,6 +66,7 @@ def mini() -> WeightsFile:
 # --- the rewriting ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [RN50, RN101, VIT_B32], ids=lambda config: config.name)
 def test_the_towers_are_the_model(config: ClipConfig) -> None:
     model = CLIP(config)
@@ -218,6 +219,7 @@ def test_it_is_compiled_once(cache: Path, mini: WeightsFile, monkeypatch: pytest
         compile_cache.compiled_folder(mini, "onnxruntime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: WeightsFile) -> None:
     pytest.importorskip(name)
@@ -231,6 +233,7 @@ def test_a_damaged_one_is_compiled_again(name: str, cache: Path, mini: WeightsFi
     assert not [file for file in folder.parent.iterdir() if file.name.startswith(".")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_tower_that_vanished_before_it_was_opened_is_compiled_again(
     name: str,
@@ -257,6 +260,7 @@ def test_a_tower_that_vanished_before_it_was_opened_is_compiled_again(
     assert caplog.text.count("runs on Paddle in float32, which is slower") == 1
 
 
+@pytest.mark.slow
 def test_a_tower_that_cannot_be_opened_is_compiled_again(
     cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -210,6 +210,7 @@ def test_a_name_that_is_no_file_and_no_tag(record: Pretrained) -> None:
         clip_common.load(record.name, "laoin")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["paddle", "onnxruntime"])
 def test_the_engines(engine: str, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """clip_mini, since the process that compiles knows the records that are in the package."""
