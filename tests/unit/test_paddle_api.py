@@ -45,6 +45,7 @@ def test_the_seed_ports_script_runs(config: ClipConfig, tmp_path: Path) -> None:
     assert np.abs(probs - np.load(golden_file(config))["scores"]).max() <= SCORE_BOUND
 
 
+@pytest.mark.slow
 def test_load(checkpoints: Checkpoints) -> None:
     model = clip_common.load("clip_vit_b32", weights=checkpoints(VIT_B32))
     assert isinstance(model, paddle.nn.Layer)

@@ -84,6 +84,7 @@ def held_out_paths(adapted: adapting.Adapted) -> list[str]:
 # --- what is read ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_mended_image_is_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     shutil.copytree(folder, data)
@@ -152,6 +153,7 @@ def test_accuracy_rises_on_images_that_training_does_not_see(adapted: adapting.A
     assert len(seen) == 36 and not seen & set(held_out_paths(adapted))
 
 
+@pytest.mark.slow
 def test_the_module_chooses_among_its_own_classes(adapted: adapting.Adapted) -> None:
     predictor = Predictor(MINI, adapted.path)
     paths = held_out_paths(adapted)
@@ -342,6 +344,7 @@ def test_mixtures_are_on_the_line() -> None:
     assert interpolation.best(points).alpha == 0.4
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_weights_it_began_with(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +399,7 @@ def test_validation_of_a_usual_data_set_is_in_the_order_of_the_training_classes(
 # --- what is wrong with it ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_broken_image_costs_itself(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def test_paddle_inference(module: hub.Module, expected: dict, tmp_path: Path) ->
         assert isinstance(found, np.ndarray) and close(found, wanted), tower
 
 
+@pytest.mark.slow
 def test_onnx_and_no_package_is_installed(module: hub.Module, expected: dict, tmp_path: Path) -> None:
     """paddle2onnx's default optimiser would install packages while it runs."""
     before = {(dist.name, dist.version) for dist in importlib.metadata.distributions()}

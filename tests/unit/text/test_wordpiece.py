@@ -25,6 +25,7 @@ needs_reference = pytest.mark.skipif(
 # --- ids ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ids_are_cn_clips_on_generated_strings():
     golden = np.load(GOLDEN)
     texts = chinese_strings()

@@ -242,6 +242,7 @@ def fail_in_a_worker() -> None:
     raise ValueError("no room left")
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_step_of_one(tmp_path: Path) -> None:
     weight, scale = gradients_of(*FEATURES)
     parallel.start(write_gradients, (str(tmp_path),), 2)
@@ -251,6 +252,7 @@ def test_two_workers_make_the_step_of_one(tmp_path: Path) -> None:
             np.testing.assert_allclose(found["scale"], scale, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_failed_worker_ends_the_run() -> None:
     with pytest.raises(TrainingError, match=r"a worker failed.*no room left"):
         parallel.start(fail_in_a_worker, (), 2)
@@ -262,6 +264,7 @@ def wait_in_a_worker(folder: str) -> None:
     time.sleep(120)
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
     code = f"parallel.start(wait_in_a_worker, ({str(tmp_path)!r},), 2)"
     command = [sys.executable, "-c", f"from {__name__} import parallel, wait_in_a_worker; {code}"]
