@@ -8,7 +8,7 @@ from pathlib import Path
 from ..engines.base import ENGINES
 from ..system.optional import require_package
 from . import options
-from .reporting import complain, emit, note
+from .reporting import complain, complain_of_the_first, emit, note
 
 _EXECUTORS = ("local", "ray")
 
@@ -80,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
         require_package("ray", "ray")
     from ..embedding.embed import Job, embed
     from ..embedding.sources import items_of
-    from ..embedding.store import Store
 
     job = Job(
         record=args.module,
@@ -102,8 +101,7 @@ def run(args: argparse.Namespace) -> int:
         note(f"{report.kept} were not taken out: they may be where nothing could be read")
     for fault in report.faults:
         complain(fault)
-    if report.failed + report.failed_before:
-        for _, reason in list(Store(args.output).errors().values())[:10]:
-            complain(reason)
+    if report.reasons:
+        complain_of_the_first(report.reasons)
         complain(f"all of them: {args.output / 'errors.parquet'}")
     return 0 if report.complete else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import re
 import sys
@@ -49,17 +48,21 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """A flag takes the word behind it only if that is True or False: `--use_gpu photo.jpg`."""
         words = list(sys.argv[1:] if args is None else args)
-        for option, value in itertools.pairwise(["", *words, "-"]):
-            blank = option.rstrip("=") if option.endswith("=") else option if value == "" else ""
-            if blank.startswith("--") and blank != "--labels":  # a blank label is named by its place
-                self.error(f"{blank} is blank")
         flags = {name for action in self._actions if action.type is _truth for name in action.option_strings}
         for i, word in enumerate(words):
             if word == "--":
                 break
+            self._refuse_blank(word, words[i + 1 : i + 2])
             if word in flags and words[i + 1 : i + 2] and words[i + 1].lower() not in (*_TRUE, *_FALSE):
                 words[i] += "=True"
         return super().parse_known_args(words, namespace)
+
+    def _refuse_blank(self, word: str, after: Sequence[str]) -> None:
+        """Refuse an option whose value is blank, as an unset variable of a shell gives it."""
+        if word.startswith("--") and (word.endswith("=") or list(after) == [""]):
+            option = word.removesuffix("=")
+            if option != "--labels":  # a blank label is an error of its own, by its place
+                self.error(f"{option} is blank")
 
 
 # --- types ---------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from ..system.file_names import printable
@@ -26,6 +27,12 @@ def complain(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             emit(text, sys.stderr)
+
+
+def complain_of_the_first(faults: Iterable[str], count: int = 10) -> None:
+    """The first of many faults, a line each."""
+    for fault in itertools.islice(faults, count):
+        complain(fault)
 
 
 def for_console(text: str, stream: TextIO) -> str:
@@ -61,8 +68,7 @@ def counted(number: int, noun: str) -> str:
 
 def report_unread(errors: Mapping[str, str], consequence: str) -> int:
     """Say which images could not be read, the first ten by name; returns the exit status."""
-    for fault in list(errors.values())[:10]:
-        complain(fault)
+    complain_of_the_first(errors.values())
     if errors:
         complain(f"{counted(len(errors), 'image')} could not be read: {consequence}")
     return 1 if errors else 0

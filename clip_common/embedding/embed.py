@@ -79,6 +79,7 @@ class Report:
         failed_before: could not be embedded before, and has not changed.
         faults: sources that could not be looked into, whole or in part; a message each.
         kept: what is not among the sources, and was not taken out, since a fault may hide it.
+        reasons: why, of each of these.
         passed_over: what was no image that can be read, in words.
     """
 
@@ -87,6 +88,7 @@ class Report:
     known: int = 0
     removed: int = 0
     failed_before: int = 0
+    reasons: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     kept: int = 0
     passed_over: str = ""
@@ -197,7 +199,7 @@ class _Run:
         pending, doubtful = [], []
         for item in self._items:
             stamp, _ = self._known.get(item.path, (None, None))
-            failed_at, _ = self._errors.get(item.path, (None, None))
+            failed_at, reason = self._errors.get(item.path, (None, ""))
             if item.fault is not None:
                 self._fail([Failure(item, item.fault, may_pass=True)])
             elif stamp is not None and stamp == item.with_caption_of(stamp):
@@ -207,6 +209,7 @@ class _Run:
                 doubtful.append(item)
             elif failed_at and failed_at == item.recorded_stamp():
                 self._report.failed_before += 1
+                self._report.reasons.append(reason)
             else:
                 self._errors.pop(item.path, None)
                 pending.append(item)
@@ -241,6 +244,7 @@ class _Run:
 
     def _fail(self, failures: Sequence[Failure]) -> None:
         self._report.failed += len(failures)
+        self._report.reasons += [failure.reason for failure in failures]
         for item, reason, may_pass in failures:
             self._errors[item.path] = ("" if may_pass else item.recorded_stamp(), reason)
 

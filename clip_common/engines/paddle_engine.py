@@ -16,6 +16,21 @@ from ..system import threads
 from .text_batching import encode_in_batches
 
 
+def require_gpu() -> None:
+    """Check that this Paddle can compute on a GPU here.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    if not paddle.is_compiled_with_cuda():
+        raise RequestError(
+            "use_gpu is set, and the installed PaddlePaddle is the CPU build: "
+            "install paddlepaddle-gpu in its place (see the README), or leave use_gpu out"
+        )
+    if paddle.device.cuda.device_count() == 0:
+        raise RequestError("use_gpu is set, and no GPU is visible (check CUDA_VISIBLE_DEVICES)")
+
+
 class PaddleEngine:
     """An `Engine` that calls the model's own layers."""
 
@@ -37,13 +52,8 @@ class PaddleEngine:
         device = "gpu" if use_gpu else "cpu"
         if device == self._device:
             return
-        if use_gpu and not paddle.is_compiled_with_cuda():
-            raise RequestError(
-                "use_gpu is set, and the installed PaddlePaddle is the CPU build: "
-                "install paddlepaddle-gpu in its place (see the README), or leave use_gpu out"
-            )
-        if use_gpu and paddle.device.cuda.device_count() == 0:
-            raise RequestError("use_gpu is set, and no GPU is visible (check CUDA_VISIBLE_DEVICES)")
+        if use_gpu:
+            require_gpu()
         self.model.to(device)
         self._device = device
 

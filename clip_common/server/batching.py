@@ -91,8 +91,10 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
     Raises:
         ClipError: what is wrong with it.
     """
-    if work.use_gpu:
-        predictor.engine(use_gpu=True)  # where there is none that is said before images are read
+    if work.use_gpu:  # where there is none, that is said before images are read
+        from ..engines.paddle_engine import require_gpu  # Paddle takes seconds to import
+
+        require_gpu()
     if work.task == "embed":
         texts = check_texts(work.texts) if work.texts is not None else []
         work.limits.check_embeddings(len(work.images) + len(texts), predictor.record.config.embed_dim)

@@ -74,6 +74,12 @@ def test_a_blank_value_is_refused(words: list[str], capsys: pytest.CaptureFixtur
     assert "is blank (see clip-hub --help)" in capsys.readouterr().err
 
 
+def test_behind_two_dashes_all_words_are_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "a.png").rename(folder / "--odd=")
+    assert main(["classify", *LABELS, "--", "--odd=", "b.png"]) == 0
+
+
 @pytest.mark.parametrize("name", ["clip_vit_b32", "class"])
 def test_a_module_is_not_packed_under_the_name_of_another(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -87,6 +93,14 @@ def test_embed_names_what_failed(folder: Path, capsys: pytest.CaptureFixture[str
     (folder / "bad.png").write_bytes(b"no image")
     assert main(["embed", str(folder), "--output", str(folder / "out")]) == 1
     assert "bad.png: not an image" in capsys.readouterr().err
+    (folder / "good").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "good" / "c.png")
+    (folder / "good" / "d.png").write_bytes(b"no image either")
+    # Of this run's sources alone, not of what failed in the store before.
+    assert main(["embed", str(folder / "good"), "--output", str(folder / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "d.png: not an image" in said
+    assert "bad.png" not in said
 
 
 def test_a_predictor_by_the_modules_name() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from clip_common.config import pretrained
-from clip_common.errors import BusyError, ClipError, ImageError, LabelError, LimitError
+from clip_common.errors import BusyError, ClipError, ImageError, LabelError, LimitError, RequestError
 from clip_common.predictor import Predictor
-from clip_common.server.batching import Job, answer, answer_jobs
+from clip_common.server.batching import Job, answer, answer_jobs, checked
 from clip_common.server.limits import Limits
 from clip_common.server.request import PredictRequest, RequestBody
 from tests.support.answers import assert_same
@@ -156,3 +156,13 @@ def test_who_is_late_is_told_so_between_the_parts_of_a_batch(predictor: Predicto
     results = answer_jobs(predictor_with_notes, jobs, late)
     assert [isinstance(result, BusyError) for result in results] == [False, True, False]
     assert sizes == [(32, [0]), (8, [0]), (32, [0, 1, 2]), (8, [0, 1, 2])]
+
+
+def test_a_gpu_that_is_not_here_is_refused_without_moving_the_model(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests are checked in other threads than the one that the model runs in."""
+    monkeypatch.setattr(Predictor, "engine", lambda *_, **__: pytest.fail("an engine was asked for"))
+    (work,) = works([{"images": ["aGk="], "labels": ["a"], "use_gpu": True}])
+    with pytest.raises(RequestError, match="use_gpu is set"):
+        checked(predictor, work)
