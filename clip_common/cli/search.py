@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Search; nothing found is not an error."""
     require_package("pymilvus", "search")
     from ..embedding.embed import Job
-    from ..search.index import Filter, Index
+    from ..search.hits import Filter
+    from ..search.index import Index
     from ..search.query import as_json, as_table, query_vector, write_contact_sheet
 
     index = Index(args.index, must_exist=True)

@@ -7,7 +7,6 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,9 +17,7 @@ from ..predictor import Predictor
 from ..preprocessing.image import for_display
 from ..visualize import save_contact_sheet
 from ..zero_shot.scoring import l2_normalize
-
-if TYPE_CHECKING:
-    from .index import Hit
+from .hits import Hit
 
 _SIDE = 256  # of a thumbnail, pixels
 

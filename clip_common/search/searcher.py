@@ -13,6 +13,7 @@ from ..config import Pretrained
 from ..embedding.embed import Job
 from ..predictor import PredictorOptions
 from ..system.optional import require_package
+from .hits import Filter
 from .query import cell
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ class Finder:
         Raises:
             RequestError: the index cannot be searched, or is of another module.
         """
-        from .index import Filter
-
         with self._lock:  # Milvus Lite's client is not for threads
             index, origin = self._open()
             hits = index.search(origin, vector, top_k, Filter(path))

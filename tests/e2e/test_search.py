@@ -27,7 +27,8 @@ from clip_common.embedding.sources import Item, items_of
 from clip_common.embedding.store import Origin, Row, Store
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor
-from clip_common.search.index import Filter, Index
+from clip_common.search.hits import Filter
+from clip_common.search.index import Index
 from clip_common.search.query import cell, query_vector
 from clip_common.zero_shot.scoring import l2_normalize
 from tests.support.paths import ROOT

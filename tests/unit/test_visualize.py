@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from clip_common import visualize
-from clip_common.search.index import Hit
+from clip_common.search.hits import Hit
 from clip_common.search.query import cell
 from clip_common.visualize import draw_answer, draw_similarities, save_answer, save_contact_sheet
 

@@ -16,6 +16,8 @@ from PIL import Image
 from clip_common.cli.reporting import emit
 from clip_common.evaluation.evaluate import Figures
 from clip_common.evaluation.report import write
+from clip_common.search.hits import Hit
+from clip_common.search.query import as_json, as_table
 from clip_common.system.file_names import printable
 from clip_common.visualize import save_answer, save_contact_sheet
 from tests.support.paths import EXAMPLES, ROOT
@@ -71,10 +73,6 @@ def test_what_a_console_lacks_is_escaped() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
 def test_what_is_found_is_printed_on_every_console(encoding: str) -> None:
-    pytest.importorskip("pymilvus")
-    from clip_common.search.index import Hit
-    from clip_common.search.query import as_json, as_table
-
     hit = Hit("照片/caf\\xe9.png", 0.5, 8, 8, "näh")
     stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
     emit(as_table([hit]), stream)

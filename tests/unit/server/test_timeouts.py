@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+
+pytest.importorskip("httptools", reason="of the extra [test]")
+
 import uvicorn
 
 from clip_common.server import timeouts

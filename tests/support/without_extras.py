@@ -1,0 +1,46 @@
+"""A pytest plugin, `-p tests.support.without_extras`: as if only the extra [dev] were installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# What the other extras bring at the top of their import names; `pip install .[dev]` lacks them.
+HIDDEN = {
+    "ray",
+    "httptools",
+    "uvloop",
+    "watchfiles",
+    "pymilvus",
+    "milvus_lite",
+    "openvino",
+    "selenium",
+    "resvg_py",
+    "zensical",
+}
+
+
+class _Hidden:
+    def find_spec(
+        self, name: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.partition(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+
+sys.meta_path.insert(0, _Hidden())
+
+_find = importlib.metadata.version
+
+
+def _version(distribution_name: str) -> str:
+    if distribution_name.lower().replace("-", "_") in HIDDEN:
+        raise importlib.metadata.PackageNotFoundError(distribution_name)
+    return _find(distribution_name)
+
+
+importlib.metadata.version = _version
