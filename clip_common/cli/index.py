@@ -1,31 +1,34 @@
-"""`clip-hub index`: embeddings into a vector database."""
+"""`clip-hub index`: embeddings into an index that `search` looks into."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ..system.optional import require_package
-from .reporting import emit
+from .reporting import emit, note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("vectors", type=Path, metavar="EMBEDDINGS", help="a folder that `embed` wrote")
+    parser.add_argument("--index", required=True, help="a file, or http://HOST:19530 of a Milvus server")
     parser.add_argument(
-        "--index", required=True, help="a file that ends in .db, or http://HOST:19530 of Milvus"
+        "--prune_all",
+        action="store_true",
+        help="even if nothing of what the index holds stays, or it is of images below another folder",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make an index hold what a folder of embeddings holds."""
-    require_package("pymilvus", "search")
     from ..embedding.store import Store
-    from ..search.index import Index
+    from ..search.index import open_index
 
-    index = Index(args.index)
-    changes = index.sync(Store(args.vectors))
+    index = open_index(args.index)
+    changes = index.sync(Store(args.vectors), args.prune_all)
     index.close()
     emit(f"{args.index}: {changes.added} added, {changes.kept} were there, {changes.removed} removed")
-    return 0
+    if changes.unusable:
+        note(f"{changes.unusable} were left out: their embeddings hold something that is no number")
+    return 1 if changes.unusable else 0

@@ -105,6 +105,11 @@ def share(text: str) -> float:
     return _number(float, text, lambda value: 0 <= value <= 1, "0 to 1")
 
 
+def cosine(text: str) -> float:
+    """A number from -1 to 1."""
+    return _number(float, text, lambda value: -1 <= value <= 1, "-1 to 1")
+
+
 def part(text: str) -> float:
     """A share that leaves something on both sides."""
     return _number(float, text, lambda value: 0 < value < 1, "more than 0 and less than 1")

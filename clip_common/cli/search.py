@@ -1,24 +1,41 @@
-"""`clip-hub search`: find images by words, by an image, or by both."""
+"""`clip-hub search`: find images by words, by images, or by both."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
-from ..system.optional import require_package
 from . import options
 from .reporting import emit, note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("text", nargs="?", metavar="WORDS")
-    parser.add_argument("--image", help="an image to search with, alone or together with words")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORDS",
+        help="what is seen; `a dog - snow + a beach^0.5` takes away and adds, by weights",
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        help="an image to search with, beside words or not; repeatable",
+    )
+    parser.add_argument(
+        "--like",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="the same with an image of the index, by its path there: its file is not needed; repeatable",
+    )
     parser.add_argument(
         "--text_weight",
         type=options.share,
         default=0.5,
-        help="of words beside an image, 0 to 1; default: 0.5",
+        help="of words beside images, 0 to 1; default: 0.5",
     )
     parser.add_argument("--index", required=True, help="as `index` was given it")
     options.add_module(parser, "the model that made the index")
@@ -30,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", help="only paths like this pattern; * stands for anything")
     parser.add_argument("--min_width", type=options.whole, default=0, metavar="PIXELS")
     parser.add_argument("--min_height", type=options.whole, default=0, metavar="PIXELS")
+    parser.add_argument(
+        "--min_score",
+        type=options.cosine,
+        default=-math.inf,
+        metavar="COSINE",
+        help="only scores from this one on",
+    )
+    parser.add_argument(
+        "--fold",
+        type=options.cosine,
+        metavar="COSINE",
+        help="fold what is this near to a result into it, such as 0.95 for near-duplicates",
+    )
     options.add_format(parser)
     parser.add_argument("--output_dir", type=Path, help="also write the images found on a sheet, search.png")
     parser.set_defaults(run=run)
@@ -37,21 +67,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search; nothing found is not an error."""
-    require_package("pymilvus", "search")
-    from ..embedding.embed import Job
+    from ..embedding.origin import Origin
     from ..search.hits import Filter
-    from ..search.index import Index
-    from ..search.query import as_json, as_table, query_vector, write_contact_sheet
+    from ..search.index import open_index
+    from ..search.query import Query, as_json, as_table
 
-    index = Index(args.index, must_exist=True)
-    job = Job(args.module, options.predictor_options(args))
-    predictor = job.predictor()
-    vector = query_vector(predictor, args.text, args.image, args.text_weight, args.use_gpu)
-    limit_to = Filter(args.path, args.min_width, args.min_height)
-    hits = index.search(job.origin(predictor), vector, args.top_k, limit_to)
+    index = open_index(args.index, must_exist=True)
+    predictor = options.predictor_options(args).predictor(args.module)
+    query = Query(" ".join(args.words) if args.words else None, args.image, args.text_weight)
+    origin = Origin.of(predictor)
+    like = [index.find(origin, path) for path in args.like]
+    vector = query.embedding(predictor, [vector for _, vector in like], args.use_gpu)
+    limit_to = Filter(
+        args.path, args.min_width, args.min_height, args.min_score, frozenset(path for path, _ in like)
+    )
+    hits = index.search(origin, vector, args.top_k, limit_to, args.fold)
     index.close()
     emit(as_json(hits) if args.format == "json" else as_table(hits))
     if args.output_dir:
-        title = " + ".join(part for part in (args.text, args.image and Path(args.image).name) if part)
+        from ..search.contact_sheet import write_contact_sheet
+
+        images = [Path(image).name for image in (*args.image, *args.like)]
+        title = " + ".join([*([query.words] if query.words else []), *images])
         note(str(write_contact_sheet(hits, title, args.output_dir)))
     return 0

@@ -21,8 +21,9 @@ from ..preprocessing.image import image_size
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
+from .origin import Origin
 from .sources import Item, Items
-from .store import Origin, Row, Store
+from .store import Row, Store
 
 
 class Failure(NamedTuple):
@@ -58,16 +59,7 @@ class Job:
 
     def origin(self, predictor: Predictor) -> Origin:
         """What stands in each part's metadata."""
-        sha256 = predictor.weights_sha256
-        return Origin(
-            self.record.name,
-            sha256,
-            self.record.config.embed_dim,
-            self.dtype,
-            self.options.precision,
-            self.options.exif_rotation,
-            self.options.fast_jpeg,
-        )
+        return Origin.of(predictor, self.dtype)
 
 
 @dataclass

@@ -15,7 +15,8 @@ from ray.data import ActorPoolStrategy
 
 from ..system.ray_job import RayJob
 from .embed import Failure, Job, Part, make_part
-from .store import Origin, Store
+from .origin import Origin
+from .store import Store
 
 
 class _Worker:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ..errors import RequestError
 from ..system.cache import atomic_file
+from .origin import Origin
 from .sources import Item
 
 _PART = re.compile(r"part-(\d{6})\.parquet")
@@ -32,38 +33,6 @@ _TEMPORARY = re.compile(rf"\.(part-\d{{6}}\.parquet|{re.escape(_ERRORS)}|{_ROOT}
 _KEY = b"clip_hub"
 _ERROR_SCHEMA = pa.schema([("path", pa.string()), ("stamp", pa.string()), ("error", pa.string())])
 _DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What made a store's vectors; all parts of one store agree."""
-
-    module: str
-    weights_sha256: str
-    embed_dim: int
-    dtype: str = "float32"
-    precision: str = "float32"
-    exif_rotation: bool = False
-    fast_jpeg: bool = False
-
-    def __str__(self) -> str:
-        kept = f"kept as {self.dtype}, computed in {self.precision}"
-        options = [name for name in ("exif_rotation", "fast_jpeg") if getattr(self, name)]
-        given = ", ".join([kept, *(f"with --{name}" for name in options)])
-        return f"{self.module} (weights {self.weights_sha256[:12]}, {given})"
-
-    def schema(self) -> pa.Schema:
-        """The columns of a part."""
-        fields = [
-            ("path", pa.string()),
-            ("stamp", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("sha256", pa.string()),
-            ("caption", pa.string()),
-            ("vector", pa.list_(_DTYPES[self.dtype], self.embed_dim)),
-        ]
-        return pa.schema(fields, metadata={_KEY: json.dumps(vars(self))})
 
 
 @dataclass(frozen=True)
@@ -143,7 +112,7 @@ class Store:
     def write_part(self, number: int, rows: Sequence[Row], origin: Origin) -> None:
         """Write a part. The same number again replaces it, so a part that is computed twice is there once."""
         vectors = np.stack([row.vector for row in rows]).astype(origin.dtype)  # [n, embed_dim]
-        flat = pa.array(vectors.ravel(), _DTYPES[origin.dtype])
+        flat, schema = pa.array(vectors.ravel(), _DTYPES[origin.dtype]), _schema(origin)
         columns = [
             [row.item.path for row in rows],
             [row.item.recorded_stamp() for row in rows],
@@ -155,11 +124,9 @@ class Store:
         ]
         arrays = [
             pa.array(column, field.type) if isinstance(column, list) else column
-            for column, field in zip(columns, origin.schema(), strict=True)
+            for column, field in zip(columns, schema, strict=True)
         ]
-        _write(
-            pa.Table.from_arrays(arrays, schema=origin.schema()), self.folder / f"part-{number:06d}.parquet"
-        )
+        _write(pa.Table.from_arrays(arrays, schema=schema), self.folder / f"part-{number:06d}.parquet")
 
     def errors(self) -> dict[str, tuple[str, str]]:
         """Stamp and reason of what could not be read, by path."""
@@ -216,6 +183,20 @@ def vectors_of(table: pa.Table) -> np.ndarray:
     column = table["vector"].combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), -1).astype(np.float32)
+
+
+def _schema(origin: Origin) -> pa.Schema:
+    """The columns of a part."""
+    fields = [
+        ("path", pa.string()),
+        ("stamp", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+        ("caption", pa.string()),
+        ("vector", pa.list_(_DTYPES[origin.dtype], origin.embed_dim)),
+    ]
+    return pa.schema(fields, metadata={_KEY: json.dumps(vars(origin))})
 
 
 def _origin(part: Path) -> Origin:

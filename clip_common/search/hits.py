@@ -1,10 +1,14 @@
-"""Results of a search, and what they are limited to."""
+"""Results of a search, what they are limited to, and near-duplicates among them."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
 
 from ..system.file_names import escape_name, printable
 
@@ -19,6 +23,7 @@ class Hit:
         path: as the store has it.
         score: its cosine with what was asked, -1 to 1.
         root: the folder where `path` begins, if it is relative; see `escape_name`.
+        duplicates: paths of the results that were folded into this one.
     """
 
     path: str
@@ -27,6 +32,7 @@ class Hit:
     height: int
     caption: str
     root: str = ""
+    duplicates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,40 +43,47 @@ class Filter:
         path: a pattern in which `*` stands for anything, of the path as it is kept or from the top.
         min_width: pixels.
         min_height: pixels.
+        min_score: the least cosine.
+        without: paths, as they are kept, that are no results.
     """
 
     path: str | None = None
     min_width: int = 0
     min_height: int = 0
+    min_score: float = -np.inf
+    without: frozenset[str] = frozenset()
 
     def expression(self, root: str = "") -> str:
-        """As Milvus reads it; it lets through a little more than `allows`.
+        """The pattern and the sizes as Milvus reads them; it lets through a little more than `allows_path`.
 
         What Milvus's versions escape differently stands for any character here.
         """
         terms = []
         if self.path is not None:
-            pattern = _as_kept(self.path)
+            pattern = as_kept(self.path)
             kept = sorted({pattern, *_below(pattern, root)})
             terms.append("(" + " or ".join(f'path like "{_narrow(one)}"' for one in kept) + ")")
         terms += [f"width >= {int(self.min_width)}"] if self.min_width else []
         terms += [f"height >= {int(self.min_height)}"] if self.min_height else []
         return " and ".join(terms)
 
-    def allows(self, hit: Hit) -> bool:
+    def allows_path(self, path: str, root: str) -> bool:
         """Whether a path, as it is kept or from the top, is like the pattern."""
-        paths = (hit.path, os.path.join(hit.root, hit.path))  # noqa: PTH118
-        return self.path is None or any(_is_like(path, _as_kept(self.path)) for path in paths)
+        like = self._like
+        return like is None or any(like.fullmatch(one) for one in (path, os.path.join(root, path)))  # noqa: PTH118
+
+    @cached_property
+    def _like(self) -> re.Pattern[str] | None:
+        return None if self.path is None else _expression(as_kept(self.path))
 
 
-def _as_kept(pattern: str) -> str:
-    """A pattern as paths are kept; one copied from an answer is so already."""
-    return pattern if printable(pattern) == pattern else escape_name(pattern)
+def as_kept(path: str) -> str:
+    """A path or a pattern as paths are kept; one copied from an answer is so already."""
+    return path if printable(path) == path else escape_name(path)
 
 
-def _is_like(text: str, pattern: str) -> bool:
-    expression = ".*".join(map(re.escape, pattern.split("*")))
-    return re.fullmatch(expression, text, re.DOTALL) is not None
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
 
 
 def _below(pattern: str, root: str) -> list[str]:
@@ -78,10 +91,37 @@ def _below(pattern: str, root: str) -> list[str]:
     return [
         pattern[i + (mark == "/") :]
         for i, mark in enumerate(pattern)
-        if (mark == "/" and _is_like(root, pattern[:i]))
-        or (mark == "*" and _is_like(f"{root}/", pattern[: i + 1]))
+        if (mark == "/" and _expression(pattern[:i]).fullmatch(root))
+        or (mark == "*" and _expression(pattern[: i + 1]).fullmatch(f"{root}/"))
     ]
 
 
 def _narrow(pattern: str) -> str:
     return "".join("%" if mark == "*" else mark if _LITERAL.fullmatch(mark) else "_" for mark in pattern)
+
+
+def fold(ranked: Iterable[tuple[Hit, np.ndarray]], top_k: int, threshold: float) -> list[Hit]:
+    """The best results without near-duplicates, each with what was folded into it.
+
+    A result is folded into the nearest of those before it if their cosine is at least the threshold. The
+    walk ends before the first that would be one too many.
+
+    Args:
+        ranked: results with their embeddings, best first.
+        top_k: how many.
+        threshold: a cosine.
+    """
+    shown: list[Hit] = []
+    vectors: list[np.ndarray] = []
+    folded: list[list[str]] = []
+    for hit, vector in ranked:
+        cosines = np.stack(vectors) @ vector if vectors else np.empty(0)
+        if cosines.size and cosines.max() >= threshold:
+            folded[int(cosines.argmax())].append(hit.path)
+        elif len(shown) == top_k:
+            break
+        else:
+            shown.append(hit)
+            vectors.append(vector)
+            folded.append([])
+    return [replace(hit, duplicates=tuple(paths)) for hit, paths in zip(shown, folded, strict=True)]

@@ -1,56 +1,132 @@
-"""What fits words, an image, or both: queries to vectors, hits to a table, JSON, or a contact sheet."""
+"""What is searched for, words and images, to one embedding; results to a table or JSON."""
 
 from __future__ import annotations
 
 import json
-import tarfile
+import re
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from ..embedding.sources import content_of
-from ..errors import ClipError, RequestError
+from ..errors import RequestError
 from ..predictor import Predictor
-from ..preprocessing.image import for_display
-from ..visualize import save_contact_sheet
 from ..zero_shot.scoring import l2_normalize
 from .hits import Hit
 
-_SIDE = 256  # of a thumbnail, pixels
+_SIGN = re.compile(r"(?:^|\s)([+-])(?=\s|$)")
+_WEIGHT = re.compile(r"\^(\d+(?:\.\d+)?)\s*$")
+_LEAST_LENGTH = 1e-6  # of a sum of embeddings
 
 
-def query_vector(
-    predictor: Predictor, text: str | None, image: str | None, text_weight: float = 0.5, use_gpu: bool = False
-) -> np.ndarray:
-    """The vector [d] of a query, of unit length; of both, their weighted mean.
+class Term(NamedTuple):
+    """Words, and how much they count; what is to be unlike the results has a negative weight."""
 
-    Args:
-        predictor: the model that made the index.
-        text: words.
-        image: an image file.
-        text_weight: how much the words count beside the image, 0 to 1.
-        use_gpu: run on the GPU.
+    text: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        words: as typed, see `terms_of`; None for none.
+        images: image files.
+        text_weight: how much all words together count beside all images together, 0 to 1.
+    """
+
+    words: str | None = None
+    images: Sequence[str] = ()
+    text_weight: float = 0.5
+
+    def embedding(
+        self, predictor: Predictor, like: Sequence[np.ndarray] = (), use_gpu: bool = False
+    ) -> np.ndarray:
+        """Its embedding [d], of unit length.
+
+        Args:
+            predictor: the model that made the index.
+            like: embeddings of images in the index, which count as `images` do.
+            use_gpu: run on the GPU.
+
+        Raises:
+            ClipError: there is nothing to search for, or something cannot be used.
+        """
+        if self.words is None and not self.images and not like:
+            raise RequestError("nothing to search for: give words, --image or --like")
+        if not 0 <= self.text_weight <= 1:
+            raise RequestError(f"--text_weight is {self.text_weight}, expected 0 to 1")
+        terms = [] if self.words is None else terms_of(self.words)
+        texts, images = None, list(like)
+        if terms or self.images:
+            made = predictor.embed(
+                paths=self.images or None, texts=[term.text for term in terms] or None, use_gpu=use_gpu
+            )
+            texts = made["texts"]
+            images += [] if made["images"] is None else list(made["images"])
+        return combined(
+            texts,
+            [term.weight for term in terms],
+            np.stack(images) if images else None,
+            self.text_weight,
+        )
+
+
+def terms_of(words: str) -> list[Term]:
+    """The terms of what a user typed: `a dog + a beach^0.5 - snow`.
+
+    A `+` or `-` that stands alone adds or takes away what follows it; `^` and a number at the end of a term
+    say how much that counts.
 
     Raises:
-        ClipError: neither is given, or one cannot be used.
+        RequestError: nothing stands where words should.
+
+    Examples:
+        >>> terms_of("a black-and-white dog - snow^0.5")
+        [Term(text='a black-and-white dog', weight=1.0), Term(text='snow', weight=-0.5)]
     """
-    if text is None and image is None:
-        raise RequestError("nothing to search for: give words, or --image")
-    if not 0 <= text_weight <= 1:
-        raise RequestError(f"--text_weight is {text_weight}, expected 0 to 1")
-    texts = None if text is None else [text]
-    vectors = predictor.embed(paths=[image] if image else None, texts=texts, use_gpu=use_gpu)
-    return combined(vectors["texts"], vectors["images"], text_weight)
+    first, *rest = _SIGN.split(words)
+    signed = list(zip(rest[::2], rest[1::2], strict=True))
+    if first.strip() or not signed:
+        signed.insert(0, ("+", first))
+    terms = []
+    for sign, text in signed:
+        found = _WEIGHT.search(text)
+        weight = float(found[1]) if found else 1.0
+        text = _WEIGHT.sub("", text).strip()
+        if not text:
+            raise RequestError(f"{words!r}: words are missing; `a dog - snow` means a dog, and no snow")
+        terms.append(Term(text, -weight if sign == "-" else weight))
+    return terms
 
 
-def combined(texts: np.ndarray | None, images: np.ndarray | None, text_weight: float = 0.5) -> np.ndarray:
-    """One vector [d] of unit length of a text's and an image's, [1, d] each; one of them may be missing."""
-    if texts is None or images is None:
-        return (texts if images is None else images)[0]  # type: ignore[index]
-    return l2_normalize(text_weight * texts[0] + (1 - text_weight) * images[0])
+def combined(
+    texts: np.ndarray | None, weights: Sequence[float], images: np.ndarray | None, text_weight: float = 0.5
+) -> np.ndarray:
+    """One embedding [d] of unit length.
+
+    Args:
+        texts: [n, d], or None.
+        weights: of the texts, n of them.
+        images: [m, d], or None; one of the two may be missing.
+        text_weight: how much the texts count beside the images, 0 to 1.
+
+    Raises:
+        RequestError: nothing is left of them.
+    """
+    words = None if texts is None else _unit(np.asarray(weights, texts.dtype) @ texts)
+    mean = None if images is None else _unit(images.mean(axis=0))
+    if words is None or mean is None:
+        return mean if words is None else words  # type: ignore[return-value]
+    return _unit(text_weight * words + (1 - text_weight) * mean)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    if np.linalg.norm(vector) < _LEAST_LENGTH:
+        raise RequestError("what is searched for cancels itself out: give other words, or other weights")
+    return l2_normalize(vector)
 
 
 def as_json(hits: Sequence[Hit]) -> str:
@@ -60,29 +136,10 @@ def as_json(hits: Sequence[Hit]) -> str:
 
 def as_table(hits: Sequence[Hit]) -> str:
     """A line for each hit."""
-    lines = [
-        f"{hit.score:7.4f}  {hit.width:>5} x {hit.height:<5}  {hit.path}  {hit.caption}".rstrip()
-        for hit in hits
-    ]
+    lines = []
+    for hit in hits:
+        more = f"  (+{len(hit.duplicates)} alike)" if hit.duplicates else ""
+        lines.append(
+            f"{hit.score:7.4f}  {hit.width:>5} x {hit.height:<5}  {hit.path}{more}  {hit.caption}".rstrip()
+        )
     return "\n".join(lines) or "nothing was found"
-
-
-def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
-    """The images found, on one sheet, `search.png`; one that is not there any more is an empty place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "search.png"
-    save_contact_sheet([cell(hit) for hit in hits], title, path)
-    return path
-
-
-def cell(hit: Hit) -> tuple[Image.Image | None, str]:
-    """The thumbnail of a hit, None where it is not there any more, and what stands below it."""
-    return _image(hit), f"{hit.score:.3f}  {Path(hit.path).name}"
-
-
-def _image(hit: Hit) -> Image.Image | None:
-    """From its file, shard or table."""
-    try:
-        return for_display(content_of(hit.path, hit.root), hit.path, _SIDE)
-    except (ClipError, OSError, KeyError, tarfile.TarError):
-        return None

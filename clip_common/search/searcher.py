@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ..config import Pretrained
-from ..embedding.embed import Job
-from ..predictor import PredictorOptions
+from ..embedding.origin import Origin
+from ..predictor import Predictor, PredictorOptions
 from ..system.optional import require_package
-from .hits import Filter
-from .query import cell
-
-if TYPE_CHECKING:
-    from ..embedding.store import Origin
-    from .index import Index
+from .contact_sheet import cell
+from .hits import Filter, Hit
+from .index import Index, is_server, open_index
 
 INDEX = "CLIP_HUB_INDEX"
 
 
+class Found(NamedTuple):
+    """A result: its thumbnail, what stands below it, and its path in the index."""
+
+    image: Image.Image
+    caption: str
+    path: str
+
+
 class Finder:
-    """Searches one index with one module's vectors. The index is opened by the first search.
+    """Searches one index with one module's embeddings, from any thread. The first search opens the index.
 
     Args:
         address: as `index` was given it.
-        job: the module, and its weights, that made the index.
+        predictor: of the module, with its weights, that made the index.
     """
 
-    def __init__(self, address: str, job: Job) -> None:
-        require_package("pymilvus", "search")
-        self._address, self._job = address, job
-        self._lock = Lock()
-        self._opened: tuple[Index, Origin] | None = None
+    def __init__(self, address: str, predictor: Predictor) -> None:
+        if is_server(address):
+            require_package("pymilvus", "search")
+        self._address, self._predictor = address, predictor
+        self._opened: Index | None = None
 
-    def __call__(self, vector: np.ndarray, top_k: int, path: str | None) -> list[tuple[Image.Image, str]]:
-        """The images nearest to a vector [d] of unit length, each with its score and name, best first.
+    def __call__(self, vector: np.ndarray, top_k: int, path: str | None) -> list[Found]:
+        """The images nearest to a vector [d] of unit length, best first.
 
         Args:
             vector: of unit length, [d].
@@ -48,25 +54,39 @@ class Finder:
         Raises:
             RequestError: the index cannot be searched, or is of another module.
         """
-        with self._lock:  # Milvus Lite's client is not for threads
-            index, origin = self._open()
-            hits = index.search(origin, vector, top_k, Filter(path))
-        return [(image, caption) for image, caption in map(cell, hits) if image is not None]
+        return _shown(self._index().search(self._origin(), vector, top_k, Filter(path)))
 
-    def _open(self) -> tuple[Index, Origin]:
-        from .index import Index
+    def like(self, image: str, top_k: int, path: str | None) -> list[Found]:
+        """The images nearest to one of the index, by its path there, which is not among them.
 
-        if self._opened is None:
-            index = Index(self._address, must_exist=True)
-            self._opened = index, self._job.origin(self._job.predictor())
+        Raises:
+            RequestError: it is not there, or as above.
+        """
+        index, origin = self._index(), self._origin()
+        name, vector = index.find(origin, image)
+        limit_to = replace(Filter(path), without=frozenset([name]))
+        return _shown(index.search(origin, vector, top_k, limit_to))
+
+    def _origin(self) -> Origin:
+        return Origin.of(self._predictor)
+
+    def _index(self) -> Index:
+        """The index as it is now: a file may have been replaced."""
+        opened = self._opened
+        self._opened = opened.current() if opened else open_index(self._address, must_exist=True)
         return self._opened
+
+
+def _shown(hits: Sequence[Hit]) -> list[Found]:
+    cells = ((*cell(hit), hit.path) for hit in hits)
+    return [Found(image, caption, path) for image, caption, path in cells if image is not None]
 
 
 def finder_of(record: Pretrained, options: PredictorOptions) -> Finder | None:
     """A module's finder; None where CLIP_HUB_INDEX is not set.
 
     Raises:
-        RequestError: it is set, and the extra [search] is not installed.
+        RequestError: it is set to a server's address, and the extra [search] is not installed.
     """
     address = os.environ.get(INDEX)
-    return Finder(address, Job(record, options)) if address else None
+    return Finder(address, options.predictor(record)) if address else None

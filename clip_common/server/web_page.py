@@ -21,15 +21,13 @@ from PIL import Image
 
 from ..config import Pretrained
 from ..errors import ClipError
-from ..search.query import combined
+from ..search.query import combined, terms_of
+from ..search.searcher import Finder, Found
 from ..text.prompts import split_labels
 from ..visualize import draw_similarities
 
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 """The body of a request to its `results`; raises `ClipError`."""
-
-Find = Callable[[np.ndarray, int, str | None], list[tuple[Image.Image, str]]]
-"""A unit vector, how many, and a pattern of paths to images with their captions; raises `ClipError`."""
 
 Made = TypeVar("Made")
 
@@ -45,7 +43,7 @@ _HELP = (
 )
 
 
-def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Blocks:
+def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.Blocks:
     """The page of a module.
 
     Args:
@@ -79,22 +77,6 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
         names = [Path(p).name for p in images]
         return await _in_painter(lambda: _painted(draw_similarities(cosines, names, chosen)))
 
-    async def search(words: str, image: str | None, weight: float, path: str) -> list:
-        body: dict[str, Any] = {"task": "embed"}
-        if words.strip():
-            body["texts"] = [words.strip()]
-        if image:
-            body["images"] = await _encoded([image])
-        if len(body) == 1 or find is None:
-            raise gr.Error("Give some words, or an image", print_exception=False)
-        vectors = await _asked(ask, body)
-        texts, images = (
-            None if vectors[kind] is None else np.array(vectors[kind], np.float32)
-            for kind in ("texts", "images")
-        )
-        vector = combined(texts, images, weight)
-        return await _shown(asyncio.to_thread(find, vector, _HITS, path.strip() or None))
-
     theme = gr.themes.Default(font=_FONTS, font_mono=["monospace"])
     with gr.Blocks(
         title=record.name, theme=theme, analytics_enabled=False, delete_cache=(_SWEEP, _KEPT)
@@ -123,30 +105,69 @@ def create_page(record: Pretrained, ask: Ask, find: Find | None = None) -> gr.Bl
                 similarities = gr.Image(show_label=False, format="png", interactive=False)
             compare_button.click(compare, [images, texts], similarities, api_name=False)
         if find:
-            with gr.Tab("Search"), gr.Row():
-                with gr.Column():
-                    words = gr.Textbox(label="Words")
-                    like = gr.Image(
-                        type="filepath",
-                        label="Like this image",
-                        sources=["upload", "clipboard"],
-                        height=240,
-                    )
-                    weight = gr.Slider(0, 1, 0.5, label="How much words count beside an image")
-                    path = gr.Textbox(label="Only paths like", placeholder="*/holidays/*")
-                    search_button = gr.Button("Search", variant="primary")
-                with gr.Column(scale=2):
-                    hits = gr.Gallery(label="Found", columns=4, height="auto", object_fit="contain")
-                gr.on(
-                    [search_button.click, words.submit],
-                    search,
-                    [words, like, weight, path],
-                    hits,
-                    api_name=False,
-                )
+            _add_search(ask, find)
     for block in page.blocks.values():
         _refuse_addresses(block)
     return page.queue(default_concurrency_limit=16)
+
+
+def _add_search(ask: Ask, find: Finder) -> None:
+    """The tab that searches an index by words, by an image, or by one of the images found."""
+
+    async def nearest(words: str, image: str | None, weight: float, path: str) -> list[Found]:
+        terms = terms_of(words) if words.strip() else []
+        body: dict[str, Any] = {"task": "embed"}
+        if terms:
+            body["texts"] = [term.text for term in terms]
+        if image:
+            body["images"] = await _encoded([image])
+        vectors = await ask(body)
+        texts, images = (
+            None if vectors[kind] is None else np.array(vectors[kind], np.float32)
+            for kind in ("texts", "images")
+        )
+        vector = combined(texts, [term.weight for term in terms], images, weight)
+        return await asyncio.to_thread(find, vector, _HITS, path.strip() or None)
+
+    async def search(words: str, image: str | None, weight: float, path: str) -> tuple:
+        if not words.strip() and not image:
+            raise gr.Error("Give some words, or an image", print_exception=False)
+        return _gallery(await _shown(nearest(words, image, weight, path)))
+
+    async def more(paths: list[str], chosen: Any, path: str) -> tuple:
+        if not isinstance(chosen, int) or not 0 <= chosen < len(paths):
+            raise gr.Error("Choose one of the images found", print_exception=False)
+        return _gallery(
+            await _shown(asyncio.to_thread(find.like, paths[chosen], _HITS, path.strip() or None))
+        )
+
+    with gr.Tab("Search"), gr.Row():
+        with gr.Column():
+            words = gr.Textbox(label="Words", placeholder="a dog - snow")
+            like = gr.Image(
+                type="filepath", label="Like this image", sources=["upload", "clipboard"], height=240
+            )
+            weight = gr.Slider(0, 1, 0.5, label="How much words count beside an image")
+            path = gr.Textbox(label="Only paths like", placeholder="*/holidays/*")
+            search_button = gr.Button("Search", variant="primary")
+        with gr.Column(scale=2):
+            hits = gr.Gallery(label="Found", columns=4, height="auto", object_fit="contain")
+            more_button = gr.Button("More like the one chosen")
+        paths, chosen = gr.State([]), gr.State()
+        found = [hits, paths, chosen]
+        gr.on([search_button.click, words.submit], search, [words, like, weight, path], found, api_name=False)
+        hits.select(_chosen, None, chosen, api_name=False)
+        more_button.click(more, [paths, chosen, path], found, api_name=False)
+
+
+def _gallery(found: Sequence[Found]) -> tuple[Any, list[str], None]:
+    """What the gallery shows, the paths of that, and which of it is chosen: none yet."""
+    shown = gr.Gallery([(one.image, one.caption) for one in found], selected_index=None)
+    return shown, [one.path for one in found], None
+
+
+def _chosen(event: gr.SelectData) -> Any:
+    return event.index
 
 
 async def _asked(ask: Ask, body: dict[str, Any]) -> Any:

@@ -19,7 +19,6 @@ from ..errors import WeightsError
 from ..system.cache import atomic_file, best_effort, cache_dir, home, sha256_of
 from ..system.file_names import user_path
 from ..system.log import logger
-from . import download
 from .convert import convert
 from .model_settings import settle
 from .weights_file import WeightsFile
@@ -175,6 +174,8 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
     Raises:
         WeightsError: they cannot be had; the message says which file to put where.
     """
+    from . import download  # which takes a tenth of a second to import
+
     urls = download.addresses(record.weights, mirror)
     try:
         if record.weights.sha256 is None:
@@ -200,6 +201,8 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
 
 
 def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFile:
+    from . import download
+
     folder.mkdir(parents=True, exist_ok=True)
     sha256 = record.weights.sha256
     assert sha256, f"{record.weights.file} has no known hash"

@@ -10,10 +10,31 @@ from PIL import Image
 
 from clip_common.config import pretrained
 from clip_common.embedding.embed import Job, Report, embed
-from clip_common.embedding.sources import items_of
-from clip_common.embedding.store import Store, vectors_of
+from clip_common.embedding.origin import Origin
+from clip_common.embedding.sources import Item, items_of
+from clip_common.embedding.store import Row, Store, vectors_of
+from clip_common.zero_shot.scoring import l2_normalize
 
 JOB = Job(pretrained("clip_mini"), part_size=7, batch_size=4)
+ORIGIN = Origin("clip_mini", "0" * 64, 64)
+"""Of random embeddings."""
+
+
+def random_rows(count: int, seed: int = 0) -> list[Row]:
+    """Random embeddings of images that do not exist, half of them in a folder with an odd name."""
+    vectors = l2_normalize(np.random.default_rng(seed).normal(size=(count, 64)).astype(np.float32))
+    return [
+        Row(Item(f"/photos/{'cats' if i % 2 else 'dogs_%'}/{i}.jpg", f"stamp-{i}"), vector, 100 + i, 50 + i)
+        for i, vector in enumerate(vectors)
+    ]
+
+
+def random_store(folder: Path, count: int = 1200, origin: Origin = ORIGIN) -> Store:
+    """A store of `random_rows`, in four parts."""
+    store, rows = Store(folder), random_rows(count)
+    for number in range(4):
+        store.write_part(number, rows[number * count // 4 : (number + 1) * count // 4], origin)
+    return store
 
 
 def write_images(folder: Path) -> Path:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from clip_common import visualize
+from clip_common.search.contact_sheet import cell
 from clip_common.search.hits import Hit
-from clip_common.search.query import cell
 from clip_common.visualize import draw_answer, draw_similarities, save_answer, save_contact_sheet
 
 ANSWER = [{"label": "a dog", "score": 0.75}, {"label": "a cat", "score": 0.25}]

@@ -14,6 +14,8 @@ from gradio import processing_utils
 from starlette.testclient import TestClient
 
 from clip_common.config import pretrained
+from clip_common.predictor import Predictor
+from clip_common.search.searcher import Finder
 from clip_common.server.web_page import create_page
 from tests.support.paths import ROOT
 
@@ -30,7 +32,7 @@ async def answer(body: dict[str, Any]) -> Any:
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gradio.Blocks:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return create_page(pretrained("clip_mini"), answer, lambda *_: [])
+    return create_page(pretrained("clip_mini"), answer, Finder("none.db", Predictor("clip_mini")))
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def server() -> Iterator[Server]:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; also nobody waits between attempts."""
     monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("clip_common.weights.locate.download.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("clip_common.weights.download.time.sleep", lambda _seconds: None)
     return tmp_path / "cache" / "weights"
 
 

@@ -1,0 +1,39 @@
+"""The images that a search found: as thumbnails, and on one sheet."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..embedding.sources import content_of
+from ..errors import ClipError
+from ..preprocessing.image import for_display
+from ..visualize import save_contact_sheet
+from .hits import Hit
+
+_SIDE = 256  # of a thumbnail, pixels
+
+
+def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
+    """The images found, on one sheet, `search.png`; one that is not there any more is an empty place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "search.png"
+    save_contact_sheet([cell(hit) for hit in hits], title, path)
+    return path
+
+
+def cell(hit: Hit) -> tuple[Image.Image | None, str]:
+    """The thumbnail of a hit, None where it is not there any more, and what stands below it."""
+    more = f" +{len(hit.duplicates)}" if hit.duplicates else ""
+    return _image(hit), f"{hit.score:.3f}  {Path(hit.path).name}{more}"
+
+
+def _image(hit: Hit) -> Image.Image | None:
+    """From its file, shard or table."""
+    try:
+        return for_display(content_of(hit.path, hit.root), hit.path, _SIDE)
+    except (ClipError, OSError, KeyError, tarfile.TarError):
+        return None

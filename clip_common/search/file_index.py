@@ -1,0 +1,308 @@
+"""An index in one file, which a search maps into memory and goes through whole: exact, and no database.
+
+The file is Arrow's (IPC), written whole and put into its place at once: whoever reads it sees the old one or
+the new one, needs no lock, and never half a file. Columns: `path`, `stamp`, `width`, `height`, `caption`,
+`vector`; what made the embeddings, and where relative paths begin, stands in the metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ..embedding.origin import Origin
+from ..errors import RequestError
+from ..system.cache import atomic_file
+from ..system.file_names import escape_name
+from .hits import Filter, Hit
+from .index import Changes, Index, Rows, changes_of, no_such_image, require_same_store, spellings, stamps_of
+
+if TYPE_CHECKING:
+    from ..embedding.store import Store
+
+_KEY = b"clip_hub_index"
+_VERSION = 1
+_BLOCK = 8192  # rows that are looked at together
+_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """A file that is mapped; it stays as it is even if another one gets its name."""
+
+    origin: Origin
+    root: str
+    blocks: list[pa.RecordBatch]
+    state: tuple[int, ...]
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """The row that each block ends before, int64 [blocks]."""
+        return np.cumsum([block.num_rows for block in self.blocks])
+
+    def place(self, row: int) -> tuple[pa.RecordBatch, int]:
+        """The block of a row, and where the row is in it."""
+        number = int(np.searchsorted(self.ends, row, side="right"))
+        block = self.blocks[number]
+        return block, row - (int(self.ends[number]) - block.num_rows)
+
+
+class FileIndex(Index):
+    """An index in a file.
+
+    Args:
+        address: its path.
+        must_exist: whether it is an error if there is none.
+
+    Raises:
+        RequestError: it cannot be read, or is no index.
+    """
+
+    def __init__(self, address: str, must_exist: bool = False) -> None:
+        self.address = address
+        self._must_exist = must_exist
+        self._path = Path(os.path.realpath(address))
+        self._contents: _Contents | None = self._open()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._contents = None
+
+    def current(self) -> FileIndex:
+        """This one, or another where the file was replaced."""
+        there = self._contents
+        same = there is not None and there.state == self._state()
+        return self if same else FileIndex(self.address, self._must_exist)
+
+    def sync(self, store: Store, prune_all: bool = False) -> Changes:
+        """See `Index.sync`; a file that holds all of it already is left as it is."""
+        origin = store.origin()
+        if origin is None:
+            raise RequestError(f"{store.folder} holds no embeddings: make them with `embed`")
+        root = escape_name(str(store.root() or ""))
+        there = self._rows()
+        wanted = {path: (stamp, root) for path, stamp in stamps_of(store)}
+        if self._contents is not None and not prune_all:
+            self._require_same_model(origin)
+            require_same_store(self.address, store.folder, there, wanted, root)
+        if self._contents is not None and self._contents.origin != origin:
+            there = dict.fromkeys(there, ("", ""))  # the same images, embedded in another way
+        changes = changes_of(there, wanted)
+        if changes.added or changes.removed or self._contents is None:
+            changes.unusable = self._write(store, origin, root)
+            changes.added -= changes.unusable
+            self._contents = self._open()
+        return changes
+
+    def find(self, origin: Origin, path: str) -> tuple[str, np.ndarray]:
+        """See `Index.find`."""
+        contents = self._of(origin)
+        names = spellings(path, contents.root)
+        for block in contents.blocks:
+            for place, one in enumerate(block["path"].to_pylist()):
+                if one in names:
+                    return one, _embeddings(block)[place].astype(np.float32)
+        raise no_such_image(self.address, path)
+
+    def ranked(
+        self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter
+    ) -> Iterator[tuple[Hit, np.ndarray]]:
+        """See `Index.ranked`; of equal scores the row that was written first comes first."""
+        contents = self._of(origin)
+        query = vector.astype(np.float32)
+        scores = [_scores(block, query, limit_to, contents.root) for block in contents.blocks]
+        all_scores = np.concatenate(scores or [np.empty(0, np.float32)])
+        for row in _best_first(all_scores, count):
+            block, place = contents.place(row)
+            values = {name: block[name][place].as_py() for name in ("path", "width", "height", "caption")}
+            hit = Hit(
+                values["path"],
+                float(all_scores[row]),
+                values["width"] or 0,
+                values["height"] or 0,
+                values["caption"] or "",
+                contents.root,
+            )
+            yield hit, _embeddings(block)[place].astype(np.float32)
+
+    def _of(self, origin: Origin) -> _Contents:
+        """The contents, which must be of a model."""
+        if self._contents is None:
+            raise RequestError(f"--index {self.address}: no such file; make it with `index`")
+        there = self._contents.origin
+        if (there.module, there.weights_sha256) != (origin.module, origin.weights_sha256):
+            raise RequestError(
+                f"{self.address} holds embeddings of {_model(there)}, not of {_model(origin)}: say --module "
+                "and --weights as they were for `embed`"
+            )
+        return self._contents
+
+    def _require_same_model(self, origin: Origin) -> None:
+        assert self._contents is not None
+        if _model(self._contents.origin) != _model(origin):
+            raise RequestError(
+                f"the index {self.address} holds embeddings of {_model(self._contents.origin)}, not of "
+                f"{_model(origin)}: choose another --index, or say --prune_all to take them out"
+            )
+
+    # --- the file -------------------------------------------------------------------------------------
+
+    def _state(self) -> tuple[int, ...] | None:
+        """By which a file is told from another of its name; None where there is none."""
+        try:
+            return _state(os.stat(self._path))  # noqa: PTH116
+        except FileNotFoundError:
+            return None
+
+    def _open(self) -> _Contents | None:
+        """Map the file, all of it at once: to come upon each page singly takes several times as long."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116
+            if not stat.S_ISREG(status.st_mode):
+                raise self._is_none("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no file")
+            with self._path.open("rb") as stream:
+                status = os.fstat(stream.fileno())
+                if not status.st_size:
+                    raise self._is_none("it is empty")
+                flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+                mapped = mmap.mmap(stream.fileno(), 0, flags, mmap.PROT_READ)
+        except FileNotFoundError:
+            if self._must_exist:
+                raise RequestError(f"--index {self.address}: no such file; make it with `index`") from None
+            return None
+        except OSError as error:
+            raise RequestError(
+                f"the index {self.address} cannot be opened: {error.strerror or error}"
+            ) from error
+        try:
+            reader = pa.ipc.open_file(pa.py_buffer(mapped))
+            note = json.loads(reader.schema.metadata[_KEY])
+            origin = Origin(**note["origin"])
+            if not reader.schema.equals(_schema(origin, note["root"]), check_metadata=True):
+                raise ValueError("its columns are others")
+            blocks = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            for block in blocks:
+                block.validate()
+            return _Contents(origin, note["root"], blocks, _state(status))
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+            raise self._is_none("it is something else, of another version, or damaged") from error
+
+    def _is_none(self, what: str) -> RequestError:
+        return RequestError(
+            f"--index {self.address}: no index that this version wrote; {what} (until 1.1 it was a Milvus "
+            "Lite database): remove it, or index into another file"
+        )
+
+    def _rows(self) -> Rows:
+        rows: Rows = {}
+        if self._contents is not None:
+            root = self._contents.root
+            for block in self._contents.blocks:
+                pairs = zip(block["path"].to_pylist(), block["stamp"].to_pylist(), strict=True)
+                rows.update((path, (stamp, root)) for path, stamp in pairs)
+        return rows
+
+    def _write(self, store: Store, origin: Origin, root: str) -> int:
+        """Write the whole file again; returns how many rows were left out."""
+        schema = _schema(origin, root)
+        there, unusable = self._contents, 0
+        try:
+            with atomic_file(self._path) as temporary:
+                with temporary.open("wb") as stream, pa.ipc.new_file(stream, schema) as writer:
+                    for table, left_out in _blocks(store, schema.names):
+                        writer.write_table(table.cast(schema), max_chunksize=_BLOCK)
+                        unusable += left_out
+                if self._state() != (there and there.state):
+                    raise RequestError(
+                        f"the index {self.address} was written by another process meanwhile: index again"
+                    )
+        except (pa.ArrowException, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RequestError(f"the index {self.address} cannot be written: {reason}") from error
+        return unusable
+
+
+def _schema(origin: Origin, root: str) -> pa.Schema:
+    """The columns of a file, and its metadata."""
+    fields = [
+        ("path", pa.string()),
+        ("stamp", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("caption", pa.string()),
+        ("vector", pa.list_(_DTYPES[origin.dtype], origin.embed_dim)),
+    ]
+    note = {"version": _VERSION, "origin": vars(origin), "root": root}
+    return pa.schema(fields, metadata={_KEY: json.dumps(note)})
+
+
+def _model(origin: Origin) -> str:
+    return f"{origin.module} (weights {origin.weights_sha256[:12]})"
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _blocks(store: Store, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
+    """A store's rows, many together, and how many were left out: embeddings with what is no number."""
+    waiting: list[pa.Table] = []
+    left_out = 0
+    for table in store.tables(columns):
+        usable = np.isfinite(_matrix(table["vector"].combine_chunks())).all(axis=1)
+        left_out += int((~usable).sum())
+        waiting.append(table if usable.all() else table.filter(pa.array(usable)))
+        if sum(one.num_rows for one in waiting) >= _BLOCK:
+            yield pa.concat_tables(waiting).combine_chunks(), left_out
+            waiting, left_out = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks(), left_out
+
+
+def _embeddings(block: pa.RecordBatch) -> np.ndarray:
+    """A block's embeddings where they lie, [rows, embed_dim]."""
+    return _matrix(block["vector"])
+
+
+def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
+    flat = column.flatten().to_numpy(zero_copy_only=True)
+    return flat.reshape(len(column), column.type.list_size)
+
+
+def _scores(block: pa.RecordBatch, query: np.ndarray, limit_to: Filter, root: str) -> np.ndarray:
+    """The cosine of each row of a block, float32 [rows]; -inf for what is not allowed."""
+    scores = _embeddings(block).astype(np.float32, copy=False) @ query
+    allowed = np.isfinite(scores) & (scores >= limit_to.min_score)
+    for name, least in (("width", limit_to.min_width), ("height", limit_to.min_height)):
+        if least:
+            allowed &= block[name].to_numpy(zero_copy_only=False) >= least  # a text has none, which is NaN
+    if limit_to.path is not None:
+        paths = block["path"].to_pylist()
+        for place in np.flatnonzero(allowed):
+            allowed[place] = limit_to.allows_path(paths[place], root)
+    return np.where(allowed, scores, np.float32(-np.inf))
+
+
+def _best_first(scores: np.ndarray, count: int) -> Iterator[int]:
+    """Rows by score, best first, of equal ones the first; -inf is left out. The first `count` are quick."""
+    rows = np.flatnonzero(scores > -np.inf)
+    if count < len(rows):
+        worst = np.partition(scores[rows], -count)[-count]
+        for some in (scores >= worst, (scores < worst) & (scores > -np.inf)):
+            yield from _sorted(scores, np.flatnonzero(some))
+    else:
+        yield from _sorted(scores, rows)
+
+
+def _sorted(scores: np.ndarray, rows: np.ndarray) -> Iterator[int]:
+    return map(int, rows[np.argsort(-scores[rows], kind="stable")])

@@ -1,0 +1,215 @@
+"""An index in Milvus, for more embeddings than one machine goes through, or for many who search them.
+
+It is a server's; the tests have Milvus Lite, which is the same client on a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from ..embedding.origin import Origin
+from ..embedding.store import Store, vectors_of
+from ..errors import RequestError
+from ..system.cache import digest_of
+from ..system.file_names import escape_name
+from .hits import Filter, Hit
+from .index import Changes, Index, Rows, changes_of, no_such_image, require_same_store, spellings, stamps_of
+
+_ROWS_AT_ONCE = 2000
+_MAX_RESULTS = 16384  # Milvus's own
+_MAX_PATH = 4096  # bytes
+_FIELDS = ("path", "root", "width", "height", "caption")
+
+# They also log what they raise.
+for _name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class MilvusIndex(Index):
+    """An index at `http://HOST:19530` of a server; it may hold those of several models.
+
+    Raises:
+        RequestError: it cannot be opened.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        try:
+            self._client = MilvusClient(address)
+        except (MilvusException, OSError) as error:
+            raise RequestError(f"the index {address} cannot be opened: {_message(error)}") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._client.close()
+
+    def sync(self, store: Store, prune_all: bool = False) -> Changes:
+        """See `Index.sync`; only what changed is written."""
+        origin = store.origin()
+        if origin is None:
+            raise RequestError(f"{store.folder} holds no embeddings: make them with `embed`")
+        with self._errors("cannot be written"):
+            collection = _collection(origin)
+            self._create(collection, origin.embed_dim)
+            self._client.load_collection(collection)
+            there = self._rows(collection)
+            root = _cut(escape_name(str(store.root() or "")))
+            wanted = {_id(path): (_cut(stamp), root) for path, stamp in stamps_of(store)}
+            if not prune_all:
+                require_same_store(self.address, store.folder, there, wanted, root)
+            changes = changes_of(there, wanted)
+            stale = [id_ for id_, row in there.items() if wanted.get(id_) != row]
+            for start in range(0, len(stale), _ROWS_AT_ONCE):
+                self._client.delete(collection, ids=stale[start : start + _ROWS_AT_ONCE])
+            new = {id_ for id_, row in wanted.items() if there.get(id_) != row}
+            for rows, unusable in _new_rows(store, new, root):
+                changes.unusable += unusable
+                for start in range(0, len(rows), _ROWS_AT_ONCE):
+                    self._client.insert(collection, rows[start : start + _ROWS_AT_ONCE])
+            self._client.flush(collection)
+        changes.added -= changes.unusable
+        return changes
+
+    def find(self, origin: Origin, path: str) -> tuple[str, np.ndarray]:
+        """See `Index.find`."""
+        with self._errors("cannot be searched"):
+            collection = self._loaded(origin)
+            ids = [_id(name) for name in spellings(path, self._root(collection))]
+            rows = self._client.get(collection, ids=ids, output_fields=["path", "vector"])
+        if not rows:
+            raise no_such_image(self.address, path)
+        return rows[0]["path"], np.array(rows[0]["vector"], np.float32)
+
+    def ranked(
+        self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter
+    ) -> Iterator[tuple[Hit, np.ndarray]]:
+        """See `Index.ranked`; a server finds most of the nearest, and no more than 16384."""
+        with self._errors("cannot be searched"):
+            collection = self._loaded(origin)
+            fields = [name for name in _FIELDS if name in self._fields(collection)]
+            expression = limit_to.expression(self._root(collection) if "root" in fields else "")
+            asked, seen = min(count, _MAX_RESULTS), 0
+            while True:
+                (found,) = self._client.search(
+                    collection,
+                    data=[vector.astype(np.float32)],
+                    limit=asked,
+                    filter=expression,
+                    output_fields=[*fields, "vector"],
+                )
+                for one in found[seen:]:
+                    entity = one["entity"]
+                    near = np.array(entity.pop("vector"), np.float32)
+                    hit = Hit(score=float(one["distance"]), **entity)
+                    if hit.score < limit_to.min_score:
+                        return
+                    if limit_to.allows_path(hit.path, hit.root):
+                        yield hit, near
+                if len(found) < asked or asked == _MAX_RESULTS:
+                    return
+                asked, seen = min(4 * asked, _MAX_RESULTS), len(found)
+
+    def _loaded(self, origin: Origin) -> str:
+        """The collection of a model, ready to be searched."""
+        collection = _collection(origin)
+        if not self._client.has_collection(collection):
+            raise RequestError(
+                f"{self.address} holds no index of {origin.module} with these weights: make it with "
+                "`index`, or say --module and --weights as they were for `embed`"
+            )
+        self._client.load_collection(collection)
+        return collection
+
+    def _root(self, collection: str) -> str:
+        """Where the relative paths of an index begin."""
+        rows = self._client.query(collection, filter="", output_fields=["root"], limit=1)
+        return rows[0]["root"] if rows else ""
+
+    def _fields(self, collection: str) -> set[str]:
+        return {field["name"] for field in self._client.describe_collection(collection)["fields"]}
+
+    def _create(self, collection: str, embed_dim: int) -> None:
+        if self._client.has_collection(collection):
+            if "root" in self._fields(collection):
+                return
+            self._client.drop_collection(collection)  # of an earlier version; the store has all of it
+        schema = self._client.create_schema()
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("stamp", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("path", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("root", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("caption", DataType.VARCHAR, max_length=_MAX_PATH)
+        schema.add_field("width", DataType.INT64)
+        schema.add_field("height", DataType.INT64)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=embed_dim)
+        parameters = self._client.prepare_index_params()
+        parameters.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+        self._client.create_collection(collection, schema=schema, index_params=parameters)
+
+    def _rows(self, collection: str) -> Rows:
+        found: Rows = {}
+        iterator = self._client.query_iterator(
+            collection, batch_size=_ROWS_AT_ONCE, output_fields=["id", "stamp", "root"]
+        )
+        while rows := iterator.next():
+            found.update((row["id"], (row["stamp"], row["root"])) for row in rows)
+        iterator.close()
+        return found
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (MilvusException, OSError) as error:
+            raise RequestError(f"the index {self.address} {what}: {_message(error)}") from error
+
+
+def _collection(origin: Origin) -> str:
+    """Its name says what made the vectors: a schema's description gets lost in Milvus Lite."""
+    return f"clip_hub__{origin.module}__{origin.weights_sha256}"
+
+
+def _id(path: str) -> str:
+    return digest_of(path)[:32]
+
+
+def _message(error: Exception) -> str:
+    """What a library says, on one line, without its wrapping."""
+    return " ".join(str(getattr(error, "message", None) or error).split())
+
+
+def _new_rows(store: Store, wanted: set[str], root: str) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """A part's rows that are wanted, and how many of them are left out: embeddings with what is no number."""
+    for table in store.tables():
+        vectors = vectors_of(table)
+        pairs = [
+            (row, vector)
+            for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True)
+            if _id(row["path"]) in wanted
+        ]
+        rows = [
+            {
+                "id": _id(row["path"]),
+                "stamp": _cut(row["stamp"]),
+                "path": _cut(row["path"]),
+                "root": root,
+                "caption": _cut(row["caption"] or ""),
+                "width": row["width"] or 0,
+                "height": row["height"] or 0,
+                "vector": vector,
+            }
+            for row, vector in pairs
+            if np.isfinite(vector).all()
+        ]
+        yield rows, len(pairs) - len(rows)
+
+
+def _cut(text: str) -> str:
+    """What fits into a field."""
+    return text.encode("utf-8", "replace")[:_MAX_PATH].decode("utf-8", "ignore")

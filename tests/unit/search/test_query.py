@@ -1,0 +1,94 @@
+"""What is searched for, to one embedding."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from clip_common.config import pretrained
+from clip_common.errors import RequestError
+from clip_common.predictor import Predictor
+from clip_common.search.hits import Hit
+from clip_common.search.query import Query, as_json, as_table, combined, terms_of
+from clip_common.zero_shot.scoring import l2_normalize
+from tests.support.paths import EXAMPLES
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("a dog", [("a dog", 1)]),
+        ("dog - snow", [("dog", 1), ("snow", -1)]),
+        ("a dog + a beach^0.5 - wet snow^2", [("a dog", 1), ("a beach", 0.5), ("wet snow", -2)]),
+        ("- snow", [("snow", -1)]),
+        ("+ dog\n-\tsnow ", [("dog", 1), ("snow", -1)]),
+        ("black-and-white -5 C++ a+b", [("black-and-white -5 C++ a+b", 1)]),
+        ("2^10", [("2", 10)]),
+        ("x^y z^", [("x^y z^", 1)]),
+        ("雪 - 狗^1.5", [("雪", 1), ("狗", -1.5)]),
+    ],
+)
+def test_terms(words: str, expected: list[tuple[str, float]]) -> None:
+    assert terms_of(words) == expected
+
+
+@pytest.mark.parametrize("words", ["", "  ", "-", "dog -", "dog - - snow", "dog + ^2", "^2"])
+def test_words_that_are_missing_are_said(words: str) -> None:
+    with pytest.raises(RequestError, match="words are missing; `a dog - snow` means a dog, and no snow"):
+        terms_of(words)
+
+
+def test_terms_and_images_are_weighed() -> None:
+    texts, images = (l2_normalize(np.random.default_rng(i).normal(size=(3, 8))) for i in range(2))
+    weights = [1, 0.5, -2]
+    words = l2_normalize(texts[0] + 0.5 * texts[1] - 2 * texts[2])
+    mean = l2_normalize(images.sum(axis=0))
+    np.testing.assert_allclose(combined(texts, weights, None), words)
+    np.testing.assert_allclose(combined(None, [], images), mean)
+    for share in (0.0, 0.3, 1.0):
+        both = combined(texts, weights, images, share)
+        np.testing.assert_allclose(both, l2_normalize(share * words + (1 - share) * mean))
+
+
+def test_words_and_images_of_all_kinds() -> None:
+    predictor = Predictor(pretrained("clip_mini"))
+    dog, cat = (str(EXAMPLES / f"{name}.png") for name in ("dog", "cat"))
+    made = predictor.embed(paths=[dog, cat], texts=["a dog", "a tree"])
+    texts, images = made["texts"], made["images"]
+    for query, like, expected in (
+        (Query("a dog - a tree"), [], texts[0] - texts[1]),
+        (Query("a dog", [cat], 0.3), [], 0.3 * texts[0] + 0.7 * images[1]),
+        (Query(images=[dog]), [images[1]], images[0] + images[1]),
+        (Query(), [images[1]], images[1]),
+    ):
+        np.testing.assert_allclose(query.embedding(predictor, like), l2_normalize(expected), atol=1e-6)
+
+
+def test_a_query_by_an_image_of_the_index_needs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor(pretrained("clip_mini"))
+    monkeypatch.setattr(predictor, "embed", None)
+    vector = np.eye(4, dtype=np.float32)[0]
+    np.testing.assert_array_equal(Query().embedding(predictor, [vector]), vector)
+
+
+def test_nothing_is_said() -> None:
+    predictor = Predictor(pretrained("clip_mini"))
+    with pytest.raises(RequestError, match="nothing to search for: give words, --image or --like"):
+        Query().embedding(predictor)
+    with pytest.raises(RequestError, match="--text_weight is 2, expected 0 to 1"):
+        Query("a dog", text_weight=2).embedding(predictor)
+    with pytest.raises(RequestError, match="cancels itself out"):
+        Query("a dog - a dog").embedding(predictor)
+
+
+def test_what_was_folded_is_shown() -> None:
+    hits = [Hit("a.png", 0.9, 30, 20, "one", "/photos", ("b.png", "c.png")), Hit("d.png", 0.8, 3, 2, "")]
+    assert as_table(hits).splitlines() == [
+        " 0.9000     30 x 20     a.png  (+2 alike)  one",
+        " 0.8000      3 x 2      d.png",
+    ]
+    first, second = json.loads(as_json(hits))["results"]
+    assert first["duplicates"] == ["b.png", "c.png"] and second["duplicates"] == []
+    assert as_table([]) == "nothing was found"
