@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from .models.clip import CLIP
     from .paddle_api import build_rn50_model, build_rn101_model, build_vit_model, load, tokenize, transform
     from .predictor import Predictor
+    from .zero_shot.thresholds import Thresholds
 
 __all__ = [
     "CLIP",
     "ClipError",
     "Predictor",
+    "Thresholds",
     "__version__",
     "build_rn50_model",
     "build_rn101_model",
@@ -30,6 +32,7 @@ _HOMES = {
     "CLIP": "models.clip",
     "ClipError": "errors",
     "Predictor": "predictor",
+    "Thresholds": "zero_shot.thresholds",
     "build_rn50_model": "paddle_api",
     "build_rn101_model": "paddle_api",
     "build_vit_model": "paddle_api",

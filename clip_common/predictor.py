@@ -27,7 +27,18 @@ from .weights.class_head import Classes, read_classes
 from .weights.locate import find
 from .weights.weights_file import WeightsFile
 from .zero_shot.label_embeddings import Encode, LabelEmbeddings, Progress
-from .zero_shot.scoring import Answer, l2_normalize, top_k_labels
+from .zero_shot.scoring import (
+    SOFTMAX,
+    Answer,
+    Nearest,
+    ScoreKind,
+    Scoring,
+    check_score_kind,
+    l2_normalize,
+    nearest_label,
+    top_k_labels,
+)
+from .zero_shot.thresholds import GivenThresholds, Thresholds, read_given, values_of
 
 if TYPE_CHECKING:
     from .models.clip import CLIP
@@ -185,6 +196,8 @@ class Predictor:
         batch_size: int = 32,
         use_gpu: bool = False,
         top_k: int = 5,
+        scores: ScoreKind | None = None,
+        thresholds: GivenThresholds | None = None,
     ) -> list[Answer]:
         """Tell which labels fit each image (zero-shot classification, paper section 3.1).
 
@@ -199,17 +212,25 @@ class Predictor:
                 given, each label is used as it stands.
             batch_size: images prepared and passed to the engine at once; a compiled engine divides them.
             use_gpu: run on the GPU.
-            top_k: how many labels to return; more than there are means all.
+            top_k: how many labels to return; more than there are means all. With thresholds, at most so
+                many.
+            scores: "softmax" over all labels, 0..1, which compares them; or "cosine" of image and label,
+                -1..1, by which several or none may be true. Left out: softmax, or what a file of thresholds
+                is of.
+            thresholds: the score from which a label is true; labels below are left out of the answer. One
+                number for all labels; one for each, in their order or as {label: number}; or a file that
+                `clip-hub evaluate --thresholds` wrote, which also brings labels and templates where they are
+                left out.
 
         Returns:
-            One list per image of {"label": str, "score": float}, best first. Scores are the softmax
-            over all labels, 0..1.
+            One list per image of {"label": str, "score": float}, best first. With thresholds an empty list
+            is "none of these": no label reaches its threshold.
 
         Raises:
             ImageError: an image cannot be read; the message names its index or path.
             LabelError: labels or templates cannot be used.
             WeightsError: the weights cannot be had, or do not fit.
-            RequestError: an argument makes no sense.
+            RequestError: an argument makes no sense, or a file of thresholds is of another model.
 
         Examples:
             >>> clip = Predictor("clip_mini")
@@ -217,15 +238,19 @@ class Predictor:
             >>> answers = clip.classify(paths=["examples/diagram.png"], labels=labels, top_k=1)
             >>> answers[0][0]["label"]
             'a diagram'
+            >>> clip.classify(paths=["examples/diagram.png"], labels=labels, scores="cosine", thresholds=0.9)
+            [[]]
         """
         named = named_images(images, paths)
         if not named:
             raise RequestError("nothing to classify: give images or paths")
         check_count("top_k", top_k)
-        prompts = self.prompts(labels, templates)
+        prompts, scoring = self.question(labels, templates, scores, thresholds)
         embeddings = self.label_embeddings(prompts, use_gpu)
         features = self._all_features(named, batch_size, use_gpu)
-        return [self.top_k_labels(feature, embeddings, prompts.labels, top_k) for feature in features]
+        return [
+            self.top_k_labels(feature, embeddings, prompts.labels, top_k, scoring) for feature in features
+        ]
 
     @overload
     def embed(
@@ -371,6 +396,38 @@ class Predictor:
         chosen = classes.names if labels is None else asked.labels
         return Prompts(chosen, () if templates is None and classes.have(chosen) else asked.templates)
 
+    def question(
+        self,
+        labels: Iterable[str] | None,
+        templates: str | Iterable[str] | None,
+        scores: ScoreKind | None = None,
+        thresholds: GivenThresholds | None = None,
+    ) -> tuple[Prompts, Scoring]:
+        """What a call compares its images with, and how it scores that; arguments as of `classify`.
+
+        Raises:
+            LabelError: labels or templates cannot be used.
+            RequestError: scores or thresholds cannot be used, or are of another model.
+        """
+        given = read_given(thresholds)
+        kind = check_score_kind(scores)
+        if not isinstance(given, Thresholds):
+            prompts = self.prompts(labels, templates)
+            return prompts, Scoring(kind, None if given is None else values_of(given, prompts.labels, kind))
+        given.require_module(self.record.name)  # before weights are looked for
+        given.require_weights(self.weights_sha256)
+        if scores not in (None, given.scores):
+            raise RequestError(f"thresholds are of {given.scores} scores: leave scores={kind!r} out")
+        asked = self.prompts(list(given.values) if labels is None else labels, given.templates or templates)
+        if (templates is not None and template_texts(templates) != given.templates) or (
+            asked.templates != given.templates
+        ):
+            raise RequestError(
+                f"thresholds are of the templates {list(given.templates)}: leave other templates out, or fit "
+                "thresholds to yours with `evaluate --thresholds`"
+            )
+        return asked, Scoring(given.scores, values_of(given, asked.labels, given.scores))
+
     def class_prompts(self, classes: Sequence[str], templates: str | Iterable[str] | None = None) -> Prompts:
         """The prompts of a data set's classes, whose names need not be distinct.
 
@@ -413,10 +470,21 @@ class Predictor:
         return loaded.label_embeddings.of(prompts, encode or at_once, on_progress)
 
     def top_k_labels(
-        self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], top_k: int
+        self,
+        feature: np.ndarray,
+        label_embeddings: np.ndarray,
+        labels: Sequence[str],
+        top_k: int,
+        scoring: Scoring = SOFTMAX,
     ) -> Answer:
         """An image's best labels, from its feature [d] and the labels' embeddings."""
-        return top_k_labels(feature, label_embeddings, self.logit_scale, labels, top_k)
+        return top_k_labels(feature, label_embeddings, self.logit_scale, labels, top_k, scoring)
+
+    def nearest_label(
+        self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], scoring: Scoring
+    ) -> Nearest:
+        """What came nearest to its threshold, where no label reaches its own."""
+        return nearest_label(feature, label_embeddings, self.logit_scale, labels, scoring)
 
 
 def encode_images(

@@ -15,7 +15,7 @@ from PIL import Image
 from .preprocessing.image import for_display
 from .system.file_names import printable
 from .system.log import logger
-from .zero_shot.scoring import Answer
+from .zero_shot.scoring import Answer, Nearest, ScoreKind
 
 warnings.filterwarnings("ignore", message="Glyph ")  # one for each character; `text_style` says it once
 
@@ -34,8 +34,22 @@ _LONG = 64  # aspect from which an image would be a line that nobody sees
 _LONGEST_LABEL = 40  # characters
 
 
-def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
-    """The photo on the left, the labels on the right, best on top."""
+def draw_answer(
+    image: Image.Image,
+    answer: Answer,
+    title: str,
+    scores: ScoreKind = "softmax",
+    nearest: Nearest | None = None,
+) -> Figure:
+    """The photo on the left, the labels on the right, best on top.
+
+    Args:
+        image: the photo.
+        answer: its labels.
+        title: what is written over the photo.
+        scores: what the labels' scores are.
+        nearest: of an answer without labels the one that came nearest to its threshold, drawn in grey.
+    """
     figure = Figure(figsize=(10, 5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -43,16 +57,32 @@ def draw_answer(image: Image.Image, answer: Answer, title: str) -> Figure:
     left.imshow(photo, aspect="equal" if max(photo.size) < _LONG * min(photo.size) else "auto")
     left.set_axis_off()
     left.set_title(_shorten(title), **text_style(title))
-    labels = [_shorten(str(item["label"])) for item in answer]
-    scores = [float(item["score"]) for item in answer]
-    bars = right.barh(range(len(answer)), scores, color="#4c72b0")
-    right.set_yticks(range(len(answer)), labels, **text_style(*labels))
-    right.bar_label(bars, [f"{score:.1%}" for score in scores], padding=4)
+    drawn = [nearest] if nearest else answer
+    labels = [_shorten(str(item["label"])) for item in drawn]
+    values = [float(item["score"]) for item in drawn]
+    bars = right.barh(range(len(drawn)), values, color="#b0b0b0" if nearest else "#4c72b0")
+    right.set_yticks(range(len(drawn)), labels, **text_style(*labels))
+    right.bar_label(bars, [_shown(value, scores) for value in values], padding=4)
     right.invert_yaxis()
-    right.set_xlim(0, 1.15)
+    if nearest:
+        right.set_title(f"none of these; the nearest, of {_shown(nearest['threshold'], scores)} needed")
+        right.axvline(nearest["threshold"], color="#c44e52", linestyle="--")
+        right.set_ylim(2, -2)  # one thin bar
+        values = [*values, nearest["threshold"]]
+    right.set_xlim(*((0, 1.15) if scores == "softmax" else _around(values)))
     right.spines[["top", "right", "bottom"]].set_visible(False)
     right.set_xticks([])
     return figure
+
+
+def _shown(score: float, scores: ScoreKind) -> str:
+    return f"{score:.1%}" if scores == "softmax" else f"{score:.3f}"
+
+
+def _around(values: list[float]) -> tuple[float, float]:
+    """An axis from 0 on which bars of such cosines, which are small, can be told apart."""
+    largest = max(0.05, *map(abs, values))
+    return (-1.3 * largest if min(values) < 0 else 0), 1.3 * largest
 
 
 def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) -> Figure:
@@ -90,9 +120,16 @@ def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, 
     figure.savefig(path, dpi=100)
 
 
-def save_answer(image: Image.Image, answer: Answer, title: str, path: Path) -> None:
-    """Draw an answer and save it as PNG."""
-    draw_answer(image, answer, title).savefig(path, dpi=100)
+def save_answer(
+    image: Image.Image,
+    answer: Answer,
+    title: str,
+    path: Path,
+    scores: ScoreKind = "softmax",
+    nearest: Nearest | None = None,
+) -> None:
+    """Draw an answer and save it as PNG, see `draw_answer`."""
+    draw_answer(image, answer, title, scores, nearest).savefig(path, dpi=100)
 
 
 def text_style(*texts: str) -> dict[str, Any]:

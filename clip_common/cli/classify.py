@@ -36,7 +36,8 @@ def add_config(target: options.Target) -> None:
     """How it is run, and what is printed."""
     target.add_argument("--task", choices=("classify", "embed"), help="default: classify, or embed for texts")
     options.add_templates(target)
-    options.add_top_k(target, 5, "labels to print per image; default: 5")
+    options.add_top_k(target, 5, "labels to print per image at most; default: 5")
+    options.add_scores(target)
     options.add_format(target)
     options.add_flag(target, "--visualization", "save each image with its scores as bars")
     target.add_argument(
@@ -77,6 +78,8 @@ def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classifi
         args.batch_size,
         args.use_gpu,
         args.output_dir if args.visualization else None,
+        args.scores,
+        args.thresholds,
     )
 
 
@@ -87,6 +90,8 @@ def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
         raise RequestError(
             "--labels and --templates go with --task classify; texts to embed go with --input_text"
         )
+    if args.scores or args.thresholds is not None:
+        raise RequestError("--scores and --thresholds are of labels: they go with --task classify")
     return Embedding(inputs, args.input_text or (), args.batch_size, args.use_gpu)
 
 

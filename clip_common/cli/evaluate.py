@@ -1,4 +1,4 @@
-"""`clip-hub evaluate`: accuracy on images whose classes are known."""
+"""`clip-hub evaluate`: accuracy on images whose labels are known, and thresholds fitted to them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import RequestError
+from ..predictor import Predictor
+from ..system.file_names import user_path
 from ..system.optional import require_package
 from . import options
-from .reporting import emit, report_unread
+from .reporting import complain, emit, note, report_unread
 
 if TYPE_CHECKING:
-    from ..evaluation.evaluate import Figures
+    from ..evaluation.datasets import Labelled, MultiLabelled
+    from ..evaluation.evaluate import Figures, Scored
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="a folder with a folder per class, a .csv with path and label (or caption), or NAME:FOLDER of a "
+        help="a folder with a folder per class, a .csv with path and label (or labels with | between, or "
+        "caption), or NAME:FOLDER of a "
         "usual data set: cifar10, cifar100, food101, oxford-pets, fashion-mnist, imagenet",
     )
     options.add_module(parser)
@@ -27,6 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes_file", type=Path, help="class names, one on a line, in their order")
     parser.add_argument("--train", metavar="DATA", help="also fit a linear probe to these images")
     parser.add_argument("--retrieval", action="store_true", help="DATA is a .csv with path and caption")
+    parser.add_argument(
+        "--thresholds",
+        metavar="FILE",
+        help="fit to each label the cosine from which it is true, and write them there for "
+        "`classify --thresholds FILE`, with a plot beside it",
+    )
+    parser.add_argument(
+        "--min_precision",
+        type=options.part,
+        metavar="P",
+        help="fit for the most recall at this precision; default: for the best F1",
+    )
     options.add_model(parser)
     parser.add_argument("--output_dir", type=Path, help="write figures.json, figures.md and plots there")
     parser.set_defaults(run=run)
@@ -34,31 +51,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; the exit status is 1 if an image could not be read."""
-    if args.train:
-        require_package("sklearn", "evaluate")
+    _check(args)
     from ..evaluation import report
 
-    figures = _figures(args)
+    predictor = options.predictor_options(args).predictor(args.module)
+    figures, data, scored = _figures(predictor, args)
     emit(report.as_table(figures))
     if args.output_dir:
         report.write(figures, args.output_dir)
+    if data and scored and args.thresholds:
+        _fit_thresholds(predictor, data, scored, args)
     errors = {name: fault for found in figures.values() for name, fault in found.errors.items()}
     return report_unread(errors, "not counted")
 
 
-def _figures(args: argparse.Namespace) -> dict[str, Figures]:
-    """The figures of each task."""
-    from ..evaluation import evaluate
-    from ..evaluation.datasets import read_captioned, read_class_names, read_labelled
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together, and a file that cannot be written, before any work."""
+    if args.train:
+        require_package("sklearn", "evaluate")
+    if args.min_precision is not None and args.thresholds is None:
+        raise RequestError("--min_precision is of thresholds: it goes with --thresholds FILE")
+    if args.retrieval and (args.thresholds or args.train):
+        other = "--thresholds" if args.thresholds else "--train"
+        raise RequestError(f"{other} is of labels, --retrieval of captions: give one of them")
+    if args.thresholds:
+        path = user_path(args.thresholds)
+        if path.suffix.lower() != ".json" or path.is_dir():
+            raise RequestError(f"--thresholds {path}: expected the name of a .json file to write")
+        path.parent.mkdir(parents=True, exist_ok=True)
 
-    predictor = options.predictor_options(args).predictor(args.module)
+
+def _figures(
+    predictor: Predictor, args: argparse.Namespace
+) -> tuple[dict[str, Figures], Labelled | MultiLabelled | None, Scored | None]:
+    """The figures of each task; and, where images have labels, these and how the model sees both."""
+    from ..evaluation import evaluate
+    from ..evaluation.datasets import (
+        has_several_labels,
+        read_captioned,
+        read_class_names,
+        read_labelled,
+        read_multi_labelled,
+    )
+
     running = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
     if args.retrieval:
-        return {"retrieval": evaluate.retrieval(predictor, read_captioned(args.data), **running)}
+        figures = evaluate.retrieval(predictor, read_captioned(args.data), **running)
+        return {"retrieval": figures}, None, None
     classes = read_class_names(args.classes_file) if args.classes_file else None
+    if has_several_labels(args.data):
+        if args.train:
+            raise RequestError("--train fits one label to each image, and the data has several")
+        several = read_multi_labelled(args.data, classes)
+        scored = evaluate.score(predictor, several, args.templates, **running)
+        return {"several labels": evaluate.multi_label_figures(several, scored)}, several, scored
     data = read_labelled(args.data, classes)
-    figures = {"zero-shot": evaluate.zero_shot(predictor, data, args.templates, **running)}
+    evaluate.require_classes(data)
+    scored = evaluate.score(predictor, data, args.templates, **running)
+    found = {"zero-shot": evaluate.zero_shot_figures(predictor, data, scored)}
     if args.train:
         train = read_labelled(args.train, data.classes)
-        figures["linear probe"] = evaluate.linear_probe(predictor, train, data, **running)
-    return figures
+        found["linear probe"] = evaluate.linear_probe(predictor, train, data, **running)
+    return found, data, scored
+
+
+def _fit_thresholds(
+    predictor: Predictor, data: Labelled | MultiLabelled, scored: Scored, args: argparse.Namespace
+) -> None:
+    """Fit thresholds, write them with their plot, and print what they give."""
+    from ..evaluation.report import draw_thresholds, thresholds_table
+    from ..evaluation.thresholds import fit_thresholds
+
+    path = user_path(args.thresholds)
+    fitted = fit_thresholds(scored.cosines, data.truth[scored.kept], data.classes, args.min_precision)
+    emit("\n" + thresholds_table(fitted))
+    for label, why in fitted.refused.items():
+        complain(f"no threshold for {label!r}: {why}")
+    fitted.write(predictor, scored, path)
+    draw_thresholds(fitted, path.with_suffix(".png"))
+    note(f"{path}, {path.with_suffix('.png')}")

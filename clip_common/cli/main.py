@@ -19,7 +19,7 @@ VERBS = {
     "embed": "embeddings of many images, as Parquet",
     "index": "make embeddings searchable",
     "search": "find images by words or by images",
-    "evaluate": "accuracy on images whose classes are known",
+    "evaluate": "accuracy on images whose labels are known, and thresholds for labels",
     "adapt": "adapt a module to images of your own",
     "serve": "serve modules over HTTP, for real traffic (Ray Serve)",
     "pack": "write a module as one archive for `hub install`",

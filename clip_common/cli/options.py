@@ -14,6 +14,7 @@ from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
 from ..text.prompts import TEMPLATE_SETS
+from ..zero_shot.scoring import SCORE_KINDS
 from .reporting import one_line
 
 Target = argparse.ArgumentParser | argparse._ArgumentGroup | argparse._MutuallyExclusiveGroup
@@ -125,6 +126,15 @@ def not_negative(text: str) -> float:
     return _number(float, text, lambda value: value >= 0, "a number from 0")
 
 
+def thresholds(text: str) -> float | list[float] | str:
+    """A number, several with commas between, or a file; what a number must be is said where it is used."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def record(name: str) -> Pretrained:
     """A module by its name."""
     try:
@@ -213,6 +223,23 @@ def add_templates(target: Target) -> None:
 def add_top_k(target: Target, default: int, help_text: str) -> None:
     """`--top_k`."""
     target.add_argument("--top_k", type=count, default=default, metavar="N", help=help_text)
+
+
+def add_scores(target: Target) -> None:
+    """`--scores` and `--thresholds`."""
+    target.add_argument(
+        "--scores",
+        choices=SCORE_KINDS,
+        help="softmax compares the labels; by cosine several or none may be true; default: softmax, or "
+        "what the file of thresholds is of",
+    )
+    target.add_argument(
+        "--thresholds",
+        type=thresholds,
+        metavar="T",
+        help="print only labels that score so much: a number, one for each of --labels with commas between, "
+        "or a file that `clip-hub evaluate --thresholds` wrote",
+    )
 
 
 def add_format(target: Target) -> None:

@@ -21,7 +21,8 @@ from ..preprocessing.image import IMAGE_SUFFIXES
 from ..system.file_names import user_path
 from ..system.log import logger
 from ..system.progress import progress_bar
-from ..zero_shot.scoring import Answer, l2_normalize
+from ..zero_shot.scoring import Answer, Nearest, ScoreKind, l2_normalize, shown_score
+from ..zero_shot.thresholds import GivenThresholds
 from .reporting import counted
 
 Format = Literal["table", "json"]
@@ -45,6 +46,8 @@ class Classification:
     batch_size: int = 32
     use_gpu: bool = False
     figures: Path | None = None
+    scores: ScoreKind | None = None
+    thresholds: GivenThresholds | None = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,17 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: a result for each input that could be used, an error for each that could not."""
+    """What came of it: a result for each input that could be used, an error for each that could not.
+
+    Attributes:
+        results: of an image its `path` and `labels`, which are empty where no label reaches its threshold;
+            then `nearest` is the one that came nearest. Or `path` or `text`, and `embedding`.
+        scores: the kind of score of the labels.
+    """
 
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, str]] = field(default_factory=list)
+    scores: ScoreKind = "softmax"
 
     def add_error(self, path: Path, error: object) -> None:
         """Keep an image's error."""
@@ -72,7 +82,7 @@ class Outcome:
         """As `--format` says. JSON is ASCII, which every console can print."""
         if form == "json":
             return json.dumps({"results": self.results, "errors": self.errors})
-        return "\n".join(map(_table, self.results))
+        return "\n".join(_table(result, self.scores) for result in self.results)
 
     def failures(self) -> list[str]:
         """What to say on standard error, a line each."""
@@ -92,8 +102,8 @@ def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:
 
 
 def _classify(predictor: Predictor, task: Classification) -> Outcome:
-    prompts = predictor.prompts(task.labels, task.templates)
-    outcome = Outcome()
+    prompts, scoring = predictor.question(task.labels, task.templates, task.scores, task.thresholds)
+    outcome = Outcome(scores=scoring.kind)
     paths = _input_paths(task, outcome)
     if task.figures:
         _make_folder(task.figures)
@@ -104,9 +114,12 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
         if isinstance(feature, ImageError):
             outcome.add_error(path, feature)
             continue
-        answer = predictor.top_k_labels(feature, vectors, prompts.labels, task.top_k)
-        outcome.results.append({"path": str(path), "labels": answer})
-        if task.figures and (error := _draw(predictor, path, answer, task.figures, len(outcome.results))):
+        answer = predictor.top_k_labels(feature, vectors, prompts.labels, task.top_k, scoring)
+        result: dict[str, Any] = {"path": str(path), "labels": answer}
+        if not answer:
+            result["nearest"] = predictor.nearest_label(feature, vectors, prompts.labels, scoring)
+        outcome.results.append(result)
+        if task.figures and (error := _draw(predictor, path, result, scoring.kind, outcome, task.figures)):
             outcome.add_error(path, error)
     return outcome
 
@@ -202,14 +215,19 @@ def _matches_of(pattern: str) -> list[Path]:
         raise RequestError(f"--input_path {error}") from None
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: dict[str, Any], scores: ScoreKind) -> str:
     if "labels" in result:
         answer: Answer = result["labels"]
-        rows = [f"  {float(item['score']):7.2%}  {item['label']}" for item in answer]
-        return "\n".join([result["path"], *rows])
+        rows = [f"  {shown_score(item['score'], scores):>7}  {item['label']}" for item in answer]
+        return "\n".join([result["path"], *(rows or [f"  {_none_of_these(result['nearest'], scores)}"])])
     vector = result["embedding"]
     head = ", ".join(f"{number:.4f}" for number in vector[:6])
     return f"{result.get('path', result.get('text'))}\n  {len(vector)} numbers: {head}, ..."
+
+
+def _none_of_these(nearest: Nearest, scores: ScoreKind) -> str:
+    score, threshold = (shown_score(value, scores) for value in (nearest["score"], nearest["threshold"]))
+    return f"none of these (nearest: {nearest['label']}, score {score}, threshold {threshold})"
 
 
 def _make_folder(folder: Path) -> None:
@@ -219,13 +237,21 @@ def _make_folder(folder: Path) -> None:
         raise RequestError(f"--output_dir {folder}: cannot be made ({error.strerror})") from error
 
 
-def _draw(predictor: Predictor, path: Path, answer: Answer, folder: Path, number: int) -> str | None:
+def _draw(
+    predictor: Predictor,
+    path: Path,
+    result: dict[str, Any],
+    scores: ScoreKind,
+    outcome: Outcome,
+    folder: Path,
+) -> str | None:
     """Save an image with its answer; returns what went wrong, since the other answers still count."""
     from ..visualize import save_answer  # matplotlib takes a second to import
 
-    target = folder / f"{number:04d}_{path.stem[:_LONGEST_STEM]}.png"
+    target = folder / f"{len(outcome.results):04d}_{path.stem[:_LONGEST_STEM]}.png"
     try:
-        save_answer(predictor.preprocess.open(path, str(path)), answer, path.name, target)
+        image = predictor.preprocess.open(path, str(path))
+        save_answer(image, result["labels"], path.name, target, scores, result.get("nearest"))
     except (OSError, ImageError) as error:
         return f"{path}: its image {target} cannot be saved ({error})"
     return None

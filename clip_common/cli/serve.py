@@ -15,10 +15,11 @@ from ..system.optional import require_package
 from ..weights.locate import find
 from ..weights.schema import expected_shapes, require_match
 from ..weights.weights_file import read_openai
+from ..zero_shot.thresholds import Thresholds
 from . import options
 
 _BACKLOG = 2048
-_OF_THE_COMMAND = ("modules", "use_gpu", "threads", "gateways", "engine", "precision")
+_OF_THE_COMMAND = ("modules", "thresholds", "use_gpu", "threads", "gateways", "engine", "precision")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME[=WEIGHTS]",
         help=f"modules to serve, each with a weights file if it is not its own: {', '.join(PRETRAINED)}",
+    )
+    parser.add_argument(
+        "--thresholds",
+        action="append",
+        metavar="FILE",
+        help="a file that `clip-hub evaluate --thresholds` wrote: its labels and thresholds answer requests "
+        "that give none; repeatable, one for each module",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is everybody")
     parser.add_argument("--port", type=options.port, default=8866)
@@ -87,9 +95,15 @@ def _check(settings: Settings) -> None:
         ClipError: the engine is not to be had, or weights cannot be had, or do not fit.
     """
     choose(settings.engine, settings.precision)
+    for file in settings.thresholds:
+        if (module := Thresholds.read(file).module) not in settings.modules:
+            raise RequestError(f"--thresholds {file}: they are of {module}, which is not served")
     for name, weights in settings.modules.items():
         record = pretrained(name)
-        path = find(record, weights).path
+        found = find(record, weights)
+        path = found.path
+        if thresholds := settings.thresholds_of(name):
+            thresholds.require_weights(found.identity)
         try:
             require_match(read_openai(path), expected_shapes(record.config), record.config.name)
         except WeightsError as error:

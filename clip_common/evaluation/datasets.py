@@ -32,6 +32,11 @@ class Labelled:
     classes: list[str]
     published: str | None = None
 
+    @property
+    def truth(self) -> np.ndarray:
+        """Which class is which image's, bool [n, classes]."""
+        return self.targets[:, None] == np.arange(len(self.classes))
+
 
 def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
     """Read a data set.
@@ -66,6 +71,64 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
     index = {label: i for i, label in enumerate(names)}
     targets = np.array([index[label] for _, label in pairs])
     return _in_order(Labelled([_named(file) for file, _ in pairs], targets, names), source, classes)
+
+
+@dataclass(frozen=True)
+class MultiLabelled:
+    """Images, each with any number of labels.
+
+    Attributes:
+        truth: bool [n, classes], which labels are true of which image.
+    """
+
+    images: list[NamedImage]
+    truth: np.ndarray
+    classes: list[str]
+
+
+def has_several_labels(source: str) -> bool:
+    """Whether a data set is a table with a column `labels`, so that an image may have several.
+
+    Raises:
+        RequestError: it is a table that cannot be read.
+    """
+    path = user_path(source)
+    return is_table(path) and read_table(path).place(["labels"]) is not None
+
+
+def read_multi_labelled(source: str, classes: list[str] | None = None) -> MultiLabelled:
+    """Read a table with the columns `path` and `labels`: labels with `|` between them, or none.
+
+    Args:
+        source: a `.csv` or `.tsv`.
+        classes: the labels that there are, in the order of the result's; left out, those that occur, in the
+            order of the alphabet.
+
+    Raises:
+        RequestError: it is not there, or not as it must be.
+    """
+    path = user_path(source)
+    table = read_table(path)
+    place = table.place(["labels"])
+    if place is None:
+        raise RequestError(f"{source}: no column 'labels', it has {', '.join(table.columns)}")
+    first: dict[str, int] = {}
+    files = column(table, ["path"])
+    for file, line in zip(files, table.lines, strict=True):
+        if file in first:
+            raise RequestError(f"{source}, line {line}: {file} is also on line {first[file]}: put all its "
+                               "labels into one row, with | between them")  # fmt: skip
+        first[file] = line
+    rows = [{label.strip() for label in row[place].split("|")} - {""} for row in table.rows]
+    occurring = sorted(set().union(*rows))
+    if not occurring:
+        raise RequestError(f"{source}: no image has a label")
+    names = occurring if classes is None else classes
+    unknown = next((label for label in occurring if label not in set(names)), None)
+    if unknown is not None:
+        raise RequestError(f"{source}: has the label {unknown!r}, which is not among the classes given")
+    truth = np.array([[label in labels for label in names] for labels in rows])
+    return MultiLabelled([_named(path.parent / file) for file in files], truth, list(names))
 
 
 def is_table(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy, linear probe, retrieval: data sets in, figures out."""
+"""Zero-shot accuracy, several labels an image, linear probe, retrieval: data sets in, figures out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ..inputs import NamedImage
 from ..predictor import Predictor
 from ..system.file_names import escape_name
 from ..system.progress import progress_bar
-from ..zero_shot.scoring import l2_normalize
+from ..text.prompts import Prompts
+from ..zero_shot.scoring import cosines, l2_normalize
 from . import metrics
-from .datasets import Labelled
+from .datasets import Labelled, MultiLabelled
 
 RECALLS = (1, 5, 10)
 
@@ -38,6 +39,43 @@ class Figures:
     classes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Images of a data set beside its classes, as a model sees both.
+
+    Attributes:
+        prompts: the classes in templates.
+        features: of the images that can be read, of unit length, [n, d].
+        embeddings: of the classes, [classes, d].
+        kept: the places of those images in the data set.
+        errors: the other images, and why they cannot be read.
+    """
+
+    prompts: Prompts
+    features: np.ndarray
+    embeddings: np.ndarray
+    kept: np.ndarray
+    errors: dict[str, str]
+
+    @property
+    def cosines(self) -> np.ndarray:
+        """Of each image with each class, float64 [n, classes]."""
+        return cosines(self.features, self.embeddings)
+
+
+def score(
+    predictor: Predictor,
+    data: Labelled | MultiLabelled,
+    templates: str | Sequence[str] | None = None,
+    batch_size: int = 32,
+    use_gpu: bool = False,
+) -> Scored:
+    """Encode a data set and its classes; arguments and errors as of `zero_shot`."""
+    prompts = predictor.class_prompts(data.classes, templates)  # a mistake in them ends here
+    features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
+    return Scored(prompts, features, predictor.label_embeddings(prompts, use_gpu), kept, errors)
+
+
 def zero_shot(
     predictor: Predictor,
     data: Labelled,
@@ -53,15 +91,22 @@ def zero_shot(
     Raises:
         ClipError: the templates, the classes or all images cannot be used.
     """
+    require_classes(data)
+    return zero_shot_figures(predictor, data, score(predictor, data, templates, batch_size, use_gpu))
+
+
+def require_classes(data: Labelled) -> None:
+    """Check that there is something to choose among."""
     if len(data.classes) < 2:
         raise RequestError(f"one class alone, {data.classes[0]!r}: there is nothing to choose among")
-    prompts = predictor.class_prompts(data.classes, templates)  # a mistake in them ends here
-    features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
-    embeddings = predictor.label_embeddings(prompts, use_gpu)  # classes d
-    logits = predictor.logit_scale * (features @ embeddings.T).astype(np.float64)  # n classes
+
+
+def zero_shot_figures(predictor: Predictor, data: Labelled, scored: Scored) -> Figures:
+    """See `zero_shot`."""
+    logits = predictor.logit_scale * (scored.features @ scored.embeddings.T).astype(np.float64)  # n classes
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    targets = data.targets[kept]
+    targets = data.targets[scored.kept]
     predicted = probabilities.argmax(axis=1)
     table, error = metrics.calibration(probabilities, targets)
     numbers: dict[str, float | int] = {
@@ -77,7 +122,28 @@ def zero_shot(
     if own and predictor.record.name in published:
         numbers["published top-1"] = published[predictor.record.name]
     confusion = metrics.confusion_matrix(predicted, targets, len(data.classes))
-    return Figures(numbers, errors, confusion, table, data.classes)
+    return Figures(numbers, scored.errors, confusion, table, data.classes)
+
+
+def multi_label_figures(data: MultiLabelled, scored: Scored) -> Figures:
+    """How well cosines tell apart the images of which a label is true, label by label.
+
+    A label that is true of no image has no average precision and does not count in the mean.
+    """
+    truth, scores = data.truth[scored.kept], scored.cosines
+    occurring = np.flatnonzero(truth.any(axis=0))
+    if not len(occurring):
+        raise RequestError("no image that can be read has a label")
+    precisions = [metrics.average_precision(scores[:, i], truth[:, i]) for i in occurring]
+    numbers: dict[str, float | int] = {
+        "images": len(truth),
+        "images with no label": int((~truth.any(axis=1)).sum()),
+        "labels": len(data.classes),
+        "labels of no image": len(data.classes) - len(occurring),
+        "labels an image": float(truth.sum(axis=1).mean()),
+        "mean average precision": float(np.mean(precisions)),
+    }
+    return Figures(numbers, scored.errors, classes=data.classes)
 
 
 def linear_probe(

@@ -41,6 +41,29 @@ def calibration(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) 
     return table, error
 
 
+def precision_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall of taking for true whatever scores at least as much, for each score that occurs.
+
+    Args:
+        scores: of one label, [n].
+        truth: bool [n], of which some are true.
+
+    Returns:
+        The scores, each once, highest first; the precision and the recall at each.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # equal scores stand or fall together
+    right = np.cumsum(truth[order])[last]
+    return ranked[last], right / (last + 1), right / truth.sum()
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of the precision over the recall of one label, [n] each, as scikit-learn has it."""
+    _, precision, recall = precision_recall(scores, truth)
+    return float((np.diff(recall, prepend=0.0) * precision).sum())
+
+
 def retrieval_recall(similarity: np.ndarray, relevant: np.ndarray, k: int) -> float:
     """Share of queries that have something relevant among their k best.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,18 @@ from matplotlib.figure import Figure
 from ..system.file_names import printable
 from ..visualize import text_style
 from .evaluate import Figures
+from .thresholds import Fit, Fitted
 
 _MOST_NAMES = 40  # beyond that, names on a confusion matrix cannot be read
+_MOST_DOTS = 1000  # of a label
+_OF_A_THRESHOLD = {
+    "average_precision": "average precision",
+    "threshold": "threshold",
+    "precision": "precision",
+    "recall": "recall",
+    "held_back_precision": "precision, held back",
+    "held_back_recall": "recall, held back",
+}
 
 
 def as_table(figures: dict[str, Figures]) -> str:
@@ -38,6 +49,72 @@ def write(figures: dict[str, Figures], folder: Path) -> None:
             _confusion(found.confusion, found.classes, folder / f"{stem}_confusion.png")
         if found.calibration is not None:
             _calibration(found.calibration, folder / f"{stem}_calibration.png")
+
+
+def thresholds_table(fitted: Fitted) -> str:
+    """Markdown: a row for each label that has a threshold, and their means."""
+    names = list(_OF_A_THRESHOLD.values())
+    lines = [f"| label | images with it | {' | '.join(names)} |", "| --- |" + " ---: |" * (len(names) + 1)]
+    rows = [[getattr(fit, name) for name in _OF_A_THRESHOLD] for fit in fitted.fits.values()]
+    for (label, fit), row in zip(fitted.fits.items(), rows, strict=True):
+        lines.append(f"| {printable(label)} | {fit.positives} | {_numbers(row)} |")
+    columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    means = [float(np.mean(column)) if column else None for column in columns]
+    means[list(_OF_A_THRESHOLD).index("threshold")] = None  # their mean says nothing
+    return "\n".join([*lines, f"| mean | | {_numbers(means)} |"])
+
+
+def _numbers(row: Sequence[float | None]) -> str:
+    """Cells; one without a number is empty, such as the precision where no image was named."""
+    return " | ".join("" if value is None else f"{value:.4f}" for value in row)
+
+
+def draw_thresholds(fitted: Fitted, path: Path) -> None:
+    """Each label's cosines, of the images with it and of the others, and where its threshold parts them.
+
+    Of many labels, those are drawn whose threshold is worst (F1 on images held back).
+    """
+    worst = sorted(fitted.fits, key=lambda label: _f1(fitted.fits[label]))[:_MOST_NAMES]
+    labels = [label for label in fitted.fits if label in set(worst)]
+    figure = Figure(figsize=(11, 1.6 + 0.45 * len(labels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
+    rng = np.random.default_rng(0)
+    for row, label in enumerate(labels):
+        i = fitted.classes.index(label)
+        for truth, color, above in ((False, "#b0b0b0", -0.2), (True, "#4c72b0", 0.2)):
+            scores = fitted.cosines[fitted.truth[:, i] == truth, i]
+            scores = scores if len(scores) <= _MOST_DOTS else rng.choice(scores, _MOST_DOTS, replace=False)
+            heights = row - above + rng.uniform(-0.13, 0.13, len(scores))
+            name = ("images with the label" if truth else "others") if row == 0 else None
+            left.scatter(scores, heights, s=9, color=color, alpha=0.6, linewidths=0, label=name)
+        threshold = fitted.fits[label].threshold
+        left.plot(
+            [threshold] * 2, [row - 0.42, row + 0.42], color="#c44e52", label=None if row else "threshold"
+        )
+    rows = np.arange(len(labels))
+    fits = [fitted.fits[label] for label in labels]
+    for shift, name, color, values in (
+        (-0.2, "precision, held back", "#55a868", [fit.held_back_precision or 0.0 for fit in fits]),
+        (0.2, "recall, held back", "#8172b2", [fit.held_back_recall for fit in fits]),
+    ):
+        bars = right.barh(rows + shift, values, height=0.36, color=color, label=name)
+        right.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
+    names = [f"{printable(label)} ({fitted.fits[label].positives})" for label in labels]
+    left.set_yticks(rows, names, **text_style(*names))
+    left.set(xlabel="cosine", ylim=(len(labels) - 0.5, -0.5))
+    right.set(xlim=(0, 1.15), xticks=[])
+    right.spines[["top", "right", "bottom"]].set_visible(False)
+    title = f"the {len(labels)} worst of {len(fitted.fits)} labels" if len(labels) < len(fitted.fits) else ""
+    figure.suptitle(title)
+    for axes in (left, right):
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=100)
+
+
+def _f1(fit: Fit) -> float:
+    precision, recall = fit.held_back_precision or 0.0, fit.held_back_recall
+    return 2 * precision * recall / (precision + recall) if precision and recall else 0.0
 
 
 def _confusion(matrix: np.ndarray, classes: list[str], path: Path) -> None:

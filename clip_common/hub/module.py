@@ -20,7 +20,8 @@ from ..preprocessing.image import ImageInput
 from ..server import batching
 from ..server.limits import Limits
 from ..server.request import RequestBody
-from ..zero_shot.scoring import Answer
+from ..zero_shot.scoring import Answer, ScoreKind
+from ..zero_shot.thresholds import GivenThresholds
 from . import run_command
 
 if TYPE_CHECKING:
@@ -68,9 +69,13 @@ class ClipModule(RunModule, paddle.nn.Layer):
         batch_size: int = 32,
         use_gpu: bool = False,
         top_k: int = 5,
+        scores: ScoreKind | None = None,
+        thresholds: GivenThresholds | None = None,
     ) -> list[Answer]:
         """See `Predictor.classify`."""
-        return self.predictor.classify(images, paths, labels, templates, batch_size, use_gpu, top_k)
+        return self.predictor.classify(
+            images, paths, labels, templates, batch_size, use_gpu, top_k, scores, thresholds
+        )
 
     def embed(
         self,

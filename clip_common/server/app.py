@@ -58,7 +58,9 @@ class Replica:
         self._predictor = Predictor(
             pretrained(name), weights, engine=settings.engine, precision=settings.precision
         )
-        self._predictor.label_embeddings(self._predictor.prompts(None, None), settings.use_gpu)
+        self._thresholds = settings.thresholds_of(name)
+        prompts, _ = self._predictor.question(None, None, None, self._thresholds)
+        self._predictor.label_embeddings(prompts, settings.use_gpu)
         self._predictor.classify(images=[_grey_image()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None
         self._model = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time
@@ -81,6 +83,7 @@ class Replica:
         between which other requests get their turn.
         """
         loop = asyncio.get_running_loop()
+        work = work.with_default(self._thresholds)
         try:
             job = await loop.run_in_executor(self._workers, checked, self._predictor, work)
             if job.texts_to_encode > FEW_TEXTS:

@@ -20,7 +20,7 @@ from ..predictor import Predictor
 from ..system.prefetch import prefetch
 from ..text.prompts import Prompts
 from ..zero_shot.label_embeddings import Encode
-from ..zero_shot.scoring import l2_normalize
+from ..zero_shot.scoring import SOFTMAX, Scoring, l2_normalize
 from .request import FEW_TEXTS, PredictRequest
 
 _AT_ONCE = 64  # images of one run through the model; deadlines are looked at in between
@@ -36,12 +36,14 @@ class Job:
         prompts: what its images are compared with, to classify.
         pixels: its images, prepared, float32 [3, R, R].
         encoded: embeddings of its labels or features of its texts, [n, d], where they were made before.
+        scoring: how its labels are scored, and which are true.
     """
 
     work: PredictRequest
     prompts: Prompts | None
     pixels: list[np.ndarray]
     encoded: np.ndarray | None = None
+    scoring: Scoring = SOFTMAX
 
     @property
     def texts(self) -> list[str]:
@@ -99,10 +101,10 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
         texts = check_texts(work.texts) if work.texts is not None else []
         work.limits.check_embeddings(len(work.images) + len(texts), predictor.record.config.embed_dim)
         return Job(work, None, [])
-    prompts = predictor.prompts(work.labels, work.templates)
+    prompts, scoring = predictor.question(work.labels, work.templates, work.scores, work.thresholds)
     work.limits.check_prompts(prompts)
     work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
-    return Job(work, prompts, [], predictor.known_label_embeddings(prompts))
+    return Job(work, prompts, [], predictor.known_label_embeddings(prompts), scoring)
 
 
 def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
@@ -204,8 +206,8 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
         vectors = job.encoded
         if vectors is None:
             vectors = predictor.label_embeddings(job.prompts, use_gpu, encode=encode)
-        labels, top_k = job.prompts.labels, job.work.top_k
-        answers.append([predictor.top_k_labels(feature, vectors, labels, top_k) for feature in images])
+        labels, top_k, scoring = job.prompts.labels, job.work.top_k, job.scoring
+        answers.append([predictor.top_k_labels(one, vectors, labels, top_k, scoring) for one in images])
     return answers
 
 

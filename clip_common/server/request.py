@@ -10,13 +10,24 @@ import binascii
 import codecs
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from ..errors import LimitError, MalformedError, RequestError
 from ..inputs import NamedImage, named_images
 from ..text.prompts import Prompts, template_texts
+from ..zero_shot.scoring import ScoreKind
+from ..zero_shot.thresholds import Thresholds, read_given
 from .limits import Limits
 
 _FAULTS_SHOWN = 5
@@ -28,6 +39,22 @@ FEW_TEXTS, FEW_IMAGES = 256, 16
 _DEFAULT_LABELS = 1_000  # or so
 _DATA_URL = re.compile(r"data:([^,]{0,200}),")
 _URL_SAFE = str.maketrans("-_", "+/")
+_SCORES = (
+    "`softmax` over all labels, which compares them; or `cosine` of image and label, by which several or "
+    "none may be true. Left out: `softmax`, or what a file's thresholds are of"
+)
+_THRESHOLDS = {
+    "description": "the score from which a label is true: one number for all; one for each, in the "
+    "order of the labels or as {label: number}; or the content of a file that `clip-hub evaluate "
+    "--thresholds` wrote, which brings labels, templates and scores with it. An image for which no label is "
+    "true is answered with []",
+    "anyOf": [
+        {"type": "number"},
+        {"type": "array", "items": {"type": "number"}},
+        {"type": "object"},
+        {"type": "null"},
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -45,17 +72,29 @@ class PredictRequest:
     use_gpu: bool
     limits: Limits
     """Those that it was let in under."""
+    scores: ScoreKind | None = None
+    thresholds: Any = None
+    """As `Predictor.classify` takes them, and no path."""
 
     @property
     def kind(self) -> Literal["small", "texts", "images"]:
         """What there may be much of: requests wait with their like, so that a long one keeps only these."""
         texts = len(self.texts or ())
-        if self.task == "classify" and (self.labels is not None or self.templates is not None):
-            labels = _DEFAULT_LABELS if self.labels is None else len(self.labels)
-            texts = labels * max(1, len(template_texts(self.templates)))
+        labels, templates = self.labels, template_texts(self.templates)
+        if isinstance(self.thresholds, Thresholds):
+            labels, templates = labels or list(self.thresholds.values), self.thresholds.templates
+        if self.task == "classify" and (labels is not None or templates):
+            texts = (_DEFAULT_LABELS if labels is None else len(labels)) * max(1, len(templates))
         if texts > FEW_TEXTS:
             return "texts"
         return "images" if len(self.images) > FEW_IMAGES else "small"
+
+    def with_default(self, thresholds: Thresholds | None) -> PredictRequest:
+        """The same with the server's thresholds, where it asks for no labels or scores of its own."""
+        asked = (self.labels, self.templates, self.scores, self.thresholds)
+        if self.task == "classify" and thresholds is not None and all(given is None for given in asked):
+            return replace(self, thresholds=thresholds)
+        return self
 
     def on_gpu(self) -> PredictRequest:
         """The same on the GPU, whatever was asked."""
@@ -75,6 +114,8 @@ class RequestBody(BaseModel):
     task: Literal["classify", "embed"] | None = None
     """Left out: `embed` where there are texts, else `classify`."""
     top_k: StrictInt = Field(5, ge=1)
+    scores: ScoreKind | None = Field(None, description=_SCORES)
+    thresholds: Annotated[Any, WithJsonSchema(_THRESHOLDS)] = None
     batch_size: StrictInt = Field(32, ge=1)
     normalize: StrictBool = True
     use_gpu: StrictBool = False
@@ -110,6 +151,7 @@ class RequestBody(BaseModel):
         Raises:
             ClipError: what the body asks for makes no sense, or is too much; the message names the field.
         """
+        thresholds = self._thresholds(limits)
         self._keep_to(limits)
         task = self.task or ("embed" if self.texts is not None else "classify")
         if task == "classify":
@@ -117,7 +159,7 @@ class RequestBody(BaseModel):
             if self.images is None:
                 raise RequestError("nothing to classify: give images, or texts to embed")
         else:
-            self._refuse(task, "labels", "templates")
+            self._refuse(task, "labels", "templates", "scores", "thresholds")
             if self.images is None and self.texts is None:
                 raise RequestError("nothing to embed: give images or texts")
         return PredictRequest(
@@ -131,6 +173,8 @@ class RequestBody(BaseModel):
             normalize=self.normalize,
             use_gpu=self.use_gpu,
             limits=limits,
+            scores=self.scores,
+            thresholds=thresholds,
         )
 
     def _refuse(self, task: str, *fields: str) -> None:
@@ -152,6 +196,26 @@ class RequestBody(BaseModel):
             limits.check_characters(field, texts or ())
         if self.labels:  # left out, they are counted once it is known what they stand for
             limits.check_prompts(Prompts(tuple(self.labels), tuple(templates) or ("{}",)))
+
+    def _thresholds(self, limits: Limits) -> Any:
+        """Thresholds in any form but a path, and no more of them than there may be labels."""
+        given = self.thresholds
+        if given is None or isinstance(given, (int, float)):
+            return given
+        if not isinstance(given, (list, dict)):
+            raise RequestError(
+                f"field 'thresholds' is a {type(given).__name__}: expected a number, a list of numbers, an "
+                "object of labels and numbers, or the content of a file of `evaluate --thresholds`"
+            )
+        read = read_given(given)
+        values = read.values if isinstance(read, Thresholds) else read
+        limits.check_count("labels", len(values))
+        if isinstance(values, dict):
+            limits.check_characters("thresholds", list(values))
+        if isinstance(read, Thresholds):
+            limits.check_count("templates", len(read.templates))
+            limits.check_prompts(Prompts(tuple(self.labels or values), read.templates))
+        return read
 
     def _images(self, limits: Limits) -> list[NamedImage]:
         contents = [_image(image, f"images[{i}]", limits) for i, image in enumerate(self.images or ())]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..config import PRETRAINED
+from ..errors import RequestError
+from ..zero_shot.thresholds import Thresholds
 
 
 class Settings(BaseModel):
@@ -14,6 +16,9 @@ class Settings(BaseModel):
 
     modules: dict[str, str | None] = Field({"clip_mini": None}, min_length=1)
     """Names, each with a weights file, or None for the module's own."""
+    thresholds: tuple[str, ...] = ()
+    """Files that `clip-hub evaluate --thresholds` wrote, at most one for each module: its labels and
+    thresholds answer requests that give neither labels nor scores nor thresholds."""
     replicas: int = Field(1, ge=1)
     """Processes that hold each model; several on one machine share its weights in memory."""
     gateways: int = Field(1, ge=1)
@@ -38,6 +43,17 @@ class Settings(BaseModel):
     """Size of one request's body."""
     bytes_in_flight: int = Field(1 << 30, ge=1)
     """Size of all bodies that a gateway holds at a time; more are refused with 503."""
+
+    def thresholds_of(self, module: str) -> Thresholds | None:
+        """What a module answers with that is asked for no labels; None: its own default labels.
+
+        Raises:
+            RequestError: a file cannot be read, or there are two for the module.
+        """
+        found = [(file, read) for file in self.thresholds if (read := Thresholds.read(file)).module == module]
+        if len(found) > 1:
+            raise RequestError(f"{found[0][0]} and {found[1][0]} are both thresholds of {module}: give one")
+        return found[0][1] if found else None
 
     @field_validator("modules")
     @classmethod

@@ -37,10 +37,13 @@ _SWEEP, _KEPT = 60, 600  # seconds between looking for old uploads, and until th
 _BARS = 10
 _HITS = 20
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be fetched from another server
+_SCORES = {"compare the labels (softmax)": "softmax", "each label by itself (cosine)": "cosine"}
 _HELP = (
-    "Scores add up to 1 over the labels given: they compare labels, they do not say that any is right. "
-    "Left empty, the labels are the module's default set."
+    "Compared, scores add up to 1 over the labels given: they do not say that any is right. A cosine is of "
+    "one label alone; with a threshold, several labels may be true, or none. Left empty, the labels are the "
+    "module's default set."
 )
+_NONE = "none of these"
 
 
 def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.Blocks:
@@ -52,15 +55,23 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
         find: searches an index; without one there is no tab for it.
     """
 
-    async def classify(image: str | None, labels: str, template: str) -> dict[str, float]:
+    async def classify(
+        image: str | None, labels: str, template: str, scores: str, threshold: float | None
+    ) -> dict[str, float] | str:
         if not image:
             raise gr.Error("Choose an image first", print_exception=False)
-        body: dict[str, Any] = {"images": await _encoded([image]), "top_k": _BARS}
+        kind = _SCORES.get(scores)
+        body: dict[str, Any] = {"images": await _encoded([image]), "top_k": _BARS, "scores": kind}
         if chosen := _split(labels):
             body["labels"] = chosen
             body["templates"] = template.strip() or None
+        if threshold is not None:
+            body["thresholds"] = threshold
         (answer,) = await _asked(ask, body)
-        return {item["label"]: item["score"] for item in answer}
+        if kind != "cosine":
+            return {item["label"]: item["score"] for item in answer} or _NONE
+        # Bars are of shares, in whole percent: the cosine itself stands beside its label.
+        return {f"{item['label']} ({item['score']:.4f})": max(item["score"], 0) for item in answer} or _NONE
 
     async def compare(images: list[str] | None, texts: str) -> Image.Image:
         chosen = _split(texts)
@@ -91,11 +102,13 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
                 )
                 labels = gr.Textbox(label="Labels, one on a line or with commas between", lines=4)
                 template = gr.Textbox(label="Template", placeholder="a photo of a {}")
+                kind = gr.Radio(list(_SCORES), value=next(iter(_SCORES)), label="What a score is")
+                threshold = gr.Number(None, label="Threshold: show only labels that score so much", step=0.01)
                 button = gr.Button("Classify", variant="primary")
             with gr.Column():
                 scores = gr.Label(label="Scores", num_top_classes=_BARS)
                 gr.Markdown(_HELP)
-            button.click(classify, [image, labels, template], scores, api_name=False)
+            button.click(classify, [image, labels, template, kind, threshold], scores, api_name=False)
         with gr.Tab("Compare"), gr.Row():
             with gr.Column():
                 images = gr.File(label="Images", file_count="multiple", file_types=["image"])

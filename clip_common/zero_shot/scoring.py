@@ -1,22 +1,80 @@
-"""Scores of labels from embeddings: the softmax over scaled cosines (paper section 3.1)."""
+"""Scores of labels from embeddings: the softmax over scaled cosines (paper section 3.1), or the cosines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 
+from ..errors import RequestError
+
+ScoreKind = Literal["softmax", "cosine"]
+"""What a score is: "softmax" compares the labels of a call with each other and adds up to 1; "cosine" is of
+image and label alone, so that several labels or none may be true."""
+
+SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
+
 
 class LabelScore(TypedDict):
-    """A label and how well it fits, 0..1 over all labels of the call."""
+    """A label and how well it fits: 0 to 1 over all labels of the call, or as a cosine -1 to 1."""
 
     label: str
     score: float
 
 
 Answer = list[LabelScore]
-"""An image's best labels, best first."""
+"""An image's best labels, best first. With thresholds, those that reach theirs: empty is "none of these"."""
+
+
+class Nearest(TypedDict):
+    """The label that came nearest to its threshold, of an image where none reaches its own."""
+
+    label: str
+    score: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a score is, and from where a label is true.
+
+    Attributes:
+        kind: "softmax" or "cosine".
+        thresholds: the score that each label needs, float64 [labels]; None returns labels of any score.
+    """
+
+    kind: ScoreKind = "softmax"
+    thresholds: np.ndarray | None = None
+
+
+SOFTMAX = Scoring()
+"""What a call is answered with that says nothing about scores."""
+
+
+def shown_score(score: float, kind: ScoreKind) -> str:
+    """A score as people read it: a share in percent, a cosine in digits.
+
+    Examples:
+        >>> shown_score(0.973, "softmax"), shown_score(0.2714, "cosine")
+        ('97.30%', '0.2714')
+    """
+    return f"{score:.2%}" if kind == "softmax" else f"{score:.4f}"
+
+
+def check_score_kind(given: object) -> ScoreKind:
+    """A kind of score as given; None is "softmax".
+
+    Raises:
+        RequestError: there is no such kind.
+    """
+    if given is None:
+        return "softmax"
+    for kind in SCORE_KINDS:
+        if isinstance(given, str) and given == kind:
+            return kind
+    raise RequestError(f"scores is {str(given)[:60]!r}, expected {' or '.join(map(repr, SCORE_KINDS))}")
 
 
 def l2_normalize(features: np.ndarray) -> np.ndarray:
@@ -29,17 +87,48 @@ def l2_normalize(features: np.ndarray) -> np.ndarray:
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
+def cosines(features: np.ndarray, label_embeddings: np.ndarray) -> np.ndarray:
+    """Cosines of images' features [..., d] with labels' embeddings [labels, d], float64 [..., labels].
+
+    The vectors of classes that travel with weights need not be of unit length.
+    """
+    products = (l2_normalize(features) @ l2_normalize(label_embeddings).T).astype(np.float64)
+    return np.clip(products, -1, 1)
+
+
+def softmax(feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float) -> np.ndarray:
+    """Softmax of an image's scaled cosines with all labels, float64 [labels]."""
+    logits = logit_scale * (label_embeddings @ l2_normalize(feature)).astype(np.float64)  # [labels]
+    scores = np.exp(logits - logits.max())
+    return scores / scores.sum()
+
+
+def label_scores(
+    feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float, kind: ScoreKind = "softmax"
+) -> np.ndarray:
+    """The score of every label for an image's feature [d], float64 [labels]."""
+    if kind == "cosine":
+        return cosines(feature, label_embeddings)
+    return softmax(feature, label_embeddings, logit_scale)
+
+
 def top_k_labels(
-    feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float, labels: Sequence[str], top_k: int
+    feature: np.ndarray,
+    label_embeddings: np.ndarray,
+    logit_scale: float,
+    labels: Sequence[str],
+    top_k: int,
+    scoring: Scoring = SOFTMAX,
 ) -> Answer:
-    """The best labels of an image: the softmax of its scaled cosines with all of them.
+    """The best labels of an image; where there are thresholds, the best of those that reach theirs.
 
     Args:
         feature: the image's, [d].
         label_embeddings: of unit length, [labels, d].
         logit_scale: the factor itself, not its logarithm.
         labels: their names.
-        top_k: how many to return.
+        top_k: how many to return at most.
+        scoring: what a score is, and from where a label is true.
 
     Examples:
         >>> embeddings = np.eye(2)
@@ -47,8 +136,25 @@ def top_k_labels(
         >>> best[0]["label"], round(best[0]["score"], 3)
         ('a dog', 1.0)
     """
-    logits = logit_scale * (label_embeddings @ l2_normalize(feature)).astype(np.float64)  # [labels]
-    scores = np.exp(logits - logits.max())
-    scores /= scores.sum()
-    best = np.argsort(-scores, kind="stable")[:top_k]
-    return [{"label": labels[i], "score": float(scores[i])} for i in best]
+    scores = label_scores(feature, label_embeddings, logit_scale, scoring.kind)
+    best = np.argsort(-scores, kind="stable")
+    if scoring.thresholds is not None:
+        best = best[scores[best] >= scoring.thresholds[best]]
+    return [{"label": labels[i], "score": float(scores[i])} for i in best[:top_k]]
+
+
+def nearest_label(
+    feature: np.ndarray,
+    label_embeddings: np.ndarray,
+    logit_scale: float,
+    labels: Sequence[str],
+    scoring: Scoring,
+) -> Nearest:
+    """The label that lacks least to its threshold: why an image is "none of these".
+
+    Args: as of `top_k_labels`; `scoring` has thresholds.
+    """
+    assert scoring.thresholds is not None
+    scores = label_scores(feature, label_embeddings, logit_scale, scoring.kind)
+    i = int(np.argmax(scores - scoring.thresholds))
+    return {"label": labels[i], "score": float(scores[i]), "threshold": float(scoring.thresholds[i])}

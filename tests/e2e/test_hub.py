@@ -88,8 +88,8 @@ def test_module_from_the_tree_is_documented_and_lazy() -> None:
 
     module = hub.Module(directory=str(ROOT / "modules" / "clip_vit_b32"), weights="/nowhere.pt")
     signature = inspect.signature(module.classify)
-    assert list(signature.parameters)[-7:] == [
-        "images", "paths", "labels", "templates", "batch_size", "use_gpu", "top_k",
+    assert list(signature.parameters)[-9:] == [
+        "images", "paths", "labels", "templates", "batch_size", "use_gpu", "top_k", "scores", "thresholds",
     ]  # fmt: skip
     assert "softmax" in (inspect.getdoc(module.classify) or "")
     assert "one space" in (inspect.getdoc(module.embed) or "")
@@ -246,6 +246,14 @@ def test_serving_classifies_and_embeds(name: str, server: str) -> None:
     assert len(reply["results"]["images"]) == 1
 
 
+def test_serving_names_what_is_true_and_nothing_else(server: str) -> None:
+    body = {"images": [encoded_picture()], "labels": seeded.LABELS, "scores": "cosine", "thresholds": -1}
+    every = ask(server, "clip_mini", body)["results"][0]
+    assert {item["label"] for item in every} == set(seeded.LABELS)
+    above_the_best = (every[0]["score"] + 1) / 2
+    assert ask(server, "clip_mini", {**body, "thresholds": above_the_best})["results"] == [[]]
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -261,6 +269,10 @@ def test_serving_classifies_and_embeds(name: str, server: str) -> None:
         ({"images": ["aGk="], "labels": ["a", "a"]}, "given twice"),
         ({"images": ["aGk="], "use_gpu": True, "labels": ["a"]}, "use_gpu is set"),
         ({"texts": ["word " * 200]}, "the limit is 77"),
+        (
+            {"images": [encoded_picture()], "labels": ["a"], "thresholds": "/etc/passwd"},
+            "'thresholds' is a str",
+        ),
     ],
 )
 def test_serving_refuses_and_goes_on(server: str, body: dict[str, Any], words: str) -> None:

@@ -46,7 +46,8 @@ def body(number: int) -> dict[str, Any]:
     words = WORDS[number % 5 : number % 5 + 3]
     if number % 3 == 2:
         return {"images": [image], "texts": [*words, f"number {number}"]}
-    return {"images": [image], "labels": words, "top_k": 3}
+    scored = {"scores": "cosine", "thresholds": [-1, -1, 1]} if number % 3 == 1 else {}
+    return {"images": [image], "labels": words, "top_k": 3, **scored}
 
 
 class Server:

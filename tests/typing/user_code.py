@@ -13,10 +13,10 @@ from PIL import Image
 from typing_extensions import assert_type
 
 import clip_common
-from clip_common import ClipError, Predictor
+from clip_common import ClipError, Predictor, Thresholds
 from clip_common.config import Pretrained, pretrained
 from clip_common.predictor import Embeddings, ImageEmbeddings, PredictorOptions, TextEmbeddings
-from clip_common.zero_shot.scoring import Answer
+from clip_common.zero_shot.scoring import Answer, ScoreKind
 
 
 def classify(predictor: Predictor, photo: Image.Image) -> str:
@@ -27,6 +27,17 @@ def classify(predictor: Predictor, photo: Image.Image) -> str:
     assert_type(answers[0][0]["score"], float)
     answers[0][0]["probability"]  # type: ignore[typeddict-item]
     return answers[0][0]["label"]
+
+
+def tag(predictor: Predictor, files: list[Path]) -> list[list[str]]:
+    labels = ["a dog", "a cat"]
+    predictor.classify(paths=files, labels=labels, scores="cosine", thresholds=0.25)
+    predictor.classify(paths=files, labels=labels, scores="cosine", thresholds={"a dog": 0.25, "a cat": 0.3})
+    predictor.classify(paths=files, labels=labels, scores="dot")  # type: ignore[arg-type]
+    fitted = Thresholds.read("thresholds.json")
+    assert_type(fitted.scores, ScoreKind)
+    answers = predictor.classify(paths=files, thresholds=fitted)
+    return [[item["label"] for item in answer] for answer in answers]
 
 
 def embed(predictor: Predictor, files: list[Path], words: list[str] | None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from clip_common.preprocessing.image import Preprocess
 from clip_common.system.cache import cache_dir
 from clip_common.text.prompts import prompts_for, read_lines
 from clip_common.zero_shot import label_embeddings
+from clip_common.zero_shot.thresholds import Thresholds
 from tests.parity import seeded
 from tests.support.paths import EXAMPLES, ROOT
 
@@ -136,6 +138,65 @@ def test_normalize_is_optional(mini: Predictor) -> None:
     assert np.allclose(raw / np.linalg.norm(raw), unit, atol=1e-6)
 
 
+# --- scores one can act on -----------------------------------------------------------------------------
+
+
+def test_cosine_scores_are_cosines(mini: Predictor) -> None:
+    labels = ["a", "b", "c"]
+    vectors = mini.embed(images=pictures(1), texts=labels)
+    expected = dict(zip(labels, (vectors["texts"] @ vectors["images"][0]).tolist(), strict=True))
+    (answer,) = mini.classify(images=pictures(1), labels=labels, scores="cosine")
+    assert {item["label"]: item["score"] for item in answer} == pytest.approx(expected, abs=1e-6)
+    (alone,) = mini.classify(images=pictures(1), labels=["b"], scores="cosine")
+    assert alone[0]["score"] == pytest.approx(expected["b"], abs=1e-6)
+
+
+def test_each_image_gets_its_labels_or_none(mini: Predictor) -> None:
+    call: dict[str, Any] = {"paths": [DOG, CAT], "labels": ["a dog", "a cat"], "scores": "cosine"}
+    dog, cat = ({one["label"]: one["score"] for one in answer} for answer in mini.classify(**call))
+    between = {label: (dog[label] + cat[label]) / 2 for label in dog}
+    assert dog["a dog"] > between["a dog"] and cat["a cat"] > between["a cat"]
+    named = [[item["label"] for item in answer] for answer in mini.classify(**call, thresholds=between)]
+    assert named == [["a dog"], ["a cat"]]
+    assert mini.classify(**call, thresholds=1.0) == [[], []]
+    assert mini.classify(**call, thresholds=-1) == mini.classify(**call)
+
+
+def fitted(mini: Predictor, **changes: Any) -> Thresholds:
+    values = {"a dog": -1.0, "a cat": 1.0, "a car": -1.0}
+    return replace(Thresholds("clip_mini", mini.weights_sha256, ("the {}",), "cosine", values), **changes)
+
+
+def test_fitted_thresholds_bring_labels_templates_and_scores(mini: Predictor, tmp_path: Path) -> None:
+    fitted(mini).write(tmp_path / "t.json")
+    expected = mini.classify(paths=[DOG], labels=["a dog", "a car"], templates="the {}", scores="cosine")
+    for given in (tmp_path / "t.json", str(tmp_path / "t.json"), fitted(mini)):
+        assert mini.classify(paths=[DOG], thresholds=given) == expected
+    some: dict[str, Any] = {"labels": ["a car", "a cat"], "templates": ["the {}"], "scores": "cosine"}
+    (answer,) = mini.classify(paths=[DOG], thresholds=fitted(mini), **some)
+    assert [item["label"] for item in answer] == ["a car"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "call", "words"),
+    [
+        ({"weights_sha256": "0" * 64}, {}, "are of clip_mini with the weights 000000000000, and these are"),
+        ({"module": "clip_rn50"}, {}, "thresholds are of clip_rn50, and this is clip_mini"),
+        ({}, {"scores": "softmax"}, "thresholds are of cosine scores: leave scores='softmax' out"),
+        ({}, {"templates": "a {}"}, r"thresholds are of the templates \['the {}'\]"),
+        ({}, {"templates": "openai"}, "thresholds are of the templates"),
+        ({"templates": ()}, {}, r"thresholds are of the templates \[\]"),
+        ({}, {"labels": ["a dog", "a tree"]}, "thresholds has none for the label 'a tree'"),
+        ({"values": {"a dog": 2.0}}, {}, r"thresholds\['a dog'\] is 2.0"),
+    ],
+)
+def test_thresholds_of_something_else_are_refused(
+    mini: Predictor, changes: dict[str, Any], call: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        mini.classify(paths=[DOG], thresholds=fitted(mini, **changes), **call)
+
+
 # --- what is kept ------------------------------------------------------------------------------------
 
 
@@ -242,6 +303,10 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
         ({"labels": ["a"], "templates": "no place"}, LabelError, "'no place' has no {}"),
         ({"labels": ["a"], "templates": []}, LabelError, "templates is empty"),
         ({"top_k": 0}, RequestError, "top_k is 0"),
+        ({"scores": "Cosine"}, RequestError, "scores is 'Cosine', expected 'softmax' or 'cosine'"),
+        ({"thresholds": float("nan")}, RequestError, "thresholds is nan, expected a number from 0 to 1"),
+        ({"thresholds": [0.1]}, RequestError, "length 1, and there are 2 labels"),
+        ({"thresholds": "nowhere.json"}, RequestError, "nowhere.json: cannot be read"),
         ({"batch_size": 0}, RequestError, "batch_size is 0"),
         ({"batch_size": 2.5}, RequestError, "batch_size is 2.5"),
         ({"use_gpu": True}, RequestError, "CPU build"),

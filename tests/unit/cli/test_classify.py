@@ -35,6 +35,8 @@ def mini() -> Predictor:
         ["--input_path", CAT, "--top_k", "3"],
         ["--input_path", CAT, "--task", "embed", "--format", "json"],
         ["--input_text", "a dog", "--input_text", "a cat"],
+        ["--input_path", DOG, "--labels", "dog,cat", "--scores", "cosine", "--thresholds", "0.1,0.9"],
+        ["--input_path", DOG, "--labels", "dog,cat", "--thresholds", "1", "--format", "json"],
     ],
 )
 def test_the_same_answer_as_hub_run(mini: Predictor, capsys: pytest.CaptureFixture, argv: list[str]) -> None:
@@ -110,6 +112,51 @@ def test_an_image_that_fails_costs_itself(capsys: pytest.CaptureFixture) -> None
     document = json.loads(said.out)
     assert len(document["results"]) == len(document["errors"]) == 1
     assert "1 image failed:" in said.err
+
+
+def test_none_of_these_is_said_with_what_came_nearest(
+    capsys: pytest.CaptureFixture, tmp_path: Path, mini: Predictor
+) -> None:
+    options = ["--labels", "dog,cat", "--scores", "cosine", "--thresholds", "0.95,0.99"]
+    figures = ["--visualization", "--output_dir", str(tmp_path)]
+    assert main(["classify", DOG, *options, *figures]) == 0
+    (answer,) = mini.classify(paths=[DOG], labels=["dog"], scores="cosine")
+    score = answer[0]["score"]
+    said = f"{DOG}\n  none of these (nearest: dog, score {score:.4f}, threshold 0.9500)\n"
+    assert capsys.readouterr().out == said
+    assert (tmp_path / "0001_dog.png").is_file()
+    assert main(["classify", DOG, *options, "--format", "json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert (result["labels"], result["nearest"]["label"]) == ([], "dog")
+    assert (result["nearest"]["score"], result["nearest"]["threshold"]) == (pytest.approx(score), 0.95)
+
+
+def test_cosines_in_a_table(capsys: pytest.CaptureFixture, mini: Predictor) -> None:
+    assert main(["classify", DOG, "--labels", "dog,cat", "--scores", "cosine", "--thresholds=-1"]) == 0
+    (answer,) = mini.classify(paths=[DOG], labels=["dog", "cat"], scores="cosine")
+    rows = [f"   {item['score']:.4f}  {item['label']}" for item in answer]
+    assert capsys.readouterr().out.splitlines() == [DOG, *rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--thresholds", "nan"], "thresholds is nan, expected a number from 0 to 1"),
+        (["--thresholds", "0.1,0.2,0.3"], "thresholds has length 3, and there are 2 labels"),
+        (["--thresholds", "0,2"], "thresholds[1] is 2.0"),
+        (["--scores", "cosine", "--thresholds", "-2"], "thresholds is -2.0, expected a number from -1 to 1"),
+        (["--thresholds", "nowhere.json"], "nowhere.json: cannot be read (No such file"),
+        (["--thresholds", DOG], "dog.png"),
+        (["--task", "embed", "--scores", "cosine"], "they go with --task classify"),
+    ],
+)
+def test_thresholds_that_cannot_be_used_are_one_line(
+    capsys: pytest.CaptureFixture, options: list[str], words: str
+) -> None:
+    labels = [] if "embed" in options else ["--labels", "dog,cat"]
+    assert main(["classify", DOG, *labels, *options]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and words in said.err and len(said.err.splitlines()) == 1
 
 
 def classified(capsys: pytest.CaptureFixture, *argv: str) -> list[str]:

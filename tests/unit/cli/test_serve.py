@@ -13,6 +13,7 @@ from clip_common.cli import serve
 from clip_common.cli.main import main
 from clip_common.config import MINI
 from clip_common.errors import RequestError
+from clip_common.zero_shot.thresholds import Thresholds
 from tests.support.checkpoints import Checkpoints
 
 
@@ -76,3 +77,22 @@ def test_an_engine_that_cannot_compute_so_is_said_too(capsys: pytest.CaptureFixt
     assert main(["serve", "clip_mini", "--port", "0", *options]) == 1
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert "bfloat16" in said
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("clip_mini", "thresholds are of clip_mini with the weights 000000000000, and these are"),
+        ("clip_rn50", "they are of clip_rn50, which is not served"),
+        (None, "nowhere.json: cannot be read"),
+    ],
+)
+def test_thresholds_of_another_model_are_said_before_anything_starts(
+    module: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / ("thresholds.json" if module else "nowhere.json")
+    if module:
+        Thresholds(module, "0" * 64, ("a {}",), "cosine", {"a dog": 0.2}).write(path)
+    assert main(["serve", "clip_mini", "--port", "0", "--thresholds", str(path)]) == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert words in said

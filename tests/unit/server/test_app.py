@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ import pytest
 
 pytest.importorskip("ray", reason="of the extra [test]")
 
-from clip_common.errors import BusyError
+from clip_common.errors import BusyError, RequestError
+from clip_common.predictor import Predictor
 from clip_common.server import app
 from clip_common.server.limits import Limits
 from clip_common.server.request import PredictRequest, RequestBody
 from clip_common.server.settings import Settings
+from clip_common.zero_shot.thresholds import Thresholds
 from tests.support.paths import ROOT
 
 DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
@@ -79,6 +82,32 @@ def hooked(replica: app.Replica, before: Callable[[Sequence[str]], None]) -> lis
 
     replica._predictor.text_features = text_features  # type: ignore[method-assign]
     return sizes
+
+
+def test_a_server_with_thresholds_answers_with_their_labels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    predictor = Predictor("clip_mini")
+    values = {"a dog": -1.0, "a cat": 1.0}
+    fitted = Thresholds("clip_mini", predictor.weights_sha256, ("the {}",), "cosine", values)
+    fitted.write(tmp_path / "t.json")
+    monkeypatch.setattr(app, "Histogram", Quiet)
+    monkeypatch.setattr(app.Replica, "together", together)
+    settings = Settings.model_validate({"thresholds": [str(tmp_path / "t.json")]})
+    made = app.Replica("clip_mini", None, settings)
+
+    def ask(**body: Any) -> Any:
+        return asyncio.run(made.answer(work(images=[DOG], **body), time.time() + 600))
+
+    assert ask() == predictor.classify(images=[base64.b64decode(DOG)], thresholds=fitted)
+    assert [item["label"] for item in ask()[0]] == ["a dog"]
+    assert {item["label"] for item in ask(labels=["a cat", "a car"])[0]} == {"a cat", "a car"}
+    assert len(ask(scores="softmax")[0]) == 5
+    assert ask(labels=["a cat"], scores="cosine", thresholds=1) == [[]]
+    assert len(ask(task="embed")["images"]) == 1
+    second = Settings.model_validate({"thresholds": [str(tmp_path / "t.json")] * 2})
+    with pytest.raises(RequestError, match="are both thresholds of clip_mini: give one"):
+        app.Replica("clip_mini", None, second)
 
 
 @pytest.mark.parametrize("many", ["labels", "texts"])

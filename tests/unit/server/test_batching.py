@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from clip_common.predictor import Predictor
 from clip_common.server.batching import Job, answer, answer_jobs, checked
 from clip_common.server.limits import Limits
 from clip_common.server.request import PredictRequest, RequestBody
+from clip_common.zero_shot.thresholds import Thresholds
 from tests.support.answers import assert_same
 from tests.support.broken_images import PALETTE_THEN_COLOURS
 from tests.support.paths import ROOT
@@ -31,6 +33,8 @@ BODIES: list[dict[str, Any]] = [
     {"images": [example("bicycle")]},
     {"images": [example("cat")], "texts": ["a cat"], "normalize": False},
     {"images": [example("dog")], "labels": ["a dog", "a tree", "a house"], "top_k": 1, "batch_size": 1},
+    {"images": [example("dog")], "labels": ["a dog", "a tree"], "scores": "cosine", "thresholds": -1},
+    {"images": [example("dog")], "labels": ["a dog", "a tree"], "scores": "cosine", "thresholds": [1, 1]},
 ]
 FAULTY: list[tuple[dict[str, Any], type[ClipError], str]] = [
     ({"images": [example("dog"), "aGk="], "labels": ["a"]}, ImageError, r"images\[1\]: not an image"),
@@ -90,6 +94,20 @@ def test_texts_of_a_batch_are_encoded_once(predictor: Predictor, monkeypatch: py
     assert seen == [5]
     answer(predictor, works(bodies))  # known label vectors
     assert seen == [5]
+
+
+def test_the_content_of_a_file_of_thresholds(predictor: Predictor) -> None:
+    values = {"a dog": -1.0, "a tree": 1.0, "a house": -1.0}
+    made = Thresholds("clip_mini", predictor.weights_sha256, ("the {}",), "cosine", values)
+    body: dict[str, Any] = {"images": [example("dog")], "thresholds": made.document()}
+    (result,) = answer(predictor, works([body]))
+    assert result == predictor.classify(paths=[ROOT / "examples" / "dog.png"], thresholds=made)
+    other = replace(made, weights_sha256="0" * 64).document()
+    (error,) = answer(predictor, works([{**body, "thresholds": other}]))
+    assert isinstance(error, RequestError) and "fit thresholds to this one" in str(error)
+    many = replace(made, values=dict.fromkeys(map(str, range(300)), 0.1)).document()
+    (work,) = works([{**body, "thresholds": many}])
+    assert work.kind == "texts"  # so many labels wait with their like
 
 
 # --- limits that only the module knows ---------------------------------------------------------------

@@ -76,6 +76,8 @@ def test_classify_and_embed(client: TestClient, service: Direct) -> None:
         (b'{"texts": [' + b'"a",' * 2000 + b'"a"]}', 413, "CLIP_HUB_MAX_TEXTS"),
         (b'{"texts": ["' + b"word " * 150 + b'"]}', 422, "the limit is 77"),
         (b'{"texts": ["a"], "use_gpu": true}', 422, "use_gpu is set"),
+        (b'{"texts": ["a"], "thresholds": 0.2}', 422, "'thresholds' does not go with the task 'embed'"),
+        (b'{"texts": ["a"], "scores": "cosine"}', 422, "'scores' does not go with the task 'embed'"),
         (b'{"x": "' + b"a" * 300_000 + b'"}', 413, "the body has more than 200,000 bytes"),
     ],
 )
@@ -83,6 +85,35 @@ def test_statuses_of_refusals(client: TestClient, content: bytes, status: int, w
     reply = client.post(URL, content=content)
     assert (reply.status_code, words in reply.json()["msg"]) == (status, True), reply.text[:300]
     assert client.post(URL, json={"texts": ["a dog"]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ('"scores": "dot"', 422, "field 'scores'"),
+        ('"thresholds": "thresholds.json"', 422, "field 'thresholds' is a str: expected a number, a list"),
+        ('"thresholds": ["thresholds.json", 0.1]', 422, "thresholds[0] is 'thresholds.json'"),
+        ('"thresholds": true', 422, "thresholds is True"),
+        ('"thresholds": NaN', 422, "thresholds is nan"),
+        ('"thresholds": 1e400', 422, "thresholds is inf"),
+        ('"thresholds": ' + "9" * 4000, 422, "thresholds is a huge number"),
+        ('"thresholds": -0.1', 422, "expected a number from 0 to 1, as softmax"),
+        ('"thresholds": [0.1]', 422, "length 1, and there are 2 labels"),
+        ('"thresholds": {"a dog": 0.1}', 422, "none for the label 'a tree'"),
+        ('"thresholds": {"format": "x"}', 422, "its format is 'x'"),
+        ('"thresholds": [' + "0.1, " * 10_000 + "0.1]", 413, "CLIP_HUB_MAX_LABELS"),
+        ('"thresholds": {"' + "x" * 1_001 + '": 0.1}', 413, "CLIP_HUB_MAX_CHARACTERS"),
+    ],
+)
+def test_thresholds_that_cannot_be_used(client: TestClient, fields: str, status: int, words: str) -> None:
+    content = f'{{"images": ["{DOG}"], "labels": ["a dog", "a tree"], {fields}}}'
+    reply = client.post(URL, content=content.encode())
+    assert (reply.status_code, words in reply.json()["msg"]) == (status, True), reply.text[:300]
+
+
+def test_none_of_these_is_an_empty_list(client: TestClient) -> None:
+    body = {"images": [DOG, DOG], "labels": ["a dog", "a tree"], "scores": "cosine", "thresholds": 1}
+    assert client.post(URL, json=body).json() == {"status": "000", "msg": "", "results": [[], []]}
 
 
 def test_unknown_routes(client: TestClient) -> None:
@@ -333,3 +364,7 @@ def test_metrics_and_openapi(client: TestClient) -> None:
     body = document["paths"][URL]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["additionalProperties"] is False
     assert set(body["properties"]) >= {"images", "labels", "texts", "templates", "top_k"}
+    assert "cosine" in json.dumps(body["properties"]["scores"])
+    assert [kind["type"] for kind in body["properties"]["thresholds"]["anyOf"]] == [
+        "number", "array", "object", "null",
+    ]  # fmt: skip

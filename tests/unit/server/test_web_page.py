@@ -21,11 +21,15 @@ from tests.support.paths import ROOT
 
 API = "/gradio/clip_mini/gradio_api"
 CLASSIFY, COMPARE = 0, 1
+COMPARED, EACH_BY_ITSELF = "compare the labels (softmax)", "each label by itself (cosine)"
 
 
 async def answer(body: dict[str, Any]) -> Any:
     if "texts" in body:
         return {"images": [[1.0, 0.0]] * len(body["images"]), "texts": [[0.0, 1.0]] * len(body["texts"])}
+    if body.get("scores") == "cosine":
+        found = [{"label": "a dog", "score": 0.2714}, {"label": "a cat", "score": -0.1}]
+        return [[item for item in found if item["score"] >= body.get("thresholds", -1)]]
     return [[{"label": "a dog", "score": 1.0}]]
 
 
@@ -66,8 +70,8 @@ def upload(client: TestClient, name: str) -> str:
 @pytest.mark.parametrize(
     ("function", "data"),
     [
-        (CLASSIFY, lambda address: [file(address), "", ""]),
-        (CLASSIFY, lambda address: [None, file(address), ""]),
+        (CLASSIFY, lambda address: [file(address), "", "", COMPARED, None]),
+        (CLASSIFY, lambda address: [None, file(address), "", COMPARED, None]),
         (COMPARE, lambda address: [[file(address)], "a dog"]),
         (2, lambda address: ["", file(address), 0.5, ""]),
     ],
@@ -89,9 +93,24 @@ def test_an_address_is_not_fetched(
 
 
 def test_an_upload_is_taken(client: TestClient) -> None:
-    reply = ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", ""])
+    reply = ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", "", COMPARED, None])
     assert reply["success"], reply
     assert reply["output"]["data"][0]["label"] == "a dog"
+
+
+@pytest.mark.parametrize(
+    ("threshold", "shown"),
+    [(None, ["a dog (0.2714)", "a cat (-0.1000)"]), (0.25, ["a dog (0.2714)"]), (0.5, None)],
+)
+def test_cosines_and_none_of_these(client: TestClient, threshold: float | None, shown: Any) -> None:
+    image = file(upload(client, "dog.png"))
+    reply = ask(client, CLASSIFY, [image, "a dog, a cat", "", EACH_BY_ITSELF, threshold])
+    assert reply["success"], reply
+    (data,) = reply["output"]["data"]
+    if shown is None:
+        assert (data["label"], data["confidences"]) == ("none of these", None)
+    else:
+        assert [item["label"] for item in data["confidences"]] == shown
 
 
 def test_a_map_of_a_few_pairs_is_drawn_and_of_many_is_refused(client: TestClient) -> None:

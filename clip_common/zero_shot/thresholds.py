@@ -1,0 +1,225 @@
+"""From which score a label is true: the forms in which thresholds are given, and the file of fitted ones.
+
+`evaluate --thresholds` writes the file. It says which weights, templates and kind of score its numbers are
+of: on those of another model they mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import LabelError, RequestError
+from ..system.cache import atomic_file
+from ..system.file_names import user_path
+from ..system.text_files import decode, read_bytes
+from ..text.prompts import check_labels
+from .scoring import ScoreKind, check_score_kind
+
+FORMAT = "clip-hub thresholds 1"
+_LOWEST: dict[ScoreKind, float] = {"softmax": 0.0, "cosine": -1.0}
+_NAME = "thresholds"
+_REMEDY = "scores of two models are not on one scale; fit thresholds to this one with `evaluate --thresholds`"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a file of thresholds says.
+
+    Attributes:
+        module: the module that they were fitted with.
+        weights_sha256: its weights, see `Predictor.weights_sha256`.
+        templates: those of the labels; none are classes that travel with the weights.
+        scores: the kind of score that they are of.
+        values: each label's.
+    """
+
+    module: str
+    weights_sha256: str
+    templates: tuple[str, ...]
+    scores: ScoreKind
+    values: dict[str, float]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Thresholds:
+        """Read a file.
+
+        Raises:
+            RequestError: it cannot be read, or is no file of thresholds.
+        """
+        file = user_path(os.fspath(path))
+        try:
+            document = json.loads(decode(read_bytes(file), str(file)))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, RequestError):
+                raise
+            raise RequestError(
+                f"{file}: not JSON ({error}): give a file of `evaluate --thresholds`"
+            ) from None
+        return cls.of_document(document, str(file))
+
+    @classmethod
+    def of_document(cls, document: Any, name: str = _NAME) -> Thresholds:
+        """What the JSON of such a file says.
+
+        Args:
+            document: decoded.
+            name: what an error calls it.
+
+        Raises:
+            RequestError: naming what is wrong with it.
+        """
+        if not is_document(document):
+            raise RequestError(f"{name}: not a file of thresholds: `evaluate --thresholds` writes one")
+        if document["format"] != FORMAT:
+            raise RequestError(f"{name}: its format is {document['format'][:60]!r}, expected {FORMAT!r}")
+        module, sha256, templates, labels = (
+            _field(document, key, kind, name)
+            for key, kind in (("module", str), ("weights_sha256", str), ("templates", list), ("labels", dict))
+        )
+        if not all(isinstance(template, str) and "{}" in template for template in templates):
+            raise RequestError(f"{name}: its templates must be texts with {{}} in them")
+        kind = check_score_kind(_field(document, "scores", str, name))
+        try:
+            check_labels(labels)
+        except LabelError as error:
+            raise RequestError(f"{name}: {error}") from None
+        values = {}
+        for label, fitted in labels.items():
+            value = fitted.get("threshold") if isinstance(fitted, dict) else None
+            values[label] = _number(f"{name}: the threshold of {label[:60]!r}", value, kind)
+        return cls(module, sha256, tuple(templates), kind, values)
+
+    def document(
+        self,
+        about: Mapping[str, Any] | None = None,
+        figures: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """The content of the file, as JSON takes it.
+
+        Args:
+            about: more to say, for people.
+            figures: more to say of labels, for people.
+        """
+        return {
+            "format": FORMAT,
+            "module": self.module,
+            "weights_sha256": self.weights_sha256,
+            "templates": list(self.templates),
+            "scores": self.scores,
+            **(about or {}),
+            "labels": {
+                label: {"threshold": value, **(figures or {}).get(label, {})}
+                for label, value in self.values.items()
+            },
+        }
+
+    def write(
+        self,
+        path: Path,
+        about: Mapping[str, Any] | None = None,
+        figures: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Write the file, see `document`."""
+        text = json.dumps(self.document(about, figures), indent=1, ensure_ascii=False)
+        with atomic_file(path) as temporary:
+            temporary.write_text(text + "\n", "utf-8")
+
+    def require_module(self, module: str) -> None:
+        """Check that they are of this module; of which weights is for `require_weights`.
+
+        Raises:
+            RequestError: they are of another.
+        """
+        if self.module != module:
+            raise RequestError(f"thresholds are of {self.module}, and this is {module}: {_REMEDY}")
+
+    def require_weights(self, weights_sha256: str) -> None:
+        """Check that they are of these weights.
+
+        Raises:
+            RequestError: they are of others.
+        """
+        if self.weights_sha256 != weights_sha256:
+            raise RequestError(
+                f"thresholds are of {self.module} with the weights {self.weights_sha256[:12]}, and these are "
+                f"{weights_sha256[:12]}: {_REMEDY}"
+            )
+
+
+GivenThresholds = float | Sequence[float] | Mapping[str, float] | Thresholds | str | os.PathLike[str]
+"""Thresholds as a call gives them: one for all labels; one for each, in the order of the labels or by label;
+or a file that `evaluate --thresholds` wrote, by its path or read."""
+
+
+def is_document(given: object) -> bool:
+    """Whether it is the content of a file of thresholds, and not a number for each label."""
+    return isinstance(given, dict) and isinstance(given.get("format"), str)
+
+
+def read_given(given: Any) -> Any:
+    """Thresholds with a file, or what is in one, made `Thresholds`; other forms as they are.
+
+    Raises:
+        RequestError: the file cannot be used.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return Thresholds.read(given)
+    return Thresholds.of_document(given) if is_document(given) else given
+
+
+def values_of(given: Any, labels: Sequence[str], kind: ScoreKind) -> np.ndarray:
+    """A number for each label, float64 [labels], from any form but a path.
+
+    Raises:
+        RequestError: a label has none, there are too few or too many, or one is no possible score.
+    """
+    if isinstance(given, Thresholds):
+        given = given.values
+    if getattr(given, "ndim", None) == 0:
+        given = given.item()
+    if isinstance(given, Mapping):
+        missing = next((label for label in labels if label not in given), None)
+        if missing is not None:
+            raise RequestError(f"{_NAME} has none for the label {missing!r}: give one for each label")
+        return np.array([_number(f"{_NAME}[{label[:60]!r}]", given[label], kind) for label in labels])
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, set, frozenset)):
+        numbers = [_number(f"{_NAME}[{i}]", value, kind) for i, value in enumerate(given)]
+        if len(numbers) != len(labels):
+            raise RequestError(
+                f"{_NAME} has length {len(numbers)}, and there are {len(labels)} labels: give one number for "
+                "each, in their order, or one for all"
+            )
+        return np.array(numbers)
+    return np.full(len(labels), _number(_NAME, given, kind))
+
+
+def _number(name: str, value: Any, kind: ScoreKind) -> float:
+    """A threshold that a score of this kind can reach and miss."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not real or not _LOWEST[kind] <= value <= 1:
+        raise RequestError(
+            f"{name} is {_shown(value)}, expected a number from {_LOWEST[kind]:g} to 1, as {kind} scores are"
+        )
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (float, np.floating)) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) and abs(value) > 1e9:
+        return "a huge number"  # Python refuses to print the longest
+    return f"{value!r:.60}"
+
+
+def _field(document: Mapping[str, Any], key: str, kind: type, name: str) -> Any:
+    if not isinstance(document.get(key), kind):
+        raise RequestError(f"{name}: {key!r} is missing or not as `evaluate --thresholds` writes it")
+    return document[key]
