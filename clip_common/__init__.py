@@ -1,13 +1,16 @@
 """OpenAI's CLIP on PaddlePaddle. Importing this imports no framework until a name that needs one is used."""
 
-from __future__ import annotations
-
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from .version import __version__
 
+# `python -m clip_common` runs this while Python still imports from the current folder first: nothing is
+# imported here, not even `typing` or `__future__`, that Python has not imported before.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from .errors import ClipError
     from .models.clip import CLIP
     from .paddle_api import build_rn50_model, build_rn101_model, build_vit_model, load, tokenize, transform
@@ -42,9 +45,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    importlib.import_module(".system.home", __name__).provide_home()
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
 
 

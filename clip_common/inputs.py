@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .errors import RequestError
 from .preprocessing.image import ImageInput
+from .system.listing import listed
+from .text.prompts import is_blank
 
 NamedImage = tuple[str, ImageInput | str | Path]
 """What an error calls an image, and the image: itself, or its file."""
@@ -37,11 +38,12 @@ def named_images(
     if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype != object:
         images = [images]
     named: list[NamedImage] = []
-    for i, image in enumerate([] if images is None else _listed("images", images, _ONE_IMAGE)):
+    for i, image in enumerate([] if images is None else listed("images", images, RequestError, _ONE_IMAGE)):
         if isinstance(image, (str, os.PathLike)):
             raise RequestError(f"images[{i}] is a path ({str(image)[:60]!r}): files go into paths")
         named.append((f"images[{i}]", image))
-    for i, path in enumerate([] if paths is None else _listed("paths", paths, (*_ONE_TEXT, os.PathLike))):
+    one_path = (*_ONE_TEXT, os.PathLike)
+    for i, path in enumerate([] if paths is None else listed("paths", paths, RequestError, one_path)):
         if not isinstance(path, (str, os.PathLike)):
             raise RequestError(f"paths[{i}] is a {type(path).__name__}, expected a file's path")
         named.append((os.fspath(path), Path(path)))
@@ -49,27 +51,14 @@ def named_images(
 
 
 def check_texts(texts: Iterable[str] | str) -> list[str]:
-    """Texts as a list, see `named_images`; checked to be strings."""
-    listed = _listed("texts", texts, _ONE_TEXT)
-    for i, text in enumerate(listed):
+    """Texts as a list, see `named_images`; checked to be strings with something in them."""
+    checked = listed("texts", texts, RequestError, _ONE_TEXT)
+    for i, text in enumerate(checked):
         if not isinstance(text, str):
             raise RequestError(f"texts[{i}] is a {type(text).__name__}, expected a string")
-    return listed
-
-
-def _listed(name: str, given: Any, one: tuple[type, ...]) -> list:
-    """An argument as a list that has something in it."""
-    if isinstance(given, np.ndarray) and given.ndim == 0:
-        given = given.item()
-    if isinstance(given, one):
-        return [given]
-    table = hasattr(given, "columns")  # would be iterated over by the names of its columns
-    if table or hasattr(given, "read") or not isinstance(given, Iterable):
-        raise RequestError(f"{name} is a {type(given).__name__}, expected a list")
-    listed = list(given)
-    if not listed:
-        raise RequestError(f"{name} is empty: leave it out, or give at least one")
-    return listed
+        if is_blank(text):
+            raise RequestError(f"texts[{i}] is blank: remove it")
+    return checked
 
 
 def check_count(name: str, value: object) -> None:

@@ -21,7 +21,13 @@ from .errors import ImageError, RequestError
 from .inputs import FilePath, NamedImage, check_count, check_flag, check_texts, named_images
 from .preprocessing.image import ImageInput, Preprocess
 from .system.prefetch import prefetch
-from .text.prompts import Prompts, prompts_for, template_texts
+from .text.prompts import (
+    Prompts,
+    prompts_for,
+    require_distinct,
+    template_texts,
+    warn_of_same_classes,
+)
 from .text.tokenizer import tokenize, tokenizer_of
 from .weights.class_head import Classes, read_classes
 from .weights.locate import find
@@ -208,8 +214,8 @@ class Predictor:
             paths: image files, one or several. Their answers follow those of `images`.
             labels: what to choose from; left out, the module's default set.
             templates: one prompt template with `{}` for the label, several, or the name of a set:
-                "openai" (80), "openai7", "zh" (in Chinese). Several are normalised and averaged. Left
-                out with labels given, each label is used as it stands.
+                "openai" (80), "openai7". Several are normalised and averaged. Left out with labels
+                given, each label is used as it stands.
             batch_size: images prepared and passed to the engine at once; a compiled engine divides them.
             use_gpu: run on the GPU.
             top_k: how many labels to return; more than there are means all. With thresholds, at most so
@@ -391,10 +397,12 @@ class Predictor:
         """
         asked = prompts_for(self.record, labels, templates)  # before weights are looked for
         classes = self._load().classes
-        if classes is None:
-            return asked
-        chosen = classes.names if labels is None else asked.labels
-        return Prompts(chosen, () if templates is None and classes.have(chosen) else asked.templates)
+        if classes is not None:
+            chosen = classes.names if labels is None else asked.labels
+            asked = Prompts(chosen, () if templates is None and classes.have(chosen) else asked.templates)
+        if labels is not None and asked.templates:
+            require_distinct(asked.labels, self.record.config.text)
+        return asked
 
     def question(
         self,
@@ -436,6 +444,8 @@ class Predictor:
         own = self._load().classes
         if templates is None and not (own and own.have(classes)):
             templates = self.record.default_templates
+        if templates is not None:
+            warn_of_same_classes(tuple(classes), self.record.config.text)
         return Prompts(tuple(classes), template_texts(templates))
 
     def known_label_embeddings(self, prompts: Prompts) -> np.ndarray | None:

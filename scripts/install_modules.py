@@ -8,18 +8,19 @@ turns into `_` in the whole path of its temporary copy.
 from __future__ import annotations
 
 import filecmp
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+from clip_common.system.cache import hub_home
 
 TREE = Path(__file__).resolve().parent.parent / "modules"
 
 
 def hub_modules() -> Path:
     """Where PaddleHub keeps installed modules."""
-    return Path(os.environ.get("HUB_HOME") or Path.home() / ".paddlehub") / "modules"
+    return hub_home() / "modules"
 
 
 def is_current(module: Path) -> bool:

@@ -18,9 +18,8 @@ from ..evaluation.datasets import read_labelled
 from ..models.clip import CLIP
 from ..models.dynamic_graph import dynamic_graph
 from ..models.factory import load_model
-from ..predictor import Predictor
+from ..predictor import Predictor, PredictorOptions
 from ..system.cache import atomic_file
-from ..system.file_names import printable
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
@@ -44,7 +43,7 @@ class AdaptationSettings(RunSettings):
 
     Attributes:
         weights: the hash of the weights that the run began with.
-        data: a hash of the training images and their targets.
+        data: a hash of the training images, their targets, and of how they are read.
     """
 
     head: str
@@ -69,6 +68,9 @@ class AdaptationTask:
         flip: mirror every other image.
         alpha: how far to go towards the adapted weights; None takes what is best on the held-out images.
         learning_rate: None for the module's.
+        engine: what runs the model before it is adapted, on the CPU, see `Predictor`.
+        exif_rotation: turn images as their EXIF tag says.
+        fast_jpeg: decode large JPEG photographs at a fraction of their size.
     """
 
     module: str
@@ -91,11 +93,25 @@ class AdaptationTask:
     seed: int = 0
     save_every: int = 100
     resume: bool = False
+    engine: str = "auto"
+    exif_rotation: bool = False
+    fast_jpeg: bool = False
 
     @property
     def record(self) -> Pretrained:
         """The module's record."""
         return pretrained(self.module)
+
+    def predictor(self) -> Predictor:
+        """The module as it was."""
+        options = PredictorOptions(self.weights, self.exif_rotation, self.fast_jpeg, self.engine)
+        return options.predictor(self.record)
+
+    @property
+    def reading(self) -> str:
+        """How images are read, where that is not the usual way."""
+        options = ("exif_rotation", "fast_jpeg")
+        return "".join(f" {name}" for name in options if getattr(self, name))
 
     def settings(self, train: Dataset, weights_sha256: str) -> AdaptationSettings:
         """The run's, on these training images and from these weights."""
@@ -115,7 +131,7 @@ class AdaptationTask:
             flip=self.flip,
             bfloat16=self.bfloat16,
             weights=weights_sha256,
-            data=train.stamp(),
+            data=train.stamp() + self.reading,
         )
 
 
@@ -148,7 +164,7 @@ def adapt(task: AdaptationTask) -> Adapted:
         ClipError: the data, the weights, the checkpoint or the disk is not as it must be.
     """
     begun = run.begun(task.output, task.resume)
-    predictor = Predictor(task.record, task.weights)
+    predictor = task.predictor()
     reference = read_labelled(task.reference) if task.reference else None
     prepared = prepare(task, predictor)
     embeddings, probe = None, None
@@ -175,8 +191,7 @@ def adapt(task: AdaptationTask) -> Adapted:
     adapted = Adapted(path, points, chosen, probe, prepared)
     interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
     with atomic_file(task.output / "figures.json") as temporary:
-        document = json.dumps(figures(task, adapted), indent=1, ensure_ascii=False)
-        temporary.write_text(printable(document), "utf-8")
+        temporary.write_text(json.dumps(figures(task, adapted), indent=1), "utf-8")
     return adapted
 
 
@@ -199,8 +214,6 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     else:
         rows, held_out = split(dataset, task.held_out)
         train, rest = dataset.part(rows), dataset.part(held_out)
-    if dataset.captioned:
-        predictor.tokenize([*train.texts, *rest.texts])  # one that is too long ends here, before any image
     features, kept, errors = _features("train", task, predictor, train)
     rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
     readable = train.part(kept), rest.part(rest_kept)
@@ -212,7 +225,7 @@ def _features(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
     """The module's features of what can be read, its rows, and others' faults; kept in a file."""
     path = task.output / f"{name}.npz"
-    stamp = f"{predictor.weights_sha256} {dataset.content_stamp()}"
+    stamp = f"{predictor.weights_sha256} {dataset.content_stamp()}{task.reading}"
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:
             if str(file["stamp"]) == stamp:
@@ -256,7 +269,7 @@ def _work(
     """A worker's life."""
     parallel.configure(task.workers)
     clip = _model(task)
-    preprocess = Predictor(task.record, task.weights).preprocess
+    preprocess = task.predictor().preprocess
     batches = AdaptationBatches(train, preprocess, settings, task.flip, dist.get_rank())
     trainer: Trainer
     if embeddings is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 
+from ..engines.base import ENGINES
+from ..system.file_names import printable
 from ..system.optional import require_package
 from . import options
 from .reporting import emit, report_unread
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder with a folder per class, a .csv with path and label, or with path and caption, or "
         "NAME:FOLDER as for `evaluate`",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--output", type=options.output_folder, required=True, help="folder of the run")
     options.add_module(parser, "the model to adapt")
     options.add_weights(parser)
     held_out = parser.add_mutually_exclusive_group()
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bfloat16", action="store_true", help="mixed precision, for a GPU that has it")
     options.add_use_gpu(parser)
     parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help="what runs the model as it was, on the CPU; default: auto",
+    )
+    options.add_reading(parser)
+    parser.add_argument(
         "--workers", type=options.count, default=1, help="processes that share a batch: one for each GPU"
     )
     parser.add_argument("--seed", type=options.whole, default=0)
@@ -62,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from ..adaptation.adapt import AdaptationTask, adapt
 
     chosen_options = {field.name: getattr(args, field.name) for field in fields(AdaptationTask)}
-    task = AdaptationTask(**{**chosen_options, "module": args.module.name})
+    task = AdaptationTask(**{**chosen_options, "module": args.module.name, "engine": args.engine or "auto"})
     adapted = adapt(task)
     emit(f"{'':<24}held out  reference")
     emit(_row("before", adapted.points[0].held_out, adapted.points[0].reference))
@@ -71,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
     emit(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
     chosen = adapted.chosen
     emit(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
-    emit(f"{adapted.path}\nTry it:   hub run {task.module} --weights {adapted.path} --input_path IMAGE")
-    emit(f"Pack it:  clip-hub pack {task.module} --weights {adapted.path} --name MY_CLIP")
+    path = printable(str(adapted.path))
+    emit(f"{path}\nTry it:   hub run {task.module} --weights {path} --input_path IMAGE")
+    emit(f"Pack it:  clip-hub pack {task.module} --weights {path} --name MY_CLIP")
     return report_unread(adapted.prepared.errors, "left out")
 
 

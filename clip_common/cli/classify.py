@@ -26,10 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_inputs(target: options.Target) -> None:
     """What is fed into the model."""
-    target.add_argument("--input_path", help="an image, a folder of images, or a glob in quotes")
+    target.add_argument(
+        "--input_path", action="append", help="an image, a folder of images, or a glob in quotes; repeatable"
+    )
     target.add_argument("--input_text", action="append", help="a text to embed; repeatable")
-    target.add_argument("--labels", help="labels to choose from, separated by commas")
-    target.add_argument("--labels_file", help="a text file with one label per line")
+    target.add_argument(
+        "--labels", action="append", help="labels to choose from, separated by commas; repeatable"
+    )
+    target.add_argument(
+        "--labels_file", action="append", help="a text file with one label per line; repeatable"
+    )
 
 
 def add_config(target: options.Target) -> None:
@@ -41,7 +47,10 @@ def add_config(target: options.Target) -> None:
     options.add_format(target)
     options.add_flag(target, "--visualization", "save each image with its scores as bars")
     target.add_argument(
-        "--output_dir", type=Path, default=Path("clip_output"), help="where --visualization saves"
+        "--output_dir",
+        type=options.output_folder,
+        default=Path("clip_output"),
+        help="where --visualization saves; default: clip_output",
     )
     options.add_model(target)
 
@@ -62,7 +71,7 @@ def task_of(args: argparse.Namespace, images: Sequence[str] = ()) -> Classificat
     Raises:
         RequestError: options that do not go together.
     """
-    inputs = [*images, *([] if args.input_path is None else [args.input_path])]
+    inputs = [*images, *(args.input_path or [])]
     task = args.task or ("embed" if args.input_text and not inputs else "classify")
     return _embedding(args, inputs) if task == "embed" else _classification(args, inputs)
 
@@ -95,14 +104,14 @@ def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
     return Embedding(inputs, args.input_text or (), args.batch_size, args.use_gpu)
 
 
-def _labels(listed: str | None, file: str | None) -> list[str] | None:
-    if listed is not None and file is not None:
+def _labels(lines: list[str] | None, files: list[str] | None) -> list[str] | None:
+    if lines is not None and files is not None:
         raise RequestError("give --labels or --labels_file, not both")
-    if listed is not None:
-        return split_labels(listed)
-    if file is None:
+    if lines is not None:
+        return [label for line in lines for label in split_labels(line)]
+    if files is None:
         return None
     try:
-        return read_names(user_path(file), "labels")
+        return [label for file in files for label in read_names(user_path(file), "labels")]
     except RequestError as error:
         raise RequestError(f"--labels_file {error}") from None

@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from . import options
 from .reporting import emit
 
 _SHELLS = ("bash", "zsh", "tcsh")
+_PATHS = (None, Path, options.output_folder, options.output_file)
 _WORDS = {"texts", "text", "labels", "input_text", "templates", "name", "address", "mirror", "host"}
 
 
@@ -31,7 +33,7 @@ def run(shell: str, parser: argparse.ArgumentParser) -> int:
 
     for action in _actions(parser):
         takes_a_value = action.nargs != 0 and action.choices is None
-        if takes_a_value and action.type in (None, Path) and action.dest not in _WORDS:
+        if takes_a_value and action.type in _PATHS and action.dest not in _WORDS:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     emit(shtab.complete(parser, shell))
     return 0

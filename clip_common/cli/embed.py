@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..engines.base import ENGINES
+from ..system.file_names import printable
 from ..system.optional import require_package
 from . import options
 from .reporting import complain, complain_of_the_first, emit, note
@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders, images, globs, .tar shards, .txt lists, .csv/.tsv/.parquet of paths or captions",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder of Parquet parts; goes on where it was"
+        "--output",
+        type=options.output_folder,
+        required=True,
+        help="folder of Parquet parts; goes on where it was",
     )
     options.add_module(parser)
     parser.add_argument("--executor", choices=_EXECUTORS, help="this process, or Ray Data; default: local")
@@ -92,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
     items = items_of(args.sources, may_be_empty=args.prune_all)
     report = embed(items, args.output, job, args.prune, args.address, ray, prune_all=args.prune_all)
     emit(
-        f"{args.output}: {report.embedded} embedded, {report.known} were there, {report.removed} taken out, "
-        f"{report.failed} failed, {report.failed_before} failed before"
+        f"{printable(str(args.output))}: {report.embedded} embedded, {report.known} were there, "
+        f"{report.removed} taken out, {report.failed} failed, {report.failed_before} failed before"
     )
     if report.passed_over:
         note(f"passed over: {report.passed_over}")

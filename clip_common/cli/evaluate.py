@@ -10,6 +10,7 @@ from ..errors import RequestError
 from ..predictor import Predictor
 from ..system.file_names import user_path
 from ..system.optional import require_package
+from ..system.output import require_file
 from . import options
 from .reporting import complain, emit, note, report_unread
 
@@ -29,11 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_module(parser)
     options.add_templates(parser)
-    parser.add_argument(
-        "--classes_file",
-        type=Path,
-        help="class names, one on a line, in their order; for a usual data set also other names for its own",
-    )
+    parser.add_argument("--classes_file", type=Path, help="class names, one on a line, in their order")
     parser.add_argument("--train", metavar="DATA", help="also fit a linear probe to these images")
     parser.add_argument("--retrieval", action="store_true", help="DATA is a .csv with path and caption")
     parser.add_argument(
@@ -49,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit for the most recall at this precision; default: for the best F1",
     )
     options.add_model(parser)
-    parser.add_argument("--output_dir", type=Path, help="write figures.json, figures.md and plots there")
+    parser.add_argument(
+        "--output_dir", type=options.output_folder, help="write figures.json, figures.md and plots there"
+    )
     parser.set_defaults(run=run)
 
 
@@ -82,7 +81,10 @@ def _check(args: argparse.Namespace) -> None:
         path = user_path(args.thresholds)
         if path.suffix.lower() != ".json" or path.is_dir():
             raise RequestError(f"--thresholds {path}: expected the name of a .json file to write")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            require_file(path)
+        except RequestError as error:
+            raise RequestError(f"--thresholds {error}") from None
 
 
 def _figures(
@@ -109,12 +111,12 @@ def _figures(
         several = read_multi_labelled(args.data, classes)
         scored = evaluate.score(predictor, several, args.templates, **running)
         return {"several labels": evaluate.multi_label_figures(several, scored)}, several, scored
-    data = read_labelled(args.data, classes, may_rename=True)
+    data = read_labelled(args.data, classes)
     evaluate.require_classes(data)
     scored = evaluate.score(predictor, data, args.templates, **running)
     found = {"zero-shot": evaluate.zero_shot_figures(predictor, data, scored)}
     if args.train:
-        train = read_labelled(args.train, data.classes, may_rename=classes is not None)
+        train = read_labelled(args.train, data.classes)
         found["linear probe"] = evaluate.linear_probe(predictor, train, data, **running)
     return found, data, scored
 

@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 from ..errors import ClipError
+from ..system.home import provide_home
 from ..version import __version__
 from . import completion, options, reporting
 
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parser().parse_args(argv)
         prog = f"clip-hub {args.verb}"
         reporting.set_quiet(args.quiet)
+        provide_home()
         status = args.run(args)
         if sys.stdout is not None:
             sys.stdout.flush()

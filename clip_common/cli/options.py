@@ -7,12 +7,14 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..config import PRETRAINED, Pretrained, pretrained
 from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
+from ..system.output import require_file, require_folder
 from ..text.prompts import TEMPLATE_SETS
 from ..zero_shot.scoring import SCORE_KINDS
 from .reporting import one_line
@@ -31,11 +33,27 @@ class _Help(argparse.HelpFormatter):
         return super().format_help()
 
 
+class _StoreOnce(argparse._StoreAction):
+    """Keeps a value; another one beside it is refused, as nobody would know which of them counts."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        first = parser.stored.setdefault(self.dest, values) if self.option_strings else values
+        if first is not values and first != values:
+            raise argparse.ArgumentError(self, "is given twice, and not alike: give it once")
+        super().__call__(parser, namespace, values, option_string)
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose flags may stand before an image."""
+    """A parser whose errors are one line, and whose flags may stand before an image.
+
+    An option that is given twice adds up (`action="append"`) or is refused; no value is lost.
+    """
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given, formatter_class=_Help)
+        self.stored: dict[str, Any] = {}
+        for name in (None, "store"):
+            self.register("action", name, _StoreOnce)
 
     def error(self, message: str) -> NoReturn:
         """Name the option, the fault and where help is; the exit status is 2."""
@@ -48,6 +66,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """A flag takes the word behind it only if that is True or False: `--use_gpu photo.jpg`."""
+        self.stored = {}
         words = list(sys.argv[1:] if args is None else args)
         flags = {name for action in self._actions if action.type is _truth for name in action.option_strings}
         for i, word in enumerate(words):
@@ -133,6 +152,24 @@ def thresholds(text: str) -> float | list[float] | str:
     except ValueError:
         return text
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def output_folder(text: str) -> Path:
+    """A folder for results, which can be written: who waits for hours is not to learn then that it cannot."""
+    return _place(text, require_folder)
+
+
+def output_file(text: str) -> Path:
+    """A file for results, which can be written."""
+    return _place(text, require_file)
+
+
+def _place(text: str, require: Callable[[Path], None]) -> Path:
+    try:
+        require(Path(text))
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
 
 
 def record(name: str) -> Pretrained:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..weights.locate import hub_home
+from ..system.cache import hub_home
+from ..system.file_names import printable
 from . import options
 from .reporting import emit, note
 
@@ -17,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no_weights", action="store_true", help="leave weights out")
     parser.add_argument("--name", help="what to call it instead: for weights that `adapt` made")
     parser.add_argument("--readme", type=Path, help="its model card, in place of the module's own")
-    parser.add_argument("--output", type=Path, default=Path("dist"), help="a folder; default: dist")
+    parser.add_argument(
+        "--output", type=options.output_folder, default="dist", help="a folder; default: dist"
+    )
     parser.set_defaults(run=run)
 
 
@@ -26,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from ..hub.pack import pack
 
     archive = pack(args.module, args.output, args.weights, not args.no_weights, args.name, args.readme)
-    emit(f"{archive}: {archive.stat().st_size:,} bytes")
+    emit(f"{printable(str(archive))}: {archive.stat().st_size:,} bytes")
     if "-" in str(home := hub_home()):
         note(
             f"`hub install` fails in {home}: PaddleHub writes `_` for each `-` of that path. "

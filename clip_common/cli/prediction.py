@@ -18,8 +18,9 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..preprocessing.files import Seen, image_files, matches_of
 from ..preprocessing.image import IMAGE_SUFFIXES
-from ..system.file_names import user_path
+from ..system.file_names import printable, user_path
 from ..system.log import logger
+from ..system.output import require_folder
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import Answer, Nearest, ScoreKind, l2_normalize, shown_score
 from ..zero_shot.thresholds import GivenThresholds
@@ -102,11 +103,13 @@ def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:
 
 
 def _classify(predictor: Predictor, task: Classification) -> Outcome:
+    if task.figures:
+        _require_folder(task.figures)
     prompts, scoring = predictor.question(task.labels, task.templates, task.scores, task.thresholds)
     outcome = Outcome(scores=scoring.kind)
     paths = _input_paths(task, outcome)
     if task.figures:
-        _make_folder(task.figures)
+        task.figures.mkdir(parents=True, exist_ok=True)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
         # Before the first image, so that bad labels end the run there.
         vectors = predictor.label_embeddings(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
@@ -218,23 +221,24 @@ def _matches_of(pattern: str) -> list[Path]:
 def _table(result: dict[str, Any], scores: ScoreKind) -> str:
     if "labels" in result:
         answer: Answer = result["labels"]
-        rows = [f"  {shown_score(item['score'], scores):>7}  {item['label']}" for item in answer]
-        return "\n".join([result["path"], *(rows or [f"  {_none_of_these(result['nearest'], scores)}"])])
+        rows = [f"  {shown_score(item['score'], scores):>7}  {printable(item['label'])}" for item in answer]
+        rows = rows or [f"  {_none_of_these(result['nearest'], scores)}"]
+        return "\n".join([printable(result["path"]), *rows])
     vector = result["embedding"]
     head = ", ".join(f"{number:.4f}" for number in vector[:6])
-    return f"{result.get('path', result.get('text'))}\n  {len(vector)} numbers: {head}, ..."
+    return f"{printable(result.get('path') or result['text'])}\n  {len(vector)} numbers: {head}, ..."
 
 
 def _none_of_these(nearest: Nearest, scores: ScoreKind) -> str:
     score, threshold = (shown_score(value, scores) for value in (nearest["score"], nearest["threshold"]))
-    return f"none of these (nearest: {nearest['label']}, score {score}, threshold {threshold})"
+    return f"none of these (nearest: {printable(nearest['label'])}, score {score}, threshold {threshold})"
 
 
-def _make_folder(folder: Path) -> None:
+def _require_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"--output_dir {folder}: cannot be made ({error.strerror})") from error
+        require_folder(folder)
+    except RequestError as error:
+        raise RequestError(f"--output_dir {error}") from None
 
 
 def _draw(

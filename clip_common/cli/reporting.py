@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
-from ..system.file_names import printable
+from ..system.file_names import printable, printable_lines
 from ..system.log import logger
 
 
@@ -23,10 +23,10 @@ def emit(text: str, stream: TextIO | None = None) -> None:
 
 
 def complain(text: str) -> None:
-    """Print what went wrong on standard error; where that is closed or full there is nobody to tell."""
+    """Print what went wrong, a line on standard error; where that is closed or full nobody can be told."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
-            emit(text, sys.stderr)
+            emit(printable(text), sys.stderr)
 
 
 def complain_of_the_first(faults: Iterable[str], count: int = 10) -> None:
@@ -36,13 +36,15 @@ def complain_of_the_first(faults: Iterable[str], count: int = 10) -> None:
 
 
 def for_console(text: str, stream: TextIO) -> str:
-    """The text as a stream can hold it, see `printable`."""
-    return printable(text, stream.encoding or "utf-8")
+    """The text as a stream can hold it and a terminal show it, see `printable_lines`."""
+    return printable_lines(text, stream.encoding or "utf-8")
 
 
 def one_line(prog: str, fault: BaseException | str) -> str:
     """What a command says that cannot go on; a file name may hold line breaks, the message not."""
-    return f"{prog}: {fault}".replace("\r", "\\r").replace("\n", "\\n")
+    if isinstance(fault, FileNotFoundError) and fault.filename is None:
+        fault = "the current folder is not there any more: change to another one"
+    return printable(f"{prog}: {fault}")
 
 
 def note(text: str) -> None:

@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fold what is this near to a result into it, such as 0.95 for near-duplicates",
     )
     options.add_format(parser)
-    parser.add_argument("--output_dir", type=Path, help="also write the images found on a sheet, search.png")
+    parser.add_argument(
+        "--output_dir", type=options.output_folder, help="also write the images found on a sheet, search.png"
+    )
     parser.set_defaults(run=run)
 
 

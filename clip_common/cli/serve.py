@@ -115,4 +115,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     given = {name: value for name, value in vars(args).items() if value is not None}
     chosen = {name: value for name, value in given.items() if name in Settings.model_fields}
     pairs = [item.partition("=") for item in args.modules]
+    names = [name for name, _, _ in pairs]
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+        raise RequestError(f"{twice} is named twice: a server has one of each module")
     return Settings(**{**chosen, "modules": {name: weights or None for name, _, weights in pairs}})

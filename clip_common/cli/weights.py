@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ..config import PRETRAINED, Pretrained
 from ..errors import ClipError, WeightsError
+from ..system.file_names import printable
 from ..weights import locate
 from ..weights.weights_file import WeightsFile
 from . import options
 from .reporting import emit
-
-_BY_HAND = "not known, so it is never downloaded: `fetch` says where it is and where to put it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,24 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     action = actions.add_parser("convert", help="write any supported file as safetensors")
     action.add_argument("source", type=Path, metavar="SRC")
-    action.add_argument("target", type=Path, metavar="DST")
+    action.add_argument("target", type=options.output_file, metavar="DST")
     action.set_defaults(run=_convert)
 
     action = actions.add_parser("verify", help="load a file strictly and compare with known values")
     action.add_argument("module", type=options.record, metavar="NAME")
     action.add_argument("file", nargs="?", metavar="FILE", help="or a tag; default: the module's own")
-    action.add_argument(
-        "--image",
-        type=Path,
-        help="to check the image tower too: CLIP.png of openai/CLIP; for Chinese, examples/pokemon.jpeg of "
-        "OFA-Sys/Chinese-CLIP",
-    )
+    action.add_argument("--image", type=Path, help="CLIP.png of openai/CLIP, to check the image tower too")
     action.set_defaults(run=_verify)
 
     action = actions.add_parser("where", help="print the file a module would load")
     action.add_argument("module", type=options.record, metavar="NAME")
     action.add_argument("tag", nargs="?", metavar="TAG", help="which of its published weights, see `list`")
     action.set_defaults(run=_where)
+
+    for action in actions.choices.values():
+        options.add_quiet(action, argparse.SUPPRESS)  # it may stand before the action too
 
 
 def on_this_machine(record: Pretrained, file: str | None = None) -> WeightsFile:
@@ -68,7 +65,7 @@ def _list(_args: argparse.Namespace) -> int:
         for source in record.published:
             accuracy = f"ImageNet {source.imagenet:.1%}" if source.imagenet else ""
             emit(f"    {source.tag:<24}{source.activation:<12}{accuracy:<16}{_place(record, source.tag)}")
-            emit(f"    {'':<24}{source.file}  sha256 {source.sha256 or _BY_HAND}  {source.licence}")
+            emit(f"    {'':<24}{source.file}  sha256 {source.sha256 or 'not known'}  {source.licence}")
     return 0
 
 
@@ -96,7 +93,8 @@ def _convert(args: argparse.Namespace) -> int:
 
     state = convert(args.source, args.target)
     architecture = identify(state) or "an architecture that no module has"
-    emit(f"{args.target}: {len(state)} tensors of {architecture}, {args.target.stat().st_size:,} bytes")
+    size = args.target.stat().st_size
+    emit(f"{printable(str(args.target))}: {len(state)} tensors of {architecture}, {size:,} bytes")
     return 0
 
 

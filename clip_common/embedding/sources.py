@@ -15,6 +15,7 @@ from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind
 from ..system.cache import digest_of
 from ..system.file_names import escape_name, under_root, unescape_name, user_path
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
+from ..text.prompts import is_blank
 from . import parquet_tables, shards
 from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS
 
@@ -288,7 +289,10 @@ def _add_rows(items: Items, path: Path, table: Table) -> int:
 
 
 def _add_text(items: Items, path: Path, row: int, text: str | None) -> None:
-    items.add(Item(f"{items.name(str(path))}#{row}", f"text-{digest_of(text or '')}", caption=text or ""))
+    text = text or ""
+    name = f"{items.name(str(path))}#{row}"
+    fault = f"{name}: the text is blank" if is_blank(text) else None
+    items.add(Item(name, f"text-{digest_of(text)}", caption=text, fault=fault))
 
 
 def _add_parquet(items: Items, path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -44,7 +45,7 @@ def choose(engine: str = "auto", precision: str = "float32") -> Choice:
         return _choose_bfloat16(engine)
     if engine != "auto":
         return Choice(engine, precision, "asked for by name")
-    if "avx512f" in cpu.features() and _is_installed("openvino"):
+    if "avx512f" in cpu.features() and _is_installed("openvino") and _can_enter_current_folder():
         return Choice("openvino", precision, "the fastest measured on CPUs with AVX-512")
     if _is_installed("onnxruntime"):
         return Choice("onnxruntime", precision, "the fastest measured on CPUs (see benchmarks/)")
@@ -73,6 +74,21 @@ def _is_installed(package: str) -> bool:
 def _require(package: str) -> None:
     if not _is_installed(package):
         raise RequestError(f"{package!r} is wanted, which is not installed: pip install {package}")
+    if package == "openvino" and not _can_enter_current_folder():
+        raise RequestError(
+            "'openvino' is wanted, which aborts where it may not look into the current folder: change it"
+        )
+
+
+def _can_enter_current_folder() -> bool:
+    """OpenVINO looks for `.bin` there when it opens a model, and aborts the process where it may not."""
+    try:
+        os.stat(".bin")  # noqa: PTH116
+    except PermissionError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 class Engines:

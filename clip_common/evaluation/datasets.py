@@ -15,7 +15,7 @@ from ..inputs import NamedImage
 from ..preprocessing.files import Seen, image_files
 from ..system.file_names import escape_name, user_path
 from ..system.log import logger
-from ..system.text_files import TABLE_SUFFIXES, column, decode, lines_of, read_bytes, read_names, read_table
+from ..system.text_files import TABLE_SUFFIXES, columns, decode, lines_of, read_bytes, read_names, read_table
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Labelled:
         return self.targets[:, None] == np.arange(len(self.classes))
 
 
-def read_labelled(source: str, classes: list[str] | None = None, may_rename: bool = False) -> Labelled:
+def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
     """Read a data set.
 
     Args:
@@ -46,24 +46,19 @@ def read_labelled(source: str, classes: list[str] | None = None, may_rename: boo
             `NAME:FOLDER` for a usual data set whose files are in that folder.
         classes: those that there are, in the order of the result's; left out, a usual data set's own, or
             the order of the alphabet.
-        may_rename: take as many classes, none of which a usual data set has, as other names for its own, in
-            its order: in another language, say.
 
     Raises:
         RequestError: it is not there, or not as it must be.
     """
     name, separator, folder = source.partition(":")
     if separator and name in READERS:
-        data = READERS[name](user_path(folder))
-        if may_rename and classes and not set(classes) & set(data.classes):
-            return _renamed(data, source, classes)
-        return _in_order(data, source, classes)
+        return _in_order(READERS[name](user_path(folder)), source, classes)
     path = user_path(source)
     if path.is_dir():
         pairs = _folders(path)
     elif is_table(path):
         table = read_table(path)
-        files, labels = column(table, ["path"]), column(table, ["label"])
+        files, labels = columns(table, ("path", "label"))
         pairs = [(path.parent / file, label) for file, label in zip(files, labels, strict=True)]
     else:
         known = ", ".join(f"{name}:FOLDER" for name in READERS)
@@ -118,7 +113,7 @@ def read_multi_labelled(source: str, classes: list[str] | None = None) -> MultiL
     if place is None:
         raise RequestError(f"{source}: no column 'labels', it has {', '.join(table.columns)}")
     first: dict[str, int] = {}
-    files = column(table, ["path"])
+    (files,) = columns(table, ("path",))
     for file, line in zip(files, table.lines, strict=True):
         if file in first:
             raise RequestError(f"{source}, line {line}: {file} is also on line {first[file]}: put all its "
@@ -181,16 +176,6 @@ def _in_order(data: Labelled, source: str, classes: list[str] | None) -> Labelle
     return Labelled(data.images, targets, list(classes), data.published)
 
 
-def _renamed(data: Labelled, source: str, names: list[str]) -> Labelled:
-    """A data set whose classes are called otherwise; figures published for its own names say nothing then."""
-    if len(names) != len(data.classes):
-        raise RequestError(
-            f"{source}: has {len(data.classes)} classes, and {len(names)} names are given, none of them its "
-            "own: give as many, in the order of its own"
-        )
-    return Labelled(data.images, data.targets, list(names))
-
-
 def read_class_names(path: Path) -> list[str]:
     """Names of classes in their order, one on a line.
 
@@ -214,7 +199,7 @@ def read_captioned(source: str) -> list[tuple[Path, str]]:
     if not is_table(path):
         raise RequestError(f"{source}: expected a .csv or .tsv with the columns path and caption")
     table = read_table(path)
-    files, captions = column(table, ["path"]), column(table, ["caption"])
+    files, captions = columns(table, ("path", "caption"))
     if not files:
         raise RequestError(f"{source}: has no rows")
     return [(path.parent / file, caption) for file, caption in zip(files, captions, strict=True)]

@@ -12,13 +12,13 @@ import io
 import keyword
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..config import PRETRAINED, Pretrained
 from ..errors import RequestError, WeightsError
 from ..system.cache import atomic_file, content_sha256
+from ..system.scratch import scratch_folder
 from ..weights.convert import convert
 from ..weights.locate import find_local
 from ..weights.weights_file import WeightsFile
@@ -64,12 +64,12 @@ def pack(
     if readme and not readme.is_file():
         raise RequestError(f"no model card at {readme}: name a file, or leave --readme out")
     target = folder / f"{name}-{_version(source)}.tar.gz"
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch_folder() as temporary:
         members = dict(_code(source, name))
         if readme:
             members[f"{name}/README.md"] = readme
         if with_weights:
-            members[f"{name}/{record.name}.safetensors"] = _weights(record, weights, Path(temporary))
+            members[f"{name}/{record.name}.safetensors"] = _weights(record, weights, temporary)
         with atomic_file(target) as unfinished:
             _write(members, unfinished)
     return target

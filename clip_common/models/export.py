@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
+from ..system.scratch import scratch_folder
 from .clip import CLIP
 
 _ONNX_OPSET = 17
@@ -53,15 +53,15 @@ def save_inference_model(model: CLIP, folder: Path) -> list[Path]:
 def export_onnx(model: CLIP, folder: Path) -> list[Path]:
     """Write `image.onnx` and `text.onnx`, with the inputs and outputs of `save_inference_model`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        saved = save_inference_model(model, Path(temporary))
+    with scratch_folder() as temporary:
+        saved = save_inference_model(model, temporary)
         return [_to_onnx(tower, folder / f"{tower.name}.onnx") for tower in saved]
 
 
 def write_onnx(layer: nn.Layer, specs: list[InputSpec], target: Path) -> Path:
     """Write one layer in eval mode as ONNX."""
-    with tempfile.TemporaryDirectory() as temporary:
-        saved = Path(temporary) / target.stem
+    with scratch_folder() as temporary:
+        saved = temporary / target.stem
         paddle.jit.save(paddle.jit.to_static(layer, input_spec=specs, full_graph=True), str(saved))
         return _to_onnx(saved, target)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..system.file_names import escape_name, printable
+from ..system.file_names import encodable, escape_name
 
 _LITERAL = re.compile(r"[^\\%_\"'\x00-\x1f\x7f]")  # what means itself in a pattern, in every Milvus
 
@@ -79,7 +79,7 @@ class Filter:
 
 def as_kept(path: str) -> str:
     """A path or a pattern as paths are kept; one copied from an answer is so already."""
-    return path if printable(path) == path else escape_name(path)
+    return path if encodable(path) == path else escape_name(path)
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

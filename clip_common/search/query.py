@@ -12,6 +12,8 @@ import numpy as np
 
 from ..errors import RequestError
 from ..predictor import Predictor
+from ..system.file_names import printable
+from ..text.prompts import is_blank
 from ..zero_shot.scoring import l2_normalize
 from .hits import Hit
 
@@ -96,7 +98,7 @@ def terms_of(words: str) -> list[Term]:
         found = _WEIGHT.search(text)
         weight = float(found[1]) if found else 1.0
         text = _WEIGHT.sub("", text).strip()
-        if not text:
+        if is_blank(text):
             raise RequestError(f"{words!r}: words are missing; `a dog - snow` means a dog, and no snow")
         terms.append(Term(text, -weight if sign == "-" else weight))
     return terms
@@ -139,7 +141,6 @@ def as_table(hits: Sequence[Hit]) -> str:
     lines = []
     for hit in hits:
         more = f"  (+{len(hit.duplicates)} alike)" if hit.duplicates else ""
-        lines.append(
-            f"{hit.score:7.4f}  {hit.width:>5} x {hit.height:<5}  {hit.path}{more}  {hit.caption}".rstrip()
-        )
+        name, caption = printable(hit.path), printable(hit.caption)
+        lines.append(f"{hit.score:7.4f}  {hit.width:>5} x {hit.height:<5}  {name}{more}  {caption}".rstrip())
     return "\n".join(lines) or "nothing was found"

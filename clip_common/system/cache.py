@@ -42,6 +42,11 @@ def home() -> Path:
     return found if found.is_absolute() else Path("/nonexistent")
 
 
+def hub_home() -> Path:
+    """PaddleHub's home, where `hub install` puts modules."""
+    return Path(os.environ.get("HUB_HOME") or home() / ".paddlehub")
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends, and vanishes if it fails.

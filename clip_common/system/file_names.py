@@ -9,15 +9,35 @@ from pathlib import Path
 
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte of a name that is not UTF-8
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
+# What moves a terminal's cursor, ends a line, or turns the order of what is read: none of it is to be seen.
+_CONTROLS = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_CONTROL_IN_LINES = re.compile(rf"(?![\n\t])[{_CONTROLS}]")
 
 
-def printable(text: str, encoding: str = "utf-8") -> str:
+def encodable(text: str, encoding: str = "utf-8") -> str:
     r"""The text with what an encoding cannot hold as Python writes it in a string.
 
     That is `\udce9` for a byte of a file name that is not UTF-8, `\u7167` for a character that the encoding
     lacks. Nothing is lost, and nothing fails.
     """
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    r"""A name, or whatever else others chose, as a part of a line: `encodable`, and its control characters
+    as Python writes them, `\n`, `\x1b` or `\u202e`.
+    """
+    return _CONTROL.sub(_escaped, encodable(text, encoding))
+
+
+def printable_lines(text: str, encoding: str = "utf-8") -> str:
+    """Several lines made of printable parts: as `printable`, but for ends of lines and tabs."""
+    return _CONTROL_IN_LINES.sub(_escaped, encodable(text, encoding))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def escape_name(name: str) -> str:

@@ -241,17 +241,22 @@ def _quoted_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[
     return rows
 
 
-def column(table: Table, names: Sequence[str]) -> list[str]:
-    """The values of a column that there must be, without blanks around them.
+def columns(table: Table, names: Sequence[str]) -> list[list[str]]:
+    """The values of columns that there must be, without blanks around them; a list for each.
 
     Raises:
-        RequestError: there is none of these names, or a value is empty.
+        RequestError: a column is not there, or a value is empty.
     """
-    place = table.place(names)
-    if place is None:
-        raise RequestError(f"{table.path}: no column {names[0]!r}, it has {', '.join(table.columns)}")
-    values = [row[place].strip() for row in table.rows]
-    for line, value in zip(table.lines, values, strict=True):
-        if not value:
-            raise RequestError(f"{table.path}, line {line}: {names[0]} must not be empty")
-    return values
+    places = [table.place([name]) for name in names]
+    if None in places:
+        raise RequestError(
+            f"{table.path}: has the columns {', '.join(table.columns)}; there must be {' and '.join(names)}"
+        )
+    found = []
+    for name, place in zip(names, places, strict=True):
+        values = [row[place].strip() for row in table.rows]  # type: ignore[index]
+        for line, value in zip(table.lines, values, strict=True):
+            if not value:
+                raise RequestError(f"{table.path}, line {line}: {name} must not be empty")
+        found.append(values)
+    return found

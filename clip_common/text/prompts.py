@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from ..config import Pretrained
+from ..config import BertConfig, Pretrained, TextConfig
 from ..errors import LabelError
+from ..system.listing import listed
+from ..system.log import logger
+from .tokenizer import tokenizer_of
 
 _DATA = Path(__file__).parent.parent / "data"
 LABEL_SETS = {
@@ -26,6 +30,8 @@ TEMPLATE_SETS = {
 }
 _COMMAS = re.compile("[,，、]")
 _BARE = ("{}",)
+_LONG = 512  # tokens, more than any model reads
+_JOINERS = "\u200c\u200d"  # which make one emoji of two, and words of Persian
 
 
 @dataclass(frozen=True)
@@ -81,19 +87,73 @@ def check_labels(given: Iterable[str]) -> tuple[str, ...]:
     """Labels as given, if they are usable."""
     if isinstance(given, str):
         raise LabelError(f"labels is a single string ({given[:60]!r}), expected a list of strings")
-    labels = list(_listed("labels", given))
-    if not labels:
-        raise LabelError("labels is empty: give at least one label, or leave it out for the default set")
+    labels = listed("labels", given, LabelError)
     seen: dict[str, int] = {}
     for i, label in enumerate(labels):
         if not isinstance(label, str):
             raise LabelError(f"label {i} is a {type(label).__name__}, expected a string")
-        if not label.strip():
+        if is_blank(label):
             raise LabelError(f"label {i} is blank: remove it")
         first = seen.setdefault(label.strip(), i)
         if first != i:
             raise LabelError(f"label {label.strip()!r} is given twice, as label {first} and as label {i}")
     return tuple(labels)
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing is in a text but spaces and characters that nobody sees."""
+    return not _seen(text).strip()
+
+
+def _seen(text: str) -> str:
+    """A text without the characters that nobody sees."""
+    if text.isascii() and text.isprintable():
+        return text
+    hidden = (mark for mark in set(text) if unicodedata.category(mark) in ("Cc", "Cf") and not mark.isspace())
+    return text.translate(dict.fromkeys(map(ord, set(hidden) - set(_JOINERS))))
+
+
+def require_distinct(labels: tuple[str, ...], text: TextConfig | BertConfig) -> None:
+    """Check that no two labels are the same text to a model, which would give each a part of one score.
+
+    Args:
+        labels: as `check_labels` returns them.
+        text: the model's text tower, to which `A DOG` may be `a dog`.
+
+    Raises:
+        LabelError: naming the two.
+    """
+    if same := _same_texts(labels, text):
+        raise LabelError(f"{_described('label', labels, *same)}: remove one of them")
+
+
+@lru_cache(maxsize=64)
+def warn_of_same_classes(classes: tuple[str, ...], text: TextConfig | BertConfig) -> None:
+    """Say once which two classes of a data set are the same text to a model."""
+    if same := _same_texts(classes, text):
+        logger.warning("%s: by name nothing tells them apart", _described("class", classes, *same))
+
+
+@lru_cache(maxsize=64)
+def _same_texts(labels: tuple[str, ...], text: TextConfig | BertConfig) -> tuple[int, int] | None:
+    """The first two that have the same tokens, or differ in nothing that is seen; not those spelled alike."""
+    encoder = tokenizer_of(text)
+    known: dict[tuple[int, ...], int] = {}
+    for i, label in enumerate(labels):
+        ids = encoder.encode_within(_seen(label), _LONG)
+        if ids is None:  # too long: an error of its own, later
+            continue
+        first = known.setdefault(tuple(ids), i)
+        if label.strip() != labels[first].strip():
+            return first, i
+    return None
+
+
+def _described(what: str, labels: tuple[str, ...], first: int, second: int) -> str:
+    pair = labels[first], labels[second]
+    looks_alike = unicodedata.normalize("NFKC", pair[0]) == unicodedata.normalize("NFKC", pair[1])
+    one, other = map(ascii if looks_alike else repr, pair)
+    return f"{what} {second}, {other}, reads the same as {what} {first}, {one}"
 
 
 def template_texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -104,11 +164,9 @@ def template_texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
     """
     if given is None:
         return ()
-    templates = [given] if isinstance(given, str) else list(_listed("templates", given))
+    templates = listed("templates", given, LabelError, (str,))
     if len(templates) == 1 and isinstance(templates[0], str) and templates[0] in TEMPLATE_SETS:
         return read_lines(TEMPLATE_SETS[templates[0]])
-    if not templates:
-        raise LabelError("templates is empty: give one with {} for the label, or leave it out")
     for template in templates:
         if not isinstance(template, str):
             raise LabelError(
@@ -122,10 +180,3 @@ def template_texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
                 f"and is not the name of a set ({', '.join(TEMPLATE_SETS)})"
             )
     return tuple(templates)
-
-
-def _listed(name: str, given: Iterable[str]) -> Iterable[str]:
-    """What can be listed: a list, tuple, set, generator, array, or a column of a table."""
-    if isinstance(given, bytes) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) != 1:
-        raise LabelError(f"{name} is a {type(given).__name__}, expected a list of strings")
-    return given

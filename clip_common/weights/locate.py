@@ -6,19 +6,17 @@ is safetensors in OpenAI's names with each tensor in its source's type, and a re
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from filelock import FileLock
 
 from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
-from ..system.cache import atomic_file, best_effort, cache_dir, home, sha256_of
+from ..system.cache import atomic_file, best_effort, cache_dir, hub_home, sha256_of
 from ..system.file_names import user_path
 from ..system.log import logger
+from ..system.scratch import scratch_folder_of_process
 from .convert import convert
 from .model_settings import settle
 from .weights_file import WeightsFile
@@ -90,11 +88,6 @@ def _of_own(record: Pretrained, path: Path) -> WeightsFile:
     """A file that may be anybody's."""
     sha256 = sha256_of(path)
     return WeightsFile(path, sha256, settle(record, path, sha256))
-
-
-def hub_home() -> Path:
-    """PaddleHub's home, where `hub install` puts modules."""
-    return Path(os.environ.get("HUB_HOME") or home() / ".paddlehub")
 
 
 def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
@@ -176,27 +169,26 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
     """
     from . import download  # which takes a tenth of a second to import
 
-    source = record.weights
+    urls = download.addresses(record.weights, mirror)
     try:
-        if source.sha256 is None:
+        if record.weights.sha256 is None:
             raise WeightsError(
-                f"{source.file} is not downloaded, since its hash is not known here: "
-                f"take it from {' or '.join(download.published_addresses(source))} yourself"
+                f"{record.weights.file} is not downloaded, since its hash is not known here: "
+                f"take it from {' or '.join(urls)} yourself"
             )
-        urls = download.addresses(source, mirror, source.kept_as(record.name))
         if not urls:
             raise WeightsError(
                 f"{record.name}'s weights travel with its module and are published nowhere else"
             )
-        with best_effort(source.file):
+        with best_effort(f"{record.weights.file}"):
             return _fetch_into(store_dir(), record, urls)
-        temporary = Path(tempfile.mkdtemp(prefix="clip_hub_"))
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-        return _fetch_into(temporary, record, urls)
+        return _fetch_into(scratch_folder_of_process(), record, urls)
     except WeightsError as error:
         raise WeightsError(f"{error}. {manual_download_hint(record)}") from error
     except OSError as error:
-        raise WeightsError(f"cannot store {source.file}: {error}. {manual_download_hint(record)}") from error
+        raise WeightsError(
+            f"cannot store {record.weights.file}: {error}. {manual_download_hint(record)}"
+        ) from error
 
 
 def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFile:
@@ -224,11 +216,9 @@ def manual_download_hint(record: Pretrained) -> str:
     """What to do where weights cannot be downloaded: which file to put where."""
     source = record.weights
     kept_as = source.kept_as(record.name)
+    known = f" (sha256 {source.sha256})" if source.sha256 else ""
     under = "" if kept_as == source.file else f" as {kept_as}"
-    place = f"put that file into {store_dir()}{under}, or name it with weights= or --weights"
-    if source.sha256 is None:
-        return f"{record.name} needs {source.file}: {place}, beside the configuration published with it"
     return (
-        f"{record.name} needs {source.file} (sha256 {source.sha256}): {place}, "
-        "or set CLIP_HUB_MIRROR to a mirror of the published files"
+        f"{record.name} needs {source.file}{known}: put that file into {store_dir()}{under}, "
+        "or name it with weights= or --weights, or set CLIP_HUB_MIRROR to a mirror of the published files"
     )

@@ -116,6 +116,38 @@ def test_a_mended_image_is_read_again(folder: Path, tmp_path: Path, monkeypatch:
     adapting.prepare(asked, predictor)  # nothing changed
 
 
+def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the features before, in training, and in what a run goes on from."""
+    turned = Image.Exif()
+    turned[274] = 6
+    for kind in KINDS[:2]:
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for number in range(4):
+            drawing(kind, number).save(tmp_path / "data" / kind / f"{number}.jpg", exif=turned)
+    plain = task(tmp_path / "data", tmp_path / "run")
+    asked = replace(plain, exif_rotation=True, fast_jpeg=True, engine="paddle")
+    options = asked.predictor().options
+    assert (options.exif_rotation, options.fast_jpeg, options.engine) == (True, True, "paddle")
+    first, second = (
+        adapting.prepare(one, one.predictor()) for one in (plain, replace(plain, exif_rotation=True))
+    )
+    assert not np.allclose(first.train_features, second.train_features, atol=1e-3)
+    sha256 = plain.predictor().weights_sha256
+    settings = [one.settings(first.train, sha256).data for one in (plain, asked)]
+    assert settings[0] == first.train.stamp() and settings[1] == f"{settings[0]} exif_rotation fast_jpeg"
+
+    given: list[AdaptationTask] = []
+
+    def stop(task: AdaptationTask) -> None:
+        given.append(task)
+        raise RequestError("far enough")
+
+    monkeypatch.setattr(adapting, "adapt", stop)
+    chosen = ["--exif_rotation", "--engine", "paddle"]
+    assert main(["adapt", str(tmp_path), "--output", str(tmp_path / "x"), *chosen]) == 1
+    assert given[0].exif_rotation and given[0].engine == "paddle" and not given[0].fast_jpeg
+
+
 def test_an_error_of_reading_is_tried_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,51 @@ def test_wrong_names_are_errors_of_this_package(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("clip_common.hub.pack._ROOT", tmp_path)
     with pytest.raises(ClipError, match="modules"):
         pack(pretrained("clip_mini"), tmp_path / "dist")
+
+
+@pytest.mark.parametrize("name", ["json", "typing", "__future__", "ftfy", "argparse", "numpy", "clip_hub"])
+def test_no_file_beside_the_images_is_run(name: str, tmp_path: Path) -> None:
+    """`python -m` puts the current folder first; `clip-hub`, which this is the same as, does not."""
+    (tmp_path / f"{name}.py").write_text("open('was_run', 'w').close(); raise SystemExit('was run')")
+    done = subprocess.run(
+        [sys.executable, "-m", "clip_common", "engine", "clip_mini"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_it_runs_from_its_own_folder() -> None:
+    """Where the package is found only there: without `site` no editable installation is."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "clip_common", "--version"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.stdout == f"clip-hub {__version__}\n", done.stderr
+
+
+def test_a_current_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [sys.executable, "-m", "clip_common"]
+    code = f"import os, sys; os.rmdir({str(gone)!r}); os.execv(sys.executable, sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        gone.mkdir(exist_ok=True)
+        return subprocess.run(
+            [sys.executable, "-c", code, *command, *argv],
+            cwd=gone, env=environment, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+
+    answered = run("classify", DOG, "--labels", "a dog,a cat")
+    assert answered.returncode == 0 and "a dog" in answered.stdout, answered.stderr
+    failed = run("embed", DOG, "--output", str(tmp_path / "out"))
+    assert failed.returncode == 1
+    said = "clip-hub embed: the current folder is not there any more: change to another one"
+    assert failed.stderr.splitlines()[-1] == said
 
 
 def test_completion_knows_verbs_and_options() -> None:

@@ -122,6 +122,23 @@ def test_pipes_and_devices_are_not_waited_for(here: Path) -> None:
 # --- tables ---------------------------------------------------------------------------------------------
 
 
+def test_a_blank_text_costs_only_itself(here: Path) -> None:
+    Path("texts.csv").write_text('caption\na dog\n" "\n\u200b\na cat\n')
+    pq.write_table(pa.table({"text": ["", None, "a tree"]}), "texts.parquet")
+    found = items_of(["texts.csv", "texts.parquet"])
+    assert [item.path for item in found if item.fault is None] == [
+        "texts.csv#0",
+        "texts.csv#3",
+        "texts.parquet#2",
+    ]
+    assert [item.fault for item in found if item.fault] == [
+        f"{name}: the text is blank"
+        for name in ("texts.csv#1", "texts.csv#2", "texts.parquet#0", "texts.parquet#1")
+    ]
+    Path("both.csv").write_text("path,caption\ndog.png,\n")  # an image needs no caption
+    assert [item.fault for item in items_of(["both.csv"])] == [None]
+
+
 def test_texts_stay_texts(here: Path) -> None:
     for name in ("001", "002"):
         Path(name).write_bytes(png())

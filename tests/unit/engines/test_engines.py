@@ -429,6 +429,21 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
         choose("auto", "bfloat16")
 
 
+def test_openvino_is_not_opened_where_it_would_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a current folder that this user may not enter."""
+
+    def locked(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", ".bin")
+
+    monkeypatch.setattr(select.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "avx512f", "amx_bf16"}))
+    monkeypatch.setattr(select.os, "stat", locked)
+    assert choose("auto").name == "onnxruntime"
+    for asked in (("openvino",), ("auto", "bfloat16")):
+        with pytest.raises(RequestError, match="may not look into the current folder: change it"):
+            choose(*asked)
+
+
 def test_both_engines_give_one_answer(mini: WeightsFile) -> None:
     answers = [
         Predictor(MINI, engine=name).classify(paths=[EXAMPLE], top_k=300)

@@ -178,7 +178,7 @@ def test_many_labels_and_odd_names_are_drawn(tmp_path: Path) -> None:
         draw_thresholds(fitted, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as image:
         assert min(image.size) > 500
-    assert len(thresholds_table(fitted).splitlines()) == 2 + 60 + 1 + 1  # a label has a line break
+    assert len(thresholds_table(fitted).splitlines()) == 2 + 60 + 1  # a line break in a label is none there
 
 
 # --- images with several labels --------------------------------------------------------------------------

@@ -45,7 +45,9 @@ FAULTY: list[tuple[dict[str, Any], type[ClipError], str]] = [
     ),
     ({"texts": ["word " * 100]}, LabelError, "the limit is 77"),
     ({"images": [example("dog")], "labels": ["a", "a"]}, LabelError, "given twice"),
+    ({"images": [example("dog")], "labels": ["a dog", "A Dog"]}, LabelError, "reads the same"),
     ({"texts": []}, ClipError, "texts is empty"),
+    ({"texts": ["a", " "]}, ClipError, r"texts\[1\] is blank"),
 ]
 
 

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_common.system.file_names import escape_name, under_root, unescape_name, user_path
+from clip_common.system.file_names import (
+    escape_name,
+    printable,
+    printable_lines,
+    under_root,
+    unescape_name,
+    user_path,
+)
 
 
 @given(st.binary(max_size=30).filter(lambda raw: b"\0" not in raw))
@@ -45,3 +52,22 @@ def test_one_spelling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spellings = ["p/a.png", "./p/a.png", "p//a.png", "p/../p/a.png", str(tmp_path / "p" / "a.png")]
     assert {under_root(path, tmp_path) for path in spellings} == {"p/a.png"}
     assert under_root("../other.png", tmp_path) == str(tmp_path.parent / "other.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("new\nline\r.png", "new\\nline\\r.png"),
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("photo\u202egnp.exe", "photo\\u202egnp.exe"),
+        ("\u2066a\u2069\u061c\u200e", "\\u2066a\\u2069\\u061c\\u200e"),
+        ("a\tb\x00\x7f\x9b", "a\\tb\\x00\\x7f\\x9b"),
+        ("a\u2028b\u2029", "a\\u2028b\\u2029"),
+        ("照片 é\u200d.png", "照片 é\u200d.png"),
+        ("\udce9", "\\udce9"),
+    ],
+)
+def test_a_printed_name_is_on_one_line_and_moves_nothing(name: str, shown: str) -> None:
+    assert printable(name) == shown
+    assert printable_lines(f"{shown}\n\t{name}").splitlines()[0] == shown
+    assert printable(printable(name)) == shown
