@@ -1,6 +1,6 @@
 """What a user could run CLIP with instead, each at its best fair settings, over one seeded checkpoint.
 
-- torch: OpenAI's own model code (package openai-clip), inference mode.
+- torch: the authors' own model code (packages openai-clip, and cn-clip for Chinese), inference mode.
 - ONNX Runtime and OpenVINO: the model exported plainly, as `export_onnx_model` writes it; for trimmed texts,
   the same graph with a free length.
 """
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from paddle import Tensor, nn
 from paddle.static import InputSpec
+from PIL import Image
 
-from clip_common.config import ClipConfig
+from clip_common.config import BertConfig, ClipConfig
 from clip_common.models.clip import CLIP
 from clip_common.models.export import export_onnx, write_onnx
-from tests.parity import reference, seeded
+from tests.parity import chinese_reference, make_golden, reference, seeded
 
 Tower = Callable[[np.ndarray], np.ndarray]
 
@@ -33,13 +34,13 @@ class Peer:
     image: Tower
     text: Tower
     trimmed_text: Tower | None
-    """For texts shorter than 77 tokens; None where the peer takes nothing else."""
+    """For texts shorter than the context; None where the peer takes nothing else."""
 
 
 def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
     """All peers that are installed here."""
     state = seeded.state(config)
-    found = [_torch(state, threads)] if reference.available() else []
+    found = [_torch(config, state, threads)] if make_golden.available(config) else []
     model = CLIP(config)
     model.load_openai(state)
     model.eval()
@@ -65,11 +66,18 @@ class _Text(nn.Layer):
         return self.model.encode_text(text)
 
 
-def _torch(state: dict[str, np.ndarray], threads: int) -> Peer:
+def prepare(image: Image.Image, config: ClipConfig) -> np.ndarray:
+    """The pixels of an image as the authors' code prepares it."""
+    is_chinese = isinstance(config.text, BertConfig)
+    code = chinese_reference if is_chinese else reference
+    return code.reference_pixels(image, config.image_resolution)
+
+
+def _torch(config: ClipConfig, state: dict[str, np.ndarray], threads: int) -> Peer:
     import torch
 
     torch.set_num_threads(threads)
-    model = reference.build_reference(state).eval()
+    model = make_golden.build_reference(config, state).eval()
 
     def tower(encode: Callable[[Any], Any]) -> Tower:
         def run(given: np.ndarray) -> np.ndarray:
@@ -78,7 +86,9 @@ def _torch(state: dict[str, np.ndarray], threads: int) -> Peer:
 
         return run
 
-    return Peer("torch", tower(model.encode_image), tower(model.encode_text), None)
+    text = tower(model.encode_text)
+    trimmed = text if isinstance(config.text, BertConfig) else None  # OpenAI's mask is of the whole context
+    return Peer("torch", tower(model.encode_image), text, trimmed)
 
 
 def onnx_tower(path: Path, threads: int) -> Tower:

@@ -214,8 +214,8 @@ class Predictor:
             paths: image files, one or several. Their answers follow those of `images`.
             labels: what to choose from; left out, the module's default set.
             templates: one prompt template with `{}` for the label, several, or the name of a set:
-                "openai" (80), "openai7". Several are normalised and averaged. Left out with labels
-                given, each label is used as it stands.
+                "openai" (80), "openai7", "zh" (in Chinese). Several are normalised and averaged. Left
+                out with labels given, each label is used as it stands.
             batch_size: images prepared and passed to the engine at once; a compiled engine divides them.
             use_gpu: run on the GPU.
             top_k: how many labels to return; more than there are means all. With thresholds, at most so

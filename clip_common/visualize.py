@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_left
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,7 +34,7 @@ _CJK_FONTS = [
 _FIRST_CJK = "\u2e80"
 _THUMBNAIL = 1024  # pixels
 _LONG = 64  # aspect from which an image would be a line that nobody sees
-_LONGEST_LABEL = 40  # characters
+_LONGEST_LABEL = 40  # columns; a Chinese character takes two
 
 
 def draw_answer(
@@ -155,4 +158,7 @@ def _warn_of_fonts() -> None:
 
 def _shorten(label: str) -> str:
     label = printable(label)
-    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+    ends = list(accumulate(2 if east_asian_width(character) in "WF" else 1 for character in label))
+    if not ends or ends[-1] <= _LONGEST_LABEL:
+        return label
+    return label[: bisect_left(ends, _LONGEST_LABEL)] + "…"

@@ -20,6 +20,7 @@ from ..models.dynamic_graph import dynamic_graph
 from ..models.factory import load_model
 from ..predictor import Predictor, PredictorOptions
 from ..system.cache import atomic_file
+from ..system.file_names import printable
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
@@ -191,7 +192,8 @@ def adapt(task: AdaptationTask) -> Adapted:
     adapted = Adapted(path, points, chosen, probe, prepared)
     interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
     with atomic_file(task.output / "figures.json") as temporary:
-        temporary.write_text(json.dumps(figures(task, adapted), indent=1), "utf-8")
+        document = json.dumps(figures(task, adapted), indent=1, ensure_ascii=False)
+        temporary.write_text(printable(document), "utf-8")
     return adapted
 
 
@@ -214,6 +216,8 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     else:
         rows, held_out = split(dataset, task.held_out)
         train, rest = dataset.part(rows), dataset.part(held_out)
+    if dataset.captioned:
+        predictor.tokenize([*train.texts, *rest.texts])  # one that is too long ends here, before any image
     features, kept, errors = _features("train", task, predictor, train)
     rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
     readable = train.part(kept), rest.part(rest_kept)

@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_module(parser)
     options.add_templates(parser)
-    parser.add_argument("--classes_file", type=Path, help="class names, one on a line, in their order")
+    parser.add_argument(
+        "--classes_file",
+        type=Path,
+        help="class names, one on a line, in their order; for a usual data set also other names for its own",
+    )
     parser.add_argument("--train", metavar="DATA", help="also fit a linear probe to these images")
     parser.add_argument("--retrieval", action="store_true", help="DATA is a .csv with path and caption")
     parser.add_argument(
@@ -111,12 +115,12 @@ def _figures(
         several = read_multi_labelled(args.data, classes)
         scored = evaluate.score(predictor, several, args.templates, **running)
         return {"several labels": evaluate.multi_label_figures(several, scored)}, several, scored
-    data = read_labelled(args.data, classes)
+    data = read_labelled(args.data, classes, may_rename=True)
     evaluate.require_classes(data)
     scored = evaluate.score(predictor, data, args.templates, **running)
     found = {"zero-shot": evaluate.zero_shot_figures(predictor, data, scored)}
     if args.train:
-        train = read_labelled(args.train, data.classes)
+        train = read_labelled(args.train, data.classes, may_rename=classes is not None)
         found["linear probe"] = evaluate.linear_probe(predictor, train, data, **running)
     return found, data, scored
 

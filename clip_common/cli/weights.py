@@ -13,6 +13,8 @@ from ..weights.weights_file import WeightsFile
 from . import options
 from .reporting import emit
 
+_BY_HAND = "not known, so it is never downloaded: `fetch` says where it is and where to put it"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's actions."""
@@ -35,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action = actions.add_parser("verify", help="load a file strictly and compare with known values")
     action.add_argument("module", type=options.record, metavar="NAME")
     action.add_argument("file", nargs="?", metavar="FILE", help="or a tag; default: the module's own")
-    action.add_argument("--image", type=Path, help="CLIP.png of openai/CLIP, to check the image tower too")
+    action.add_argument(
+        "--image",
+        type=Path,
+        help="to check the image tower too: CLIP.png of openai/CLIP; for Chinese, examples/pokemon.jpeg of "
+        "OFA-Sys/Chinese-CLIP",
+    )
     action.set_defaults(run=_verify)
 
     action = actions.add_parser("where", help="print the file a module would load")
@@ -65,7 +72,7 @@ def _list(_args: argparse.Namespace) -> int:
         for source in record.published:
             accuracy = f"ImageNet {source.imagenet:.1%}" if source.imagenet else ""
             emit(f"    {source.tag:<24}{source.activation:<12}{accuracy:<16}{_place(record, source.tag)}")
-            emit(f"    {'':<24}{source.file}  sha256 {source.sha256 or 'not known'}  {source.licence}")
+            emit(f"    {'':<24}{source.file}  sha256 {source.sha256 or _BY_HAND}  {source.licence}")
     return 0
 
 

@@ -28,6 +28,7 @@ OPENAI_BASE_URL = "https://openaipublic.azureedge.net/clip/models"
 _OPEN_CLIP_RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"
 
 # Accuracies: docs/openclip_results.csv of mlfoundations/open_clip.
+_ROUNDED = 2e-3  # what cn-clip's rounding of weights to fp16 may change in a score
 _SQUASH = Preprocessing(resize="squash")
 _INCEPTION = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -78,7 +79,14 @@ def _chinese(file: str, sha256: str | None, repository: str) -> WeightsSource:
     )
 
 
-def _chinese_record(name: str, config: ClipConfig, weights: WeightsSource) -> Pretrained:
+def _chinese_record(
+    name: str, config: ClipConfig, weights: WeightsSource, scores: tuple[float, ...] | None = None
+) -> Pretrained:
+    """A Chinese-CLIP.
+
+    Args:
+        scores: of `examples/pokemon.jpeg` for the sample texts, from the README of OFA-Sys/Chinese-CLIP.
+    """
     return Pretrained(
         name,
         config,
@@ -86,6 +94,10 @@ def _chinese_record(name: str, config: ClipConfig, weights: WeightsSource) -> Pr
         preprocessing=_SQUASH,
         default_labels="everyday_zh",
         default_templates=("一张{}的照片",),
+        sample_texts=("杰尼龟", "妙蛙种子", "小火龙", "皮卡丘"),
+        reference_values=ReferenceValues(scores=scores, image_name="pokemon.jpeg", tolerance=_ROUNDED)
+        if scores
+        else None,
     )
 
 
@@ -308,6 +320,7 @@ PRETRAINED: dict[str, Pretrained] = {
                 "5997ef32c50de18f3ac06eb5d746c324a639053c3bed8f2986f97ebb22b2ecde",
                 "chinese-clip-vit-base-patch16",
             ),
+            (1.268734e-03, 5.436878e-02, 6.795761e-04, 9.436829e-01),
         ),
         _chinese_record(
             "clip_cn_vit_l14",

@@ -80,18 +80,20 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class ReferenceValues:
-    """What OpenAI's weights give for known inputs, by which a copy of them can be told.
+    """What published weights give for known inputs, by which a copy of them can be told.
 
     Attributes:
-        text: mean of the squared text features of "a diagram", "a dog", "a cat"; lowest and highest seen.
-        image: mean of the squared image feature of `CLIP.png` of openai/CLIP.
+        text: mean of the squared features of the module's `sample_texts`; lowest and highest seen.
+        image: mean of the squared feature of an image that the authors publish.
         scores: of that image for those texts.
-        tolerance: of each; they come from runs in fp16.
+        image_name: that image, in the authors' repository.
+        tolerance: of each; they come from runs in fp16, or with weights rounded to it.
     """
 
-    text: tuple[float, float]
-    image: float
-    scores: tuple[float, float, float] | None = None
+    text: tuple[float, float] | None = None
+    image: float | None = None
+    scores: tuple[float, ...] | None = None
+    image_name: str = "CLIP.png"
     tolerance: float = 2e-4
 
 
@@ -102,6 +104,7 @@ class Pretrained:
     Attributes:
         weights: those that are meant where nothing else is said.
         other_weights: more that were published for the same architecture.
+        sample_texts: some texts in the language of the weights, by which `weights verify` tries them.
         adaptation_rate: the learning rate that `adapt` begins with; by default that of WiSE-FT's paper.
     """
 
@@ -112,6 +115,7 @@ class Pretrained:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     default_labels: str = "imagenet"
     default_templates: tuple[str, ...] = ("a photo of a {}.",)
+    sample_texts: tuple[str, ...] = ("a diagram", "a dog", "a cat")
     reference_values: ReferenceValues | None = None
     adaptation_rate: float = 3e-5
 

@@ -38,7 +38,7 @@ class Labelled:
         return self.targets[:, None] == np.arange(len(self.classes))
 
 
-def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
+def read_labelled(source: str, classes: list[str] | None = None, may_rename: bool = False) -> Labelled:
     """Read a data set.
 
     Args:
@@ -46,13 +46,18 @@ def read_labelled(source: str, classes: list[str] | None = None) -> Labelled:
             `NAME:FOLDER` for a usual data set whose files are in that folder.
         classes: those that there are, in the order of the result's; left out, a usual data set's own, or
             the order of the alphabet.
+        may_rename: take as many classes, none of which a usual data set has, as other names for its own, in
+            its order: in another language, say.
 
     Raises:
         RequestError: it is not there, or not as it must be.
     """
     name, separator, folder = source.partition(":")
     if separator and name in READERS:
-        return _in_order(READERS[name](user_path(folder)), source, classes)
+        data = READERS[name](user_path(folder))
+        if may_rename and classes and not set(classes) & set(data.classes):
+            return _renamed(data, source, classes)
+        return _in_order(data, source, classes)
     path = user_path(source)
     if path.is_dir():
         pairs = _folders(path)
@@ -174,6 +179,16 @@ def _in_order(data: Labelled, source: str, classes: list[str] | None) -> Labelle
         raise RequestError(f"{source}: which images are of {twice!r}? Two of the classes are called that")
     targets = np.array([place[label] for label in data.classes])[data.targets]
     return Labelled(data.images, targets, list(classes), data.published)
+
+
+def _renamed(data: Labelled, source: str, names: list[str]) -> Labelled:
+    """A data set whose classes are called otherwise; figures published for its own names say nothing then."""
+    if len(names) != len(data.classes):
+        raise RequestError(
+            f"{source}: has {len(data.classes)} classes, and {len(names)} names are given, none of them its "
+            "own: give as many, in the order of its own"
+        )
+    return Labelled(data.images, data.targets, list(names))
 
 
 def read_class_names(path: Path) -> list[str]:

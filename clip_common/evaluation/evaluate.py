@@ -175,6 +175,7 @@ def retrieval(
     predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_size: int = 32, use_gpu: bool = False
 ) -> Figures:
     """Recall at 1, 5 and 10 from images to captions and back; an image may have several captions."""
+    predictor.tokenize([caption for _, caption in pairs])  # one that is too long ends here
     files = list(dict.fromkeys(file for file, _ in pairs))
     images = [(escape_name(str(file)), file) for file in files]
     features, kept, errors = image_features(predictor, images, batch_size, use_gpu)

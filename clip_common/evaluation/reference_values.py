@@ -1,6 +1,7 @@
 """Telling whether a weights file is the real one: its hash, and the features it gives for known inputs.
 
-The reference values are the seed port's (ranchlai/clip.paddle, `test.py`), from OpenAI's weights in fp16.
+Those of OpenAI's weights are the seed port's (ranchlai/clip.paddle, `test.py`), from runs in fp16; those of
+Chinese-CLIP stand in its README.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from ..text.tokenizer import tokenize, tokenizer_of
 from ..weights.weights_file import WeightsFile
 from ..zero_shot.scoring import l2_normalize, top_k_labels
 
-TEXTS = ["a diagram", "a dog", "a cat"]
-
 
 @dataclass(frozen=True)
 class Check:
@@ -34,11 +33,11 @@ class Check:
 
 
 def verify(weights: WeightsFile, image: Path | None = None) -> list[Check]:
-    """Load a module's weights strictly and compare what they give with what OpenAI's give.
+    """Load a module's weights strictly and compare what they give with what the published ones give.
 
     Args:
         weights: the file.
-        image: `CLIP.png` of openai/CLIP, for the image tower.
+        image: the image of the reference values, for the image tower.
 
     Raises:
         WeightsError: the weights cannot be loaded.
@@ -48,12 +47,13 @@ def verify(weights: WeightsFile, image: Path | None = None) -> list[Check]:
     checks = [_hash_check(weights), _settings_check(weights)]
     engine = PaddleEngine(load_model(weights))
     config = record.config.text
-    ids = tokenize(TEXTS, config.context_length, tokenizer=tokenizer_of(config))
-    text = engine.encode_text(ids, len(TEXTS))
+    texts = list(record.sample_texts)
+    ids = tokenize(texts, config.context_length, tokenizer=tokenizer_of(config))
+    text = engine.encode_text(ids, len(texts))
     reference = record.reference_values
     mean = float(np.mean(text**2))
-    what = f"mean squared text feature of {TEXTS}"
-    if reference is None:
+    what = f"mean squared text feature of {texts}"
+    if reference is None or reference.text is None:
         checks.append(Check(what, f"{mean:.6f}", "none published", None))
     else:
         low, high = reference.text
@@ -86,14 +86,15 @@ def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, im
     preprocess = Preprocess(record.config.image_resolution, record.preprocessing)
     feature = engine.encode_image(preprocess.pixels(image, str(image))[None])
     mean = float(np.mean(feature**2))
-    answer = top_k_labels(feature[0], l2_normalize(text), engine.logit_scale, TEXTS, len(TEXTS))
-    scores = [float(item["score"]) for text in TEXTS for item in answer if item["label"] == text]
+    texts = list(record.sample_texts)
+    answer = top_k_labels(feature[0], l2_normalize(text), engine.logit_scale, texts, len(texts))
+    scores = [float(item["score"]) for text in texts for item in answer if item["label"] == text]
     reference = record.reference_values
-    known_mean = None if reference is None else [reference.image]
+    known_mean = None if reference is None or reference.image is None else [reference.image]
     known_scores = None if reference is None else reference.scores
     return [
         _near(f"mean squared feature of {image.name}", [mean], known_mean, reference),
-        _near(f"scores of {image.name} for {TEXTS}", scores, known_scores, reference),
+        _near(f"scores of {image.name} for {texts}", scores, known_scores, reference),
     ]
 
 
@@ -105,4 +106,4 @@ def _near(
         return Check(what, shown, "none published", None)
     fits = all(abs(a - b) <= reference.tolerance for a, b in zip(found, expected, strict=True))
     wanted = ", ".join(map(str, expected))
-    return Check(what, shown, f"{wanted} for CLIP.png, within {reference.tolerance}", fits)
+    return Check(what, shown, f"{wanted} for {reference.image_name}, within {reference.tolerance}", fits)

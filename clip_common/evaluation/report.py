@@ -41,7 +41,8 @@ def write(figures: dict[str, Figures], folder: Path) -> None:
     """Write `figures.json`, `figures.md`, and of each task its confusion matrix and calibration plot."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {task: {**found.numbers, "errors": found.errors} for task, found in figures.items()}
-    (folder / "figures.json").write_text(json.dumps(document, indent=1), "utf-8")
+    shown = printable(json.dumps(document, indent=1, ensure_ascii=False))  # as a person reads it
+    (folder / "figures.json").write_text(shown, "utf-8")
     (folder / "figures.md").write_text(as_table(figures) + "\n", "utf-8")
     for task, found in figures.items():
         stem = task.replace(" ", "_")

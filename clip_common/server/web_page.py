@@ -101,7 +101,7 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
                     type="filepath", label="ImageInput", sources=["upload", "clipboard"], height=300
                 )
                 labels = gr.Textbox(label="Labels, one on a line or with commas between", lines=4)
-                template = gr.Textbox(label="Template", placeholder="a photo of a {}")
+                template = gr.Textbox(label="Template", placeholder=record.default_templates[0])
                 kind = gr.Radio(list(_SCORES), value=next(iter(_SCORES)), label="What a score is")
                 threshold = gr.Number(None, label="Threshold: show only labels that score so much", step=0.01)
                 button = gr.Button("Classify", variant="primary")

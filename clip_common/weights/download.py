@@ -9,7 +9,7 @@ from pathlib import Path
 
 import requests
 from requests import exceptions
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ProtocolError, ReadTimeoutError
 
 from ..config import WeightsSource
 from ..errors import WeightsError
@@ -28,15 +28,24 @@ class _NotFoundError(Exception):
     """The server has no such file, or keeps it to itself: another address may not."""
 
 
-def addresses(source: WeightsSource, mirror: str | None = None) -> list[str]:
-    """Where to look for a file, in order.
+def addresses(source: WeightsSource, mirror: str | None = None, flat: str | None = None) -> list[str]:
+    """Where to look for a file, in order: below a mirror (OpenAI's layout, then flat), else where it is
+    published.
 
-    Below a mirror (OpenAI's layout, then flat); else at its authors', on Hugging Face (or in its place where
-    HF_ENDPOINT says), on that site's mirror in China, and on ModelScope, as far as it is there.
+    Args:
+        source: the file's record; its hash is known.
+        mirror: left out, that of CLIP_HUB_MIRROR.
+        flat: the file's name in a flat mirror; left out, its own.
     """
     mirror = mirror or os.environ.get("CLIP_HUB_MIRROR")
     if mirror:
-        return [source.address(mirror), f"{mirror.rstrip('/')}/{source.file}"]
+        return [source.address(mirror), f"{mirror.rstrip('/')}/{flat or source.file}"]
+    return published_addresses(source)
+
+
+def published_addresses(source: WeightsSource) -> list[str]:
+    """Where a file is published: at its authors', on Hugging Face (or in its place where HF_ENDPOINT says),
+    on that site's mirror in China, and on ModelScope, as far as it is there."""
     found = [source.url] if source.url else []
     if source.huggingface:
         chosen = os.environ.get("HF_ENDPOINT")
@@ -86,9 +95,10 @@ def _download_from(url: str, part: Path, sha256: str) -> None:
     with part.open("rb") as file:
         found = hash_stream(file)
     if found != sha256:
+        size = _size(part)
         part.unlink()
         raise WeightsError(
-            f"the file downloaded from {url} has sha256 {found}, expected {sha256}: "
+            f"the file downloaded from {url} ({size:,} bytes) has sha256 {found}, expected {sha256}: "
             "it was removed; try again, or another mirror"
         )
 
@@ -127,7 +137,8 @@ def _worth_another_try(error: requests.RequestException) -> bool:
     """Not when nothing answered at all: users behind a closed network should not wait for that twice."""
     if isinstance(error, requests.HTTPError):
         return error.response is not None and error.response.status_code >= 500
-    return not (_is_unreachable(error) or isinstance(error, (exceptions.ConnectTimeout, ValueError)))
+    final = (exceptions.ConnectTimeout, exceptions.TooManyRedirects, exceptions.SSLError, ValueError)
+    return not (_is_unreachable(error) or isinstance(error, final))
 
 
 def _is_unreachable(error: requests.RequestException) -> bool:
@@ -139,8 +150,19 @@ def _is_unreachable(error: requests.RequestException) -> bool:
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout) or _is_caused_by(error, ReadTimeoutError):
         return f"no answer in {_CONNECT_TIMEOUT} s, or a silence of {_READ_TIMEOUT} s"
     if _is_unreachable(error):
         return "the address cannot be reached"
+    if isinstance(error, (exceptions.MissingSchema, exceptions.InvalidSchema)):
+        return "an address begins with https:// or http://"
+    if isinstance(error, exceptions.TooManyRedirects):
+        return "the server sends from one address to the next without end"
+    if isinstance(error, exceptions.ChunkedEncodingError) or _is_caused_by(error, ProtocolError):
+        return "the server closed the connection"
     return str(error)
+
+
+def _is_caused_by(error: requests.RequestException, kind: type[Exception]) -> bool:
+    """Whether requests wrapped an error of urllib3's."""
+    return bool(error.args) and isinstance(error.args[0], kind)

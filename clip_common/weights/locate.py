@@ -169,26 +169,25 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
     """
     from . import download  # which takes a tenth of a second to import
 
-    urls = download.addresses(record.weights, mirror)
+    source = record.weights
     try:
-        if record.weights.sha256 is None:
+        if source.sha256 is None:
             raise WeightsError(
-                f"{record.weights.file} is not downloaded, since its hash is not known here: "
-                f"take it from {' or '.join(urls)} yourself"
+                f"{source.file} is not downloaded, since its hash is not known here: "
+                f"take it from {' or '.join(download.published_addresses(source))} yourself"
             )
+        urls = download.addresses(source, mirror, source.kept_as(record.name))
         if not urls:
             raise WeightsError(
                 f"{record.name}'s weights travel with its module and are published nowhere else"
             )
-        with best_effort(f"{record.weights.file}"):
+        with best_effort(source.file):
             return _fetch_into(store_dir(), record, urls)
         return _fetch_into(scratch_folder_of_process(), record, urls)
     except WeightsError as error:
         raise WeightsError(f"{error}. {manual_download_hint(record)}") from error
     except OSError as error:
-        raise WeightsError(
-            f"cannot store {record.weights.file}: {error}. {manual_download_hint(record)}"
-        ) from error
+        raise WeightsError(f"cannot store {source.file}: {error}. {manual_download_hint(record)}") from error
 
 
 def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFile:
@@ -216,9 +215,11 @@ def manual_download_hint(record: Pretrained) -> str:
     """What to do where weights cannot be downloaded: which file to put where."""
     source = record.weights
     kept_as = source.kept_as(record.name)
-    known = f" (sha256 {source.sha256})" if source.sha256 else ""
     under = "" if kept_as == source.file else f" as {kept_as}"
+    place = f"put that file into {store_dir()}{under}, or name it with weights= or --weights"
+    if source.sha256 is None:
+        return f"{record.name} needs {source.file}: {place}, beside the configuration published with it"
     return (
-        f"{record.name} needs {source.file}{known}: put that file into {store_dir()}{under}, "
-        "or name it with weights= or --weights, or set CLIP_HUB_MIRROR to a mirror of the published files"
+        f"{record.name} needs {source.file} (sha256 {source.sha256}): {place}, "
+        "or set CLIP_HUB_MIRROR to a mirror of the published files"
     )

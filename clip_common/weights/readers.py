@@ -71,8 +71,8 @@ def _widened(state: State, file_size: int) -> State:
 def release(value: np.ndarray) -> None:
     """Give back the memory of an array that is a view of a mapped file; it can still be read."""
     owner: Any = value
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
+    while (base := getattr(owner, "base", None)) is not None:  # also of what stands between strided views
+        owner = base
     mapped = owner.obj if isinstance(owner, memoryview) else owner
     if not isinstance(mapped, mmap.mmap) or not hasattr(mapped, "madvise") or value.nbytes < mmap.PAGESIZE:
         return

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from clip_common.version import __version__
 from clip_common.weights.readers import read_state
 from tests.parity import seeded
 from tests.support.checkpoints import Checkpoints
+from tests.support.elsewhere import run_elsewhere
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
@@ -33,21 +31,6 @@ LABELS = ["a diagram", "a dog", "a cat"]
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(MINI, tmp_path_factory.mktemp("dist"))
-
-
-def elsewhere(code: str, *args: str, home: Path, cwd: Path) -> str:
-    """Run Python with the installed packages and without this repository.
-
-    `-S` leaves out the .pth file that makes this tree importable.
-    """
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    env = {**os.environ, "PYTHONPATH": packages, "HUB_HOME": str(home), "CLIP_HUB_CACHE": str(cwd / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code, *args],
-        env=env, cwd=cwd, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 HUB = "import sys; sys.argv[0] = 'hub'; from paddlehub.commands.utils import execute; sys.exit(execute())"
@@ -77,9 +60,9 @@ def test_what_is_inside(archive: Path) -> None:
 def test_installed_archive_answers_as_the_tree_does(archive: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     is_there = "import importlib.util; print(importlib.util.find_spec('clip_common'))"
-    assert elsewhere(is_there, home=home, cwd=tmp_path).strip() == "None"
-    elsewhere(HUB, "install", str(archive), home=home, cwd=tmp_path)
-    output = elsewhere(
+    assert run_elsewhere(is_there, home=home, cwd=tmp_path).strip() == "None"
+    run_elsewhere(HUB, "install", str(archive), home=home, cwd=tmp_path)
+    output = run_elsewhere(
         HUB, "run", "clip_mini", "--input_path", str(DIAGRAM), "--labels", ",".join(LABELS),
         "--format", "json", home=home, cwd=tmp_path,
     )  # fmt: skip
@@ -94,7 +77,7 @@ import paddlehub as hub
 clip = hub.Module(name="clip_mini")
 print(clip.predictor.engine().name, clip.predictor.weights_sha256)
 """
-    said = elsewhere(code, home=home, cwd=tmp_path).split()[-2:]
+    said = run_elsewhere(code, home=home, cwd=tmp_path).split()[-2:]
     carried = home / "modules" / "clip_mini" / "clip_mini.safetensors"
     assert said == [choose().name, hashlib.sha256(carried.read_bytes()).hexdigest()]
     assert said[0] != "paddle"
@@ -117,7 +100,7 @@ call = {"paths": [image], "labels": ["bird", "cat", "dog"]}
 print(json.dumps([m.classify(**call)[0][0]["score"] for m in (old, new, old)]))
 """
     folders = [str(tmp_path / f"{name}_module") for name in ("mini_old", "mini_new")]
-    output = elsewhere(
+    output = run_elsewhere(
         code, *folders, str(ROOT / "examples" / "cat.png"), home=tmp_path / "home", cwd=tmp_path
     )
     old, new, old_again = json.loads(output.splitlines()[-1])

@@ -46,6 +46,22 @@ def test_names_that_are_not_utf_8_or_look_like_mathematics_are_drawn(tmp_path):
     assert all(Image.open(tmp_path / f"{name}.png").size for name in "xyz")
 
 
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("x" * 40, "x" * 40),
+        ("x" * 41, "x" * 39 + "…"),
+        ("很" * 20, "很" * 20),
+        ("很" * 21, "很" * 19 + "…"),
+        ("", ""),
+    ],
+)
+def test_labels_are_cut_by_the_place_they_take(label, shown):
+    """A Chinese character is twice as wide: forty of them would leave no room for the bars."""
+    figure = draw_answer(Image.new("RGB", (9, 9)), [{"label": label, "score": 1.0}], "x.png")
+    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == [shown]
+
+
 def test_characters_without_a_font_are_one_warning_of_ours(monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(visualize, "_installed_fonts", lambda: ("DejaVu Sans",))
     visualize._warn_of_fonts.cache_clear()

@@ -236,6 +236,25 @@ def test_a_usual_data_set_in_another_order_of_classes(tmp_path: Path) -> None:
         read_labelled(f"cifar10:{tmp_path}", [*order, "bird"])
 
 
+def test_the_classes_of_a_usual_data_set_in_another_language(tmp_path: Path) -> None:
+    """Their order is the data set's; a class of its own among them is one of its own."""
+    pixels = bytes(3 * 32 * 32)
+    (tmp_path / "test_batch.bin").write_bytes(b"".join(bytes([label]) + pixels for label in (1, 0, 2)))
+    (tmp_path / "batches.meta.txt").write_text("airplane\nautomobile\nbird\n")
+    source = f"cifar10:{tmp_path}"
+    data = read_labelled(source, ["飞机", "汽车", "鸟"], may_rename=True)
+    assert [data.classes[target] for target in data.targets] == ["汽车", "飞机", "鸟"]
+    assert data.published is None and read_labelled(source).published == "CIFAR-10"
+    own = ["bird", "airplane", "automobile"]
+    assert read_labelled(source, own, may_rename=True).classes == own
+    with pytest.raises(RequestError, match="has 3 classes, and 2 names are given, none of them its own"):
+        read_labelled(source, ["飞机", "汽车"], may_rename=True)
+    with pytest.raises(RequestError, match="has the class 'automobile', which is not among"):
+        read_labelled(source, ["飞机", "airplane", "鸟"], may_rename=True)
+    with pytest.raises(RequestError, match="has the class 'airplane', which is not among"):
+        read_labelled(source, ["飞机", "汽车", "鸟"])  # as where a run's classes must be the others'
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

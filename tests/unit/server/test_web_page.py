@@ -113,6 +113,12 @@ def test_cosines_and_none_of_these(client: TestClient, threshold: float | None, 
         assert [item["label"] for item in data["confidences"]] == shown
 
 
+def test_a_template_is_shown_in_the_modules_language() -> None:
+    page = create_page(pretrained("clip_cn_vit_b16"), answer)
+    shown = [getattr(block, "placeholder", None) for block in page.blocks.values()]
+    assert "一张{}的照片" in shown and "a photo of a {}" not in str(shown)
+
+
 def test_a_map_of_a_few_pairs_is_drawn_and_of_many_is_refused(client: TestClient) -> None:
     image = file(upload(client, "dog.png"))
     reply = ask(client, COMPARE, [[image, image], "a dog\na cat"])

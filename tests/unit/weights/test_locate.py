@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -43,7 +44,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server:
-    """A mirror of one file, counting requests; `cut` ends each answer after so many bytes."""
+    """A mirror of one file, counting requests; `cut` ends each answer after so many bytes, `delay` comes
+    before it and `pause` within, in seconds."""
 
     def __init__(self) -> None:
         self.content = CONTENT
@@ -52,6 +54,7 @@ class Server:
         self.flat = False
         self.absent = 404
         self.delay = 0.0
+        self.pause = 0.0
         self.status: int | None = None
         self.requests: list[str | None] = []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -79,7 +82,11 @@ class Server:
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(rest)))
                 self.end_headers()
-                self.wfile.write(rest[: server.cut])
+                if server.pause:
+                    self.wfile.flush()
+                    threading.Event().wait(server.pause)  # nobody sleeps in these tests
+                with contextlib.suppress(ConnectionError):  # a client that lost its patience
+                    self.wfile.write(rest[: server.cut])
                 return None
 
             def log_message(self, *_: Any) -> None:
@@ -153,9 +160,19 @@ def test_a_broken_chunk_is_worth_another_try() -> None:
     assert download._worth_another_try(broken)
     assert not download._worth_another_try(requests.exceptions.MissingSchema("no scheme"))
     assert not download._worth_another_try(requests.exceptions.ConnectTimeout())
+    assert not download._worth_another_try(requests.exceptions.TooManyRedirects("Exceeded 30 redirects."))
     with pytest.raises(requests.ConnectionError) as refused:
         requests.get("http://127.0.0.1:9/nobody/listens", timeout=5)
     assert not download._worth_another_try(refused.value)
+
+
+def test_a_server_that_falls_silent_is_told_from_one_that_hangs_up(
+    record: Pretrained, server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_READ_TIMEOUT", 0.05)
+    server.pause = 0.5
+    with pytest.raises(WeightsError, match=r"a silence of 0\.05 s"):
+        locate.fetch(record, server.url)
 
 
 def test_an_incomplete_model_is_not_converted(tmp_path: Path) -> None:
@@ -197,9 +214,12 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float) ->
         load_model(WeightsFile(path, "a hash", PRETRAINED["clip_mini"]))
 
 
-def test_a_cut_download_is_resumed(record: Pretrained, server: Server, store: Path) -> None:
+def test_a_cut_download_is_resumed(
+    record: Pretrained, server: Server, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server.cut = 30_000
     assert_stored(locate.fetch(record, server.url), store)
+    assert "Tiny.pt interrupted (the server closed the connection); resuming" in caplog.text
     starts = [int(asked[6:-1]) for asked in server.requests[1:] if asked]
     assert len(starts) == len(server.requests) - 1
     assert server.requests[0] is None
@@ -223,7 +243,7 @@ def test_a_part_that_is_whole_already(record: Pretrained, server: Server, store:
 
 def test_wrong_bytes_are_never_used(record: Pretrained, server: Server, store: Path) -> None:
     server.content = CONTENT[:-1] + b"!"
-    with pytest.raises(WeightsError, match=f"expected {SHA256}: it was removed"):
+    with pytest.raises(WeightsError, match=rf"\({len(CONTENT):,} bytes\).*expected {SHA256}: it was removed"):
         locate.fetch(record, server.url)
     assert not list(store.glob("*.pt*"))
     assert not list(store.glob("*.safetensors"))
@@ -286,6 +306,16 @@ def test_progress_is_shown_on_standard_error(
     assert output == ""
     assert "Tiny.pt" in error
     assert "100%" in error
+
+
+def test_an_address_without_its_beginning_is_said(
+    record: Pretrained, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = dataclasses.replace(record.weights, base_url=None, huggingface="some/one")
+    for endpoint in ("hf-mirror.com", "localhost:8080"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises(WeightsError, match=f"{endpoint}/some/one/.*begins with https:// or http://"):
+            locate.fetch(dataclasses.replace(record, weights=source))
 
 
 @pytest.mark.parametrize("mirror", ["not an address", "ftp://127.0.0.1/x", "http://", "http://127.0.0.1:1/"])

@@ -205,6 +205,18 @@ def test_a_tag(record: Pretrained, file: Path, tmp_path: Path, caplog: pytest.Lo
     assert locate.find_local(record) is None  # the module's own are others
 
 
+def test_a_mirror_is_no_way_to_a_file_without_a_hash(
+    record: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its published address is told, and what goes with it; not one that is made of the hash."""
+    monkeypatch.setenv("CLIP_HUB_MIRROR", "https://mirror/clip")
+    with pytest.raises(
+        WeightsError, match=r"huggingface\.co/some/one.*configuration published with it"
+    ) as caught:
+        clip_common.load(record.name, "laion")
+    assert "None" not in str(caught.value) and "MIRROR" not in str(caught.value)
+
+
 def test_a_name_that_is_no_file_and_no_tag(record: Pretrained) -> None:
     with pytest.raises(WeightsError, match=r"no weights file at laoin, .* but openai, laion"):
         clip_common.load(record.name, "laoin")

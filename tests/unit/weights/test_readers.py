@@ -35,6 +35,7 @@ from tests.parity.seed_port import to_seed_port
 from tests.parity.tiny import TINY_RN, TINY_VIT, TOKENS
 from tests.support.layouts import to_huggingface
 from tests.support.paths import DATA
+from tests.support.torch_files import archive, raw, tensor, text
 
 TINY = {"vit": TINY_VIT, "rn": TINY_RN}
 EACH = pytest.mark.parametrize("config", TINY.values(), ids=TINY)
@@ -299,8 +300,8 @@ def test_linear_weights_are_turned_and_no_others(config: ClipConfig) -> None:
     model.load_openai(state)
     block = model.transformer.resblocks[1]
     name = "transformer.resblocks.1."
-    for layer, tensor in ((block.attn.out_proj, "attn.out_proj"), (block.mlp.c_fc, "mlp.c_fc")):
-        assert np.array_equal(layer.weight.numpy(), state[f"{name}{tensor}.weight"].T)
+    for layer, linear in ((block.attn.out_proj, "attn.out_proj"), (block.mlp.c_fc, "mlp.c_fc")):
+        assert np.array_equal(layer.weight.numpy(), state[f"{name}{linear}.weight"].T)
     assert np.array_equal(block.attn.in_proj.weight.numpy(), state[f"{name}attn.in_proj_weight"].T)
     assert np.array_equal(model.text_projection.numpy(), state["text_projection"])  # square, and as it is
     if config is TINY_VIT:
@@ -455,10 +456,6 @@ class Call:
 
     def __reduce__(self) -> tuple:
         return self.call
-
-
-def raw(*parts: bytes) -> bytes:
-    return b"\x80\x02" + b"".join(parts) + b"."
 
 
 TRACE = "executed_by_a_pickle"
@@ -652,28 +649,6 @@ def test_ordered_dicts_and_protocols(tmp_path: Path) -> None:
 # --- files that would take all the memory, or for ever -----------------------------------------------
 
 
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
-def numbers(*values: int) -> bytes:
-    return b"(" + b"".join(b"J" + struct.pack("<i", value) for value in values) + b"t"
-
-
-def tensor(kind: str, count: int, shape: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> bytes:
-    """The opcodes for a tensor as torch writes them, of storage 0."""
-    storage = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text("0") + text("cpu")
-    storage += b"J" + struct.pack("<i", count) + b"tQ"
-    built = (
-        b"ctorch._utils\n_rebuild_tensor_v2\n("
-        + storage
-        + numbers(offset)[1:-1]
-        + numbers(*shape)
-        + numbers(*stride)
-    )
-    return built + b"\x89}tR"
-
-
 @pytest.mark.parametrize(
     ("count", "shape", "stride", "offset"),
     [
@@ -710,14 +685,6 @@ def test_the_whole_of_a_storage_can_be_reached(tmp_path: Path) -> None:
         steps = [4 * step for step in stride]
         expected = np.lib.stride_tricks.as_strided(values[offset:], shape, steps)
         assert np.array_equal(read_state(tmp_path / "a.pt")["a"], expected)
-
-
-def archive(members: dict[str, bytes], packed: bool = False) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as target:
-        for name, content in members.items():
-            target.writestr(f"archive/{name}", content)
-    return stream.getvalue()
 
 
 def expanded(kind: str) -> bytes:

@@ -89,6 +89,17 @@ def test_a_mirror_takes_the_place_of_all(monkeypatch: pytest.MonkeyPatch) -> Non
     assert addresses(SOURCE) == [f"https://mirror/clip/{SHA256}/a.pt", "https://mirror/clip/a.pt"]
 
 
+def test_a_flat_mirror_has_files_under_the_names_that_the_cache_has() -> None:
+    """Many repositories call their file the same."""
+    source = PRETRAINED["clip_vit_b32"].published[2]
+    assert source.tag == "laion2b_s34b_b79k"
+    flat = source.kept_as("clip_vit_b32")
+    assert addresses(source, "https://mirror", flat) == [
+        f"https://mirror/{source.sha256}/open_clip_model.safetensors",
+        "https://mirror/clip_vit_b32.laion2b_s34b_b79k.safetensors",
+    ]
+
+
 def test_openais_addresses_are_as_they_were() -> None:
     source = PRETRAINED["clip_rn50"].weights
     assert addresses(source) == [f"https://openaipublic.azureedge.net/clip/models/{source.sha256}/RN50.pt"]
@@ -100,6 +111,8 @@ def test_records_are_whole(record: object) -> None:
     tags = [source.tag for source in published]
     assert len(tags) == len(set(tags))
     assert len({source.kept_as("x") for source in published}) == len(published)
+    assert record.config.activation == record.weights.activation  # type: ignore[attr-defined]
+    assert record.weights.preprocessing in (None, record.preprocessing)  # type: ignore[attr-defined]
     for source in published:
         assert source.sha256 is None or len(bytes.fromhex(source.sha256)) == 32
         assert addresses(source) or record.name == "clip_mini"  # type: ignore[attr-defined]
