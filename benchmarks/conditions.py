@@ -6,6 +6,8 @@ start       `hub run` from start to answer, over `import paddlehub`; weights and
 memory      peak of one `classify`, over `import paddlehub`, as a multiple of the float32 weights
 bfloat16    ViT-B/32's image tower, float32's time over it; and clip_mini's drift on the images that its
             training held out (`make mini-data`)
+resizing    ms of Pillow's resizing and of the compiled one: alone, and in the preparation of 200 JPEG
+            photographs, in one thread and in two
 """
 
 from __future__ import annotations
@@ -19,15 +21,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from clip_common.config import PRETRAINED, ClipConfig, ViTConfig
+from clip_common.config import PRETRAINED, ClipConfig, Preprocessing, ViTConfig
 from clip_common.engines.base import PRECISIONS
 from clip_common.predictor import Predictor
+from clip_common.preprocessing import resize
+from clip_common.preprocessing.image import Preprocess
 from clip_common.system import threads
 from clip_common.text.prompts import prompts_for
 from clip_common.weights.weights_file import write_safetensors
@@ -35,7 +41,7 @@ from recipes.clip_mini.data import DEFAULT_CACHE, Dataset, to_image
 from recipes.clip_mini.splits import rows_of
 from tests.parity import seeded
 
-from .bench import EXAMPLES, Cell, in_turns, machine
+from .bench import EXAMPLES, Cell, in_turns, machine, photographs
 from .peers import onnx_tower
 
 SGEMM = ((2048, 2048, 2048), (400, 768, 3072), (400, 3072, 768), (1600, 768, 3072))
@@ -233,7 +239,45 @@ def _answers(precision: str, data: Dataset, rows: np.ndarray) -> tuple[np.ndarra
     return features, (features @ labels.T).argmax(axis=1)
 
 
-CONDITIONS = {"share": share, "neighbour": neighbour, "start": start, "memory": memory, "bfloat16": bfloat16}
+def resizing(arguments: argparse.Namespace) -> dict[str, object]:
+    """Medians in milliseconds, in turns, and their ratio."""
+    ways = {"Pillow": resize.Compiled(worth=10**18), "compiled": resize.Compiled()}
+    ways["compiled"].load()
+    prepare, files = Preprocess(224, Preprocessing()), photographs(200)
+    work: dict[str, Callable[[], object]] = {}
+    with Image.open(EXAMPLES / "photo_cat.jpg") as photo:
+        for width, height in ((1200, 900), (2000, 1500), (4000, 3000)):
+            image = photo.convert("RGB").resize((width, height))
+            work[f"resizing {width} x {height}"] = partial(resize.resize_and_crop, image, 224)
+    for count in (1, 2):
+        work[f"{len(files)} photographs, {count} threads"] = partial(_prepare_all, prepare, files, count)
+
+    def with_way(name: str, run: Callable[[], object]) -> None:
+        resize.compiled = ways[name]
+        run()
+
+    figures: dict[str, object] = {}
+    for what, run in work.items():
+        turns = in_turns({name: partial(with_way, name, run) for name in ways}, arguments.rounds)
+        found = {name: float(np.median(seconds)) * 1000 for name, seconds in turns.items()}
+        figures[what] = {**found, "ratio": found["Pillow"] / found["compiled"]}
+    return figures
+
+
+def _prepare_all(prepare: Preprocess, files: list[bytes], count: int) -> None:
+    with ThreadPoolExecutor(count) as pool:
+        for _ in pool.map(lambda file: prepare.pixels(file, "photograph"), files):
+            pass
+
+
+CONDITIONS = {
+    "share": share,
+    "neighbour": neighbour,
+    "start": start,
+    "memory": memory,
+    "bfloat16": bfloat16,
+    "resizing": resizing,
+}
 
 
 def main() -> None:

@@ -124,8 +124,14 @@ class Preprocess:
 def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
     """RGB uint8 [..., R, R, 3] to float32 [..., 3, R, R]: to 0..1, less the mean, over the deviation."""
     mean, std = np.array(settings.mean, np.float32), np.array(settings.std, np.float32)
-    scaled = (rgb.astype(np.float32) / np.float32(255) - mean) / std
-    return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))  # ... H W C -> ... C H W
+    scaled = np.empty((*rgb.shape[:-3], 3, *rgb.shape[-3:-1]), np.float32)
+    for channel in range(3):  # in place, several times as fast as whole images
+        plane = scaled[..., channel, :, :]
+        plane[...] = rgb[..., channel]
+        plane /= np.float32(255)
+        plane -= mean[channel]
+        plane /= std[channel]
+    return scaled
 
 
 def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None = None) -> Image.Image:

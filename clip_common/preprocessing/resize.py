@@ -1,20 +1,80 @@
 """torchvision's "shorter side to R, centre crop to R" and its "both sides to R", for PIL images of any shape.
 
-Pillow does the work, in bounded memory. A very long image would first grow to R pixels times its aspect,
-gigabytes for a line of 30,000 x 1; there only the columns that the crop keeps are computed, by Pillow's own
-arithmetic (`src/libImaging/Resample.c`: 22-bit fixed-point weights), so that the pixels are the same.
+Pillow does the work, or `compiled_resize.py` where numba is installed and images are many. A very long image
+would first grow to R pixels times its aspect, gigabytes for a line of 30,000 x 1; there only the columns that
+the crop keeps are computed, by Pillow's own arithmetic (`src/libImaging/Resample.c`: 22-bit fixed-point
+weights), so that the pixels are the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from PIL import Image
 
+from ..system.log import logger
+
 _LONG = 64  # aspect from which the long side is resampled here
 _BITS = 22
 _CHUNK = 1 << 20
+# Weighted sums of 4 or more pixels; Pillow needs as long for them as loading the compiled code takes, 0.6 s.
+_WORTH = 100_000_000
+
+Size = tuple[int, int]
+Box = tuple[int, int, int, int]
+
+
+class Compiled:
+    """The compiled resizing. It is loaded when Pillow has worked for as long as that takes.
+
+    So a command with one photograph never waits for it, and one with many loses little. Servers load it when
+    they start.
+    """
+
+    def __init__(self, worth: int = _WORTH) -> None:
+        self._left: int | None = worth  # for Pillow to do; None when loading was tried
+        self._lock = Lock()
+        self._resize: Callable[[Image.Image, Size, Box], Image.Image | None] | None = None
+
+    def __call__(self, image: Image.Image, after: Size, box: Box) -> Image.Image | None:
+        """`image.resize(after, BICUBIC).crop(box)`; None where Pillow is to do it."""
+        if self._resize is None and self._is_due(image.size, after):
+            self.load()
+        return self._resize(image, after, box) if self._resize else None
+
+    def _is_due(self, before: Size, after: Size) -> bool:
+        """True once, for the first call after Pillow has done enough; others are counted."""
+        with self._lock:
+            if self._left is None:
+                return False
+            if self._left <= 0:
+                self._left = None
+                return True
+            self._left -= before[1] * max(before[0], after[0]) + after[0] * max(before[1], after[1])
+            return False
+
+    def load(self) -> None:
+        """Load it now. Without numba, or with one that cannot do it, Pillow goes on."""
+        self._left = None
+        try:
+            from . import compiled_resize
+
+            equal = compiled_resize.equals_pillow()
+        except ModuleNotFoundError:
+            return
+        except Exception as error:  # a numba that does not fit numpy or the CPU raises anything
+            logger.warning("numba cannot be used (%s); Pillow resizes, which takes longer", error)
+            return
+        if equal:
+            self._resize = compiled_resize.resize_and_crop
+        else:
+            logger.warning("numba is not used: its pixels differ from Pillow's")
+
+
+compiled = Compiled()
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -29,12 +89,13 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
         box, after = (0, first, size, first + size), (size, long_after)
     else:
         box, after = (first, 0, first + size, size), (long_after, size)
-    return image.resize(after, Image.Resampling.BICUBIC).crop(box)
+    return compiled(image, after, box) or image.resize(after, Image.Resampling.BICUBIC).crop(box)
 
 
 def squash(image: Image.Image, size: int) -> Image.Image:
     """A whole image, in its own mode, at `size` pixels a side whatever its aspect."""
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+    after = (size, size)
+    return compiled(image, after, (0, 0, *after)) or image.resize(after, Image.Resampling.BICUBIC)
 
 
 RESIZE = {"crop": resize_and_crop, "squash": squash}  # by the name in a `Preprocessing`

@@ -29,6 +29,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from ..config import pretrained
 from ..errors import BusyError, ClipError
 from ..predictor import Predictor, PredictorOptions
+from ..preprocessing.resize import compiled
 from ..search.searcher import finder_of
 from ..system import threads
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE, Encode
@@ -58,6 +59,7 @@ class Replica:
         self._predictor = Predictor(
             pretrained(name), weights, engine=settings.engine, precision=settings.precision
         )
+        compiled.load()
         self._thresholds = settings.thresholds_of(name)
         prompts, _ = self._predictor.question(None, None, None, self._thresholds)
         self._predictor.label_embeddings(prompts, settings.use_gpu)

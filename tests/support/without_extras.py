@@ -17,6 +17,8 @@ HIDDEN = {
     "pymilvus",
     "milvus_lite",
     "openvino",
+    "numba",
+    "llvmlite",
     "selenium",
     "resvg_py",
     "zensical",
