@@ -15,13 +15,24 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import config, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from PIL import Image
 
 from ..system.cache import cache_dir
+
+try:
+    from llvmlite import ir
+    from numba import config, njit, types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    AVAILABLE = True
+except ModuleNotFoundError:  # the module can still be imported and read
+    AVAILABLE = False
+
+    def intrinsic(function: Callable) -> Callable:
+        """In numba's place."""
+        return function
+
 
 warnings.filterwarnings("ignore", "unsafe_ptrs", DeprecationWarning)  # see `_row_pointers`
 
@@ -87,6 +98,8 @@ def _row_pointers(core: Any) -> int | None:
 
 def _compiled(function: Callable) -> Callable:
     """A function compiled at its first call, or loaded from our cache; where there is none, in memory."""
+    if not AVAILABLE:
+        return function
     folder = config.CACHE_DIR
     config.CACHE_DIR = folder or str(cache_dir() / "numba")  # read when a function is decorated
     try:

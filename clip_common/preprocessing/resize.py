@@ -62,9 +62,9 @@ class Compiled:
         try:
             from . import compiled_resize
 
+            if not compiled_resize.AVAILABLE:
+                return
             equal = compiled_resize.equals_pillow()
-        except ModuleNotFoundError:
-            return
         except Exception as error:  # a numba that does not fit numpy or the CPU raises anything
             logger.warning("numba cannot be used (%s); Pillow resizes, which takes longer", error)
             return

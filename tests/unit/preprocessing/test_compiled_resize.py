@@ -189,7 +189,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, **names: object) -> None:
 def test_what_differs_from_pillow_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    instead(monkeypatch, equals_pillow=lambda: False, resize_and_crop=None)
+    instead(monkeypatch, AVAILABLE=True, equals_pillow=lambda: False, resize_and_crop=None)
     compiled, image = Compiled(), noise("RGB", 40, 30)
     with caplog.at_level(logging.WARNING):
         compiled.load()
@@ -203,7 +203,7 @@ def test_a_numba_that_fails_is_said_and_pillow_goes_on(
     def failing() -> bool:
         raise ImportError("Numba needs NumPy 2.3 or less")
 
-    instead(monkeypatch, equals_pillow=failing)
+    instead(monkeypatch, AVAILABLE=True, equals_pillow=failing)
     compiled = Compiled()
     with caplog.at_level(logging.WARNING):
         compiled.load()
