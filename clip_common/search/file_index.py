@@ -2,7 +2,8 @@
 
 The file is Arrow's (IPC), written whole and put into its place at once: whoever reads it sees the old one or
 the new one, needs no lock, and never half a file. Columns: `path`, `stamp`, `width`, `height`, `caption`,
-`vector`; what made the embeddings, and where relative paths begin, stands in the metadata.
+`vector` (float32 in any case: to widen float16 takes five times as long as all the rest of a search). What
+made the embeddings, and where relative paths begin, stands in the metadata.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import mmap
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 _KEY = b"clip_hub_index"
 _VERSION = 1
 _BLOCK = 8192  # rows that are looked at together
-_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class FileIndex(Index):
         for block in contents.blocks:
             for place, one in enumerate(block["path"].to_pylist()):
                 if one in names:
-                    return one, _embeddings(block)[place].astype(np.float32)
+                    return one, _embeddings(block)[place]
         raise no_such_image(self.address, path)
 
     def ranked(
@@ -125,15 +125,8 @@ class FileIndex(Index):
         for row in _best_first(all_scores, count):
             block, place = contents.place(row)
             values = {name: block[name][place].as_py() for name in ("path", "width", "height", "caption")}
-            hit = Hit(
-                values["path"],
-                float(all_scores[row]),
-                values["width"] or 0,
-                values["height"] or 0,
-                values["caption"] or "",
-                contents.root,
-            )
-            yield hit, _embeddings(block)[place].astype(np.float32)
+            hit = Hit(score=float(all_scores[row]), root=contents.root, **values)
+            yield hit, _embeddings(block)[place]
 
     def _of(self, origin: Origin) -> _Contents:
         """The contents, which must be of a model."""
@@ -219,8 +212,8 @@ class FileIndex(Index):
         try:
             with atomic_file(self._path) as temporary:
                 with temporary.open("wb") as stream, pa.ipc.new_file(stream, schema) as writer:
-                    for table, left_out in _blocks(store, schema.names):
-                        writer.write_table(table.cast(schema), max_chunksize=_BLOCK)
+                    for table, left_out in _blocks(store, schema):
+                        writer.write_table(table, max_chunksize=_BLOCK)
                         unusable += left_out
                 if self._state() != (there and there.state):
                     raise RequestError(
@@ -240,7 +233,7 @@ def _schema(origin: Origin, root: str) -> pa.Schema:
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("caption", pa.string()),
-        ("vector", pa.list_(_DTYPES[origin.dtype], origin.embed_dim)),
+        ("vector", pa.list_(pa.float32(), origin.embed_dim)),
     ]
     note = {"version": _VERSION, "origin": vars(origin), "root": root}
     return pa.schema(fields, metadata={_KEY: json.dumps(note)})
@@ -254,14 +247,25 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _blocks(store: Store, columns: Sequence[str]) -> Iterator[tuple[pa.Table, int]]:
+def _blocks(store: Store, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
     """A store's rows, many together, and how many were left out: embeddings with what is no number."""
+    from ..embedding.store import vectors_of
+
     waiting: list[pa.Table] = []
     left_out = 0
-    for table in store.tables(columns):
-        usable = np.isfinite(_matrix(table["vector"].combine_chunks())).all(axis=1)
+    for table in store.tables(schema.names):
+        vectors = vectors_of(table)
+        usable = np.isfinite(vectors).all(axis=1)
         left_out += int((~usable).sum())
-        waiting.append(table if usable.all() else table.filter(pa.array(usable)))
+        table = table.filter(pa.array(usable))
+        # No nulls, so that a search reads the numbers where they lie.
+        empty = {"width": 0, "height": 0, "caption": ""}
+        columns = [
+            table[name].fill_null(empty[name]) if name in empty else table[name] for name in schema.names[:-1]
+        ]
+        flat = pa.array(vectors[usable].ravel())
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+        waiting.append(pa.Table.from_arrays(columns, schema=schema))
         if sum(one.num_rows for one in waiting) >= _BLOCK:
             yield pa.concat_tables(waiting).combine_chunks(), left_out
             waiting, left_out = [], 0
@@ -270,26 +274,25 @@ def _blocks(store: Store, columns: Sequence[str]) -> Iterator[tuple[pa.Table, in
 
 
 def _embeddings(block: pa.RecordBatch) -> np.ndarray:
-    """A block's embeddings where they lie, [rows, embed_dim]."""
-    return _matrix(block["vector"])
+    """A block's embeddings where they lie, float32 [rows, embed_dim]."""
+    column = block["vector"]
+    return _numbers(column.values, np.float32).reshape(block.num_rows, column.type.list_size)
 
 
-def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
-    flat = column.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(len(column), column.type.list_size)
+def _numbers(column: pa.Array, dtype: type) -> np.ndarray:
+    """A column without nulls where it lies; Arrow's own `to_numpy` imports pandas (half a second)."""
+    return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
 
 
 def _scores(block: pa.RecordBatch, query: np.ndarray, limit_to: Filter, root: str) -> np.ndarray:
     """The cosine of each row of a block, float32 [rows]; -inf for what is not allowed."""
-    scores = _embeddings(block).astype(np.float32, copy=False) @ query
+    scores = _embeddings(block) @ query
     allowed = np.isfinite(scores) & (scores >= limit_to.min_score)
     for name, least in (("width", limit_to.min_width), ("height", limit_to.min_height)):
         if least:
-            allowed &= block[name].to_numpy(zero_copy_only=False) >= least  # a text has none, which is NaN
+            allowed &= _numbers(block[name], np.int32) >= least
     if limit_to.path is not None:
-        paths = block["path"].to_pylist()
-        for place in np.flatnonzero(allowed):
-            allowed[place] = limit_to.allows_path(paths[place], root)
+        allowed &= np.array(limit_to.allowed_paths(block["path"].to_pylist(), root))
     return np.where(allowed, scores, np.float32(-np.inf))
 
 

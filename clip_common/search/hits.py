@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -54,7 +52,7 @@ class Filter:
     without: frozenset[str] = frozenset()
 
     def expression(self, root: str = "") -> str:
-        """The pattern and the sizes as Milvus reads them; it lets through a little more than `allows_path`.
+        """The pattern and the sizes as Milvus reads them; it lets through a little more than `allowed_paths`.
 
         What Milvus's versions escape differently stands for any character here.
         """
@@ -67,14 +65,14 @@ class Filter:
         terms += [f"height >= {int(self.min_height)}"] if self.min_height else []
         return " and ".join(terms)
 
-    def allows_path(self, path: str, root: str) -> bool:
-        """Whether a path, as it is kept or from the top, is like the pattern."""
-        like = self._like
-        return like is None or any(like.fullmatch(one) for one in (path, os.path.join(root, path)))  # noqa: PTH118
-
-    @cached_property
-    def _like(self) -> re.Pattern[str] | None:
-        return None if self.path is None else _expression(as_kept(self.path))
+    def allowed_paths(self, paths: Sequence[str], root: str) -> list[bool]:
+        """Which paths, as they are kept or from the top, are like the pattern."""
+        if self.path is None:
+            return [True] * len(paths)
+        pattern = as_kept(self.path)
+        absolute = _expression(pattern).fullmatch
+        relative = _expression(pattern, *_below(pattern, root)).fullmatch
+        return [(absolute if path[:1] == "/" else relative)(path) is not None for path in paths]
 
 
 def as_kept(path: str) -> str:
@@ -82,12 +80,17 @@ def as_kept(path: str) -> str:
     return path if encodable(path) == path else escape_name(path)
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+def _expression(*patterns: str) -> re.Pattern[str]:
+    """What is like one of some patterns."""
+    each = [".*".join(map(re.escape, pattern.split("*"))) for pattern in dict.fromkeys(patterns)]
+    return re.compile("|".join(each), re.DOTALL)
 
 
 def _below(pattern: str, root: str) -> list[str]:
     """What is left of a pattern for the paths below a folder, where its beginning is like that folder."""
+    if not root:
+        return []
+    root = root.rstrip("/")  # "/" itself
     return [
         pattern[i + (mark == "/") :]
         for i, mark in enumerate(pattern)

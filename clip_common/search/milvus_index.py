@@ -109,7 +109,7 @@ class MilvusIndex(Index):
                     hit = Hit(score=float(one["distance"]), **entity)
                     if hit.score < limit_to.min_score:
                         return
-                    if limit_to.allows_path(hit.path, hit.root):
+                    if limit_to.allowed_paths([hit.path], hit.root)[0]:
                         yield hit, near
                 if len(found) < asked or asked == _MAX_RESULTS:
                     return

@@ -38,7 +38,6 @@ SHOTS = os.environ.get("CLIP_HUB_SCREENSHOTS")  # a folder, to look at what the 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of the example images, as the commands make it."""
-    pytest.importorskip("pymilvus", reason="of the extra [search]")
     folder = tmp_path_factory.mktemp("index")
     assert main(["embed", str(ROOT / "examples"), "--output", str(folder / "vectors")]) == 0
     assert main(["index", str(folder / "vectors"), "--index", str(folder / "pictures.db")]) == 0
@@ -147,6 +146,27 @@ def test_words_find_images(chromium: webdriver.Chrome, address: str) -> None:
     assert int(chromium.execute_script("return arguments[0].naturalWidth", first)) > 50
     assert "bicycle" in page.wait(".caption-label").text
     page.save("page_search")
+
+
+def test_more_like_one_of_the_images_found(chromium: webdriver.Chrome, address: str) -> None:
+    page = Page(chromium, address)
+    page.wait("button[role=tab]", "Search").click()
+    page.write("Words", "a dog - a cat")
+    page.wait("button", "More like the one chosen").click()
+    assert "Choose one" in page.wait(".toast-body", "Choose one").text
+    page.wait("button.primary", "Search").click()
+    page.wait(".grid-container button.thumbnail-item", "dog.png").click()
+    page.wait("button.preview, .preview")
+    page.wait("button", "More like the one chosen").click()
+    WebDriverWait(chromium, 60).until(
+        lambda driver: (
+            not any(
+                "dog.png" in label.text for label in driver.find_elements(By.CSS_SELECTOR, ".caption-label")
+            )
+            and page.wait(".caption-label")
+        )
+    )
+    page.save("page_more")
 
 
 def test_a_mistake_is_explained(chromium: webdriver.Chrome, address: str) -> None:

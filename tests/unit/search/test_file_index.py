@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from clip_common.search.file_index import FileIndex
 from clip_common.search.hits import Filter
 from clip_common.search.index import open_index
 from clip_common.zero_shot.scoring import l2_normalize
+from tests.support.paths import ROOT
 from tests.support.stores import ORIGIN, random_rows, random_store
 
 
@@ -57,6 +60,26 @@ def test_it_finds_what_brute_force_finds(
         assert [hit.path for hit in index.search(origin, query, 9999)] == [
             everything[i].item.path for i in order
         ]
+
+
+def test_a_search_imports_nothing_that_is_slow_to_import(store: Store, address: str) -> None:
+    FileIndex(address).sync(store)
+    code = f"""if True:
+        import sys
+        import numpy as np
+        from clip_common.cli import search
+        from clip_common.embedding.origin import Origin
+        from clip_common.search.hits import Filter
+        from clip_common.search.index import open_index
+        from clip_common.search.query import Query, as_json
+        index, origin = open_index({address!r}), Origin("clip_mini", "0" * 64, 64)
+        vector = Query().embedding(None, [index.find(origin, {random_rows(1)[0].item.path!r})[1]])
+        assert len(index.search(origin, vector, 5, Filter("*", 1, 1), 0.9)) == 5
+        slow = ("pandas", "pyarrow.parquet", "pyarrow.compute", "matplotlib", "requests", "tqdm", "paddle")
+        sys.exit(", ".join(name for name in slow if name in sys.modules) or 0)
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_of_equal_scores_the_first_row_comes_first(tmp_path: Path, address: str) -> None:
@@ -115,6 +138,26 @@ def test_a_pattern_means_what_is_typed(tmp_path: Path, address: str) -> None:
     assert set(found("*\\*")) == {"photos/back\\slash/7.png", "100\\%/15.png"}
     assert set(found("*%/*")) == {"photos/100%/3.png", "100\\%/15.png"}
     assert len(found("*")) == len(NAMES) and found('" or path like "%') == [] and found("") == []
+
+
+@pytest.mark.parametrize(
+    ("root", "likes", "others"),
+    [
+        ("/a/bc", ["bc/x.jpg", "*x.jpg", "/a/bc/bc/*", "/a/*/x.jpg", "*a/bc/bc*", "bc/*", "*/bc/x.jpg", "*"],
+         ["x.jpg", "c/x.jpg", "/bc/x.jpg", "a/bc/bc/x.jpg", "/a/bc/x.jpg", "/a/bcbc/x.jpg", "/*/a/bc/*"]),
+        ("/", ["bc/x.jpg", "/bc/x.jpg", "/*/x.jpg", "*"], ["//bc/x.jpg", "x.jpg"]),
+        ("", ["bc/x.jpg", "*/x.jpg", "*"], ["/bc/x.jpg", "/*"]),
+    ],
+)  # fmt: skip
+def test_a_pattern_is_of_the_path_as_kept_or_from_the_top(
+    root: str, likes: list[str], others: list[str]
+) -> None:
+    for pattern in likes:
+        assert Filter(pattern).allowed_paths(["bc/x.jpg"], root) == [True], pattern
+    for pattern in others:
+        assert Filter(pattern).allowed_paths(["bc/x.jpg"], root) == [False], pattern
+    assert Filter("/y/*").allowed_paths(["/y/x.jpg", "/z/x.jpg"], root) == [True, False]
+    assert Filter("bc/*").allowed_paths(["/y/bc/x.jpg"], "/y") == [False]
 
 
 def test_an_image_of_the_index_is_found_by_its_path(
