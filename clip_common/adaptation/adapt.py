@@ -20,7 +20,7 @@ from ..models.dynamic_graph import dynamic_graph
 from ..models.factory import load_model
 from ..predictor import Predictor, PredictorOptions
 from ..system.cache import atomic_file
-from ..system.file_names import printable
+from ..system.file_names import encodable
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
@@ -193,7 +193,7 @@ def adapt(task: AdaptationTask) -> Adapted:
     interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
     with atomic_file(task.output / "figures.json") as temporary:
         document = json.dumps(figures(task, adapted), indent=1, ensure_ascii=False)
-        temporary.write_text(printable(document), "utf-8")
+        temporary.write_text(encodable(document), "utf-8")
     return adapted
 
 

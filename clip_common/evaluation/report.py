@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..system.file_names import printable
+from ..system.file_names import encodable, printable
 from ..visualize import text_style
 from .evaluate import Figures
 from .thresholds import Fit, Fitted
@@ -41,7 +41,7 @@ def write(figures: dict[str, Figures], folder: Path) -> None:
     """Write `figures.json`, `figures.md`, and of each task its confusion matrix and calibration plot."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {task: {**found.numbers, "errors": found.errors} for task, found in figures.items()}
-    shown = printable(json.dumps(document, indent=1, ensure_ascii=False))  # as a person reads it
+    shown = encodable(json.dumps(document, indent=1, ensure_ascii=False))  # as a person reads it
     (folder / "figures.json").write_text(shown, "utf-8")
     (folder / "figures.md").write_text(as_table(figures) + "\n", "utf-8")
     for task, found in figures.items():
