@@ -364,6 +364,12 @@ class Predictor:
         text = self.record.config.text
         return tokenize(texts, text.context_length, tokenizer=tokenizer_of(text))
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of all texts together, with the start and the end of each; raises as `tokenize` does."""
+        end = tokenizer_of(self.record.config.text).end
+        ids = self.tokenize(texts)
+        return int((ids.shape[1] - (ids[:, ::-1] == end).argmax(axis=1)).sum())
+
     def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
         """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""
         return self._encode_texts(self._engine_for(batch_size, use_gpu), texts, batch_size)

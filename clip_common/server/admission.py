@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import RequestError
+from .openai_api import PREFIX, error_content
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -87,13 +88,13 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        held, answer = _Held(self.admission), _Answer(self.admission, send)
+        held, answer = _Held(self.admission), _Answer(self.admission, send, scope["path"])
         try:
             refusal = self._refusal(scope)
             if not refusal and scope["path"] not in OPEN_PATHS:
                 refusal = await self._read(scope, receive, held)
             if refusal:
-                await reply(send, *refusal)
+                await reply(send, scope["path"], *refusal)
             else:
                 await self.app(_unpacked(scope), _replay(held.body, receive), answer.send)
         except asyncio.CancelledError:
@@ -198,8 +199,8 @@ class _Answer:
     One whose length is not stated, such as a page's events, may never end: it is not waited for.
     """
 
-    def __init__(self, admission: Admission, send: Send) -> None:
-        self._admission, self._send = admission, send
+    def __init__(self, admission: Admission, send: Send, path: str) -> None:
+        self._admission, self._send, self._path = admission, send, path
         self._task: Any = asyncio.current_task()
         self._size, self._refused, self._ended = 0, False, False
         self._endless: asyncio.Task | None = None
@@ -239,7 +240,8 @@ class _Answer:
             self._admission.bytes_held += self._size
             if self._admission.bytes_held > self._admission.bytes_in_flight:
                 self._refused = True
-                await reply(self._send, 503, "the server holds too many answers", RETRY_AFTER)
+                why = "the server holds too many answers"
+                await reply(self._send, self._path, 503, why, RETRY_AFTER)
                 return
         await self._send(message)
 
@@ -276,9 +278,11 @@ def _has_key(header: bytes, key: str) -> bool:
     return hmac.compare_digest(value.strip(), key.encode())
 
 
-async def reply(send: Send, status: int, msg: str, headers: dict[str, str]) -> None:
-    """A refusal in PaddleHub's envelope."""
-    body = json.dumps({"status": "101", "msg": msg, "results": ""}).encode()
+async def reply(send: Send, path: str, status: int, msg: str, headers: dict[str, str]) -> None:
+    """A refusal in PaddleHub's envelope, or in OpenAI's where a path is one of OpenAI's."""
+    openai = path.startswith(PREFIX)
+    content = error_content(status, msg) if openai else {"status": "101", "msg": msg, "results": ""}
+    body = json.dumps(content).encode()
     fields = {"content-type": "application/json", "content-length": str(len(body)), **headers}
     await send(
         {

@@ -37,6 +37,7 @@ class Job:
         pixels: its images, prepared, float32 [3, R, R].
         encoded: embeddings of its labels or features of its texts, [n, d], where they were made before.
         scoring: how its labels are scored, and which are true.
+        tokens: of its texts to embed, where they are asked for.
     """
 
     work: PredictRequest
@@ -44,6 +45,7 @@ class Job:
     pixels: list[np.ndarray]
     encoded: np.ndarray | None = None
     scoring: Scoring = SOFTMAX
+    tokens: int | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -100,7 +102,7 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
     if work.task == "embed":
         texts = check_texts(work.texts) if work.texts is not None else []
         work.limits.check_embeddings(len(work.images) + len(texts), predictor.record.config.embed_dim)
-        return Job(work, None, [])
+        return Job(work, None, [], tokens=predictor.count_tokens(texts) if work.count_tokens else None)
     prompts, scoring = predictor.question(work.labels, work.templates, work.scores, work.thresholds)
     work.limits.check_prompts(prompts)
     work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
@@ -201,7 +203,7 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
         images = [next(features) for _ in job.pixels]
         if job.prompts is None:
             texts = job.encoded if job.encoded is not None or not job.texts else encode(job.texts)
-            answers.append(_embedding(job.work, images, texts))
+            answers.append(_embedding(job, images, texts))
             continue
         vectors = job.encoded
         if vectors is None:
@@ -225,11 +227,10 @@ def _text_features(
     return dict(zip(wanted, predictor.text_features(list(wanted), batch_size, use_gpu), strict=True))
 
 
-def _embedding(
-    work: PredictRequest, images: list[np.ndarray], texts: np.ndarray | None
-) -> dict[str, list | None]:
-    finish = l2_normalize if work.normalize else np.asarray
-    return {
+def _embedding(job: Job, images: list[np.ndarray], texts: np.ndarray | None) -> dict[str, Any]:
+    finish = l2_normalize if job.work.normalize else np.asarray
+    results = {
         "images": finish(np.stack(images)).tolist() if images else None,
         "texts": None if texts is None else finish(texts).tolist(),
     }
+    return results if job.tokens is None else results | {"tokens": job.tokens}

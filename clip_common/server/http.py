@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
 
 from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
 from ..system.log import logger
 from ..version import __version__
+from . import openai_api
 from .admission import RETRY_AFTER
 from .limits import Limits
+from .openai_api import EmbeddingsBody
 from .request import PredictRequest, RequestBody
 
 Made = TypeVar("Made")
@@ -28,6 +33,7 @@ _STATUSES = (
     (WeightsError, 500),
     (ClipError, 422),
 )
+_FAILED = ClipError("the server failed; its log says why")
 _REPLY = {
     "type": "object",
     "required": ["status", "msg", "results"],
@@ -49,6 +55,7 @@ _WHY = {
     500: "a fault of the server",
     503: "too busy, or not done within the deadline; see Retry-After",
 }
+_OPENAI_ERRORS = [status for status in _WHY if status not in (200, 422)]
 
 
 class Service(Protocol):
@@ -77,13 +84,19 @@ def create_api(service: Service) -> FastAPI:
         title="CLIP on PaddlePaddle",
         version=__version__,
         description="Zero-shot classification and embedding of images and texts.",
-        openapi_tags=[{"name": "predict"}, {"name": "operations"}],
+        openapi_tags=[{"name": "predict"}, {"name": "openai"}, {"name": "operations"}],
     )
     limits = Limits.from_environment()
+    _add_openai(api, service, limits)
 
     async def predict(module: str, request: Request) -> Response:
         start = time.perf_counter()
-        status, content = await _answer(service, module, await request.body(), limits)
+        body = await request.body()
+
+        async def ask() -> Any:
+            return await service.ask(module, await read_body(body, limits))
+
+        status, content = await _outcome(ask(), module, _status_of)
         service.observe(module, status, time.perf_counter() - start)
         return await off_the_loop(_json, status, content)
 
@@ -124,16 +137,21 @@ async def read_body(body: bytes, limits: Limits) -> PredictRequest:
     return await off_the_loop(lambda: RequestBody.parse_json(body).work(limits))
 
 
-async def _answer(service: Service, module: str, body: bytes, limits: Limits) -> tuple[int, Any]:
-    """A reply's status, and its results or the message that says why there are none."""
+async def _outcome(
+    coming: Awaitable[Any], asked: str, status_of: Callable[[ClipError], int]
+) -> tuple[int, Any]:
+    """A reply's status, and its content or the error that says why there is none."""
     try:
-        return 200, await service.ask(module, await read_body(body, limits))
+        return 200, await coming
     except ClipError as error:
-        status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-        return status, str(error)
+        return status_of(error), error
     except Exception:  # its details are for the log, not for whoever asks
-        logger.exception("a request to %s failed", module)
-        return 500, "the server failed; its log says why"
+        logger.exception("a request to %s failed", asked)
+        return 500, _FAILED
+
+
+def _status_of(error: ClipError) -> int:
+    return next(status for kind, status in _STATUSES if isinstance(error, kind))
 
 
 def _add_predict(api: FastAPI, module: str, predict: Any) -> None:
@@ -155,18 +173,97 @@ def _add_predict(api: FastAPI, module: str, predict: Any) -> None:
     )
 
 
-def _described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/json": {"schema": _REPLY}}
+def _add_openai(api: FastAPI, service: Service, limits: Limits) -> None:
+    """The routes that OpenAI's clients know, and errors in their form for whatever begins as these do."""
+    created = int(time.time())
+    described = partial(_described, schema=openai_api.ERROR_SCHEMA)
+    add = partial(api.add_api_route, tags=["openai"])
+
+    async def embeddings(request: Request) -> Response:
+        start = time.perf_counter()
+        raw = await request.body()
+        reading = off_the_loop(EmbeddingsBody.read, raw, service.modules)
+        status, body = await _outcome(reading, request.url.path, openai_api.status_of)
+        if status != 200:  # it names no module to count it for
+            return _openai_json(status, body)
+
+        async def ask() -> Any:
+            results = await service.ask(body.model, await off_the_loop(body.work, limits))
+            return await off_the_loop(body.answer, results)
+
+        status, content = await _outcome(ask(), body.model, openai_api.status_of)
+        service.observe(body.model, status, time.perf_counter() - start)
+        return await off_the_loop(_openai_json, status, content)
+
+    async def models() -> Response:
+        listed = [openai_api.model_content(name, created) for name in service.modules]
+        return _openai_json(200, {"object": "list", "data": listed})
+
+    async def model(name: str) -> Response:
+        if name not in service.modules:
+            return _openai_json(404, openai_api.UnknownModelError(name, service.modules))
+        return _openai_json(200, openai_api.model_content(name, created))
+
+    async def refused(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        if not path.startswith(openai_api.PREFIX):
+            return await http_exception_handler(request, error)
+        why = f"{request.method} {path[:80]} is not served: there are POST /v1/embeddings and GET /v1/models"
+        return JSONResponse(
+            openai_api.error_content(error.status_code, why), error.status_code, error.headers
+        )
+
+    schema = {
+        "content": {"application/json": {"schema": EmbeddingsBody.model_json_schema()}},
+        "required": True,
+    }
+    add(
+        f"{openai_api.PREFIX}embeddings",
+        embeddings,
+        methods=["POST"],
+        summary="Embed texts and images, in OpenAI's form",
+        responses=_described(200, schema=openai_api.EMBEDDINGS_SCHEMA) | described(*_OPENAI_ERRORS),
+        openapi_extra={"requestBody": schema},
+    )
+    add(
+        f"{openai_api.PREFIX}models",
+        models,
+        methods=["GET"],
+        summary="The modules that are served",
+        responses=_described(200, schema=openai_api.MODELS_SCHEMA) | described(401, 503),
+    )
+    add(
+        f"{openai_api.PREFIX}models/{{name:path}}",
+        model,
+        methods=["GET"],
+        summary="One module",
+        responses=_described(200, schema=openai_api.MODEL_SCHEMA) | described(401, 404, 503),
+    )
+    api.add_exception_handler(HTTPException, refused)  # type: ignore[arg-type]
+
+
+def _described(*statuses: int, schema: Any = _REPLY) -> dict[int | str, dict[str, Any]]:
+    content = {"application/json": {"schema": schema}}
     return {status: {"description": _WHY[status], "content": content} for status in statuses}
 
 
 def _json(status: int, content: Any) -> Response:
     """PaddleHub's envelope, with a true status."""
     if status == 200:
-        pieces = ('{"status":"000","msg":"","results":', *_pieces(content, 2), "}")
-        return Response("".join(pieces).encode(), media_type="application/json")
-    headers = RETRY_AFTER if status == 503 else None
-    return JSONResponse({"status": "101", "msg": content, "results": ""}, status, headers)
+        return _written({"status": "000", "msg": "", "results": content})
+    return _refusal(status, {"status": "101", "msg": str(content), "results": ""})
+
+
+def _openai_json(status: int, content: Any) -> Response:
+    return _written(content) if status == 200 else _refusal(status, openai_api.error_content(status, content))
+
+
+def _refusal(status: int, content: Any) -> Response:
+    return JSONResponse(content, status, RETRY_AFTER if status == 503 else None)
+
+
+def _written(content: Any) -> Response:
+    return Response("".join(_pieces(content, 3)).encode(), media_type="application/json")
 
 
 def _pieces(value: Any, depth: int) -> Iterator[str]:

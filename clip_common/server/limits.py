@@ -70,14 +70,12 @@ class Limits:
         if count > most:
             raise LimitError(f"the request has {count} {field}, at most {most} are taken{_hint(field)}")
 
-    def check_characters(self, field: str, texts: Sequence[str]) -> None:
+    def check_characters(self, name: str, text: str) -> None:
         """Refuse a text that is too long."""
-        for i, text in enumerate(texts):
-            if len(text) > self.characters:
-                raise LimitError(
-                    f"{field}[{i}] has {len(text)} characters, at most {self.characters} are taken"
-                    f"{_hint('characters')}"
-                )
+        if len(text) > self.characters:
+            raise LimitError(
+                f"{name} has {len(text)} characters, at most {self.characters} are taken{_hint('characters')}"
+            )
 
     def check_prompts(self, prompts: Prompts) -> None:
         """Refuse too many prompts, or one that is too long with a label in it."""

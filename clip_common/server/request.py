@@ -9,8 +9,9 @@ import base64
 import binascii
 import codecs
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -38,6 +39,7 @@ FEW_TEXTS, FEW_IMAGES = 256, 16
 """Texts, or prompts, and images up to which a request is small."""
 _DEFAULT_LABELS = 1_000  # or so
 _DATA_URL = re.compile(r"data:([^,]{0,200}),")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 _URL_SAFE = str.maketrans("-_", "+/")
 _SCORES = (
     "`softmax` over all labels, which compares them; or `cosine` of image and label, by which several or "
@@ -55,6 +57,22 @@ _THRESHOLDS = {
         {"type": "null"},
     ],
 }
+
+Body = TypeVar("Body", bound=BaseModel)
+NameOf = Callable[[str, int], str]
+"""A field of `RequestBody` and a place in it to what an error calls that item."""
+
+
+class FieldError(RequestError):
+    """A field of a body that is wrong.
+
+    Attributes:
+        field: its name; None where it is the body as a whole.
+    """
+
+    def __init__(self, message: str, field: str | None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,8 @@ class PredictRequest:
     scores: ScoreKind | None = None
     thresholds: Any = None
     """As `Predictor.classify` takes them, and no path."""
+    count_tokens: bool = False
+    """Whether the results say how many tokens the texts to embed have."""
 
     @property
     def kind(self) -> Literal["small", "texts", "images"]:
@@ -101,10 +121,27 @@ class PredictRequest:
         return replace(self, use_gpu=True)
 
 
-class RequestBody(BaseModel):
-    """The JSON body of `POST /predict/<module>`."""
+class JsonBody(BaseModel):
+    """A body in JSON, whose fields are all known."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def parse_json(cls: type[Body], body: bytes) -> Body:
+        """Check a body as it came.
+
+        Raises:
+            MalformedError: it is not JSON.
+            FieldError: naming each field that is wrong, and why.
+        """
+        try:
+            return cls.model_validate_json(_utf8(body))
+        except ValidationError as error:
+            raise _described(error, cls) from None
+
+
+class RequestBody(JsonBody):
+    """The JSON body of `POST /predict/<module>`."""
 
     images: list[StrictStr] | None = None
     """Images, each an encoded file in base64."""
@@ -130,29 +167,20 @@ class RequestBody(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            raise _described(error) from None
+            raise _described(error, cls) from None
 
-    @classmethod
-    def parse_json(cls, body: bytes) -> RequestBody:
-        """Check a body as it came.
-
-        Raises:
-            MalformedError: it is not JSON.
-            RequestError: naming each field that is wrong, and why.
-        """
-        try:
-            return cls.model_validate_json(_utf8(body))
-        except ValidationError as error:
-            raise _described(error) from None
-
-    def work(self, limits: Limits) -> PredictRequest:
+    def work(self, limits: Limits, name_of: NameOf = "{}[{}]".format) -> PredictRequest:
         """What the body asks for, its images decoded from base64 and everything within the limits.
+
+        Args:
+            limits: of a request.
+            name_of: what an error calls an item.
 
         Raises:
             ClipError: what the body asks for makes no sense, or is too much; the message names the field.
         """
         thresholds = self._thresholds(limits)
-        self._keep_to(limits)
+        self._keep_to(limits, name_of)
         task = self.task or ("embed" if self.texts is not None else "classify")
         if task == "classify":
             self._refuse(task, "texts")
@@ -164,7 +192,7 @@ class RequestBody(BaseModel):
                 raise RequestError("nothing to embed: give images or texts")
         return PredictRequest(
             task=task,
-            images=self._images(limits),
+            images=self._images(limits, name_of),
             texts=self.texts,
             labels=self.labels,
             templates=self.templates,
@@ -184,7 +212,7 @@ class RequestBody(BaseModel):
                 f"field '{given[0]}' does not go with the task {task!r}: leave one of them out"
             )
 
-    def _keep_to(self, limits: Limits) -> None:
+    def _keep_to(self, limits: Limits, name_of: NameOf) -> None:
         """Refuse what is too much, before anything is decoded."""
         limits.check_count("pictures", len(self.images or ()))
         limits.check_count("labels", len(self.labels or ()))
@@ -193,7 +221,8 @@ class RequestBody(BaseModel):
         limits.check_count("templates", len(templates))
         given = [self.templates] if isinstance(self.templates, str) else self.templates
         for field, texts in (("labels", self.labels), ("templates", given), ("texts", self.texts)):
-            limits.check_characters(field, texts or ())
+            for i, text in enumerate(texts or ()):
+                limits.check_characters(name_of(field, i), text)
         if self.labels:  # left out, they are counted once it is known what they stand for
             limits.check_prompts(Prompts(tuple(self.labels), tuple(templates) or ("{}",)))
 
@@ -211,15 +240,18 @@ class RequestBody(BaseModel):
         values = read.values if isinstance(read, Thresholds) else read
         limits.check_count("labels", len(values))
         if isinstance(values, dict):
-            limits.check_characters("thresholds", list(values))
+            for i, label in enumerate(values):
+                limits.check_characters(f"thresholds[{i}]", label)
         if isinstance(read, Thresholds):
             limits.check_count("templates", len(read.templates))
             limits.check_prompts(Prompts(tuple(self.labels or values), read.templates))
         return read
 
-    def _images(self, limits: Limits) -> list[NamedImage]:
-        contents = [_image(image, f"images[{i}]", limits) for i, image in enumerate(self.images or ())]
-        return named_images(contents if self.images is not None else None, None)
+    def _images(self, limits: Limits, name_of: NameOf) -> list[NamedImage]:
+        names = [name_of("images", i) for i in range(len(self.images or ()))]
+        contents = [_image(image, name, limits) for image, name in zip(self.images or (), names, strict=True)]
+        named = named_images(contents if self.images is not None else None, None)
+        return [(name, image) for name, (_, image) in zip(names, named, strict=True)]
 
 
 def _image(text: str, name: str, limits: Limits) -> bytes:
@@ -237,6 +269,11 @@ def _from_base64(text: str, name: str) -> bytes:
                 f"{name} is a data URL that is not in base64: begin it with 'data:...;base64,'"
             )
         text = text[found.end() :]
+    if _ADDRESS.match(text):
+        raise RequestError(
+            f"{name} is not base64 but an address ({text[:60]!r}), and no address is fetched: send the bytes "
+            "of the image file in base64"
+        )
     if text.startswith(("b'", 'b"')):
         raise RequestError(f"{name} is not base64 but Python's way to print bytes: use .decode()")
     try:
@@ -264,19 +301,22 @@ def _utf8(body: bytes) -> bytes:
     return body.removeprefix(codecs.BOM_UTF8)
 
 
-def _described(error: ValidationError) -> RequestError:
+def _described(error: ValidationError, model: type[BaseModel]) -> RequestError:
     if error.error_count() > _FAULTS_READ:
-        return RequestError(f"{error.error_count():,} fields or items are wrong: send what /docs describes")
+        count = f"{error.error_count():,}"
+        return FieldError(f"{count} fields or items are wrong: send what /docs describes", None)
     faults = error.errors(include_input=False, include_url=False)
     if faults[0]["type"] == "json_invalid":
         return MalformedError(f"the body is not JSON: {faults[0]['ctx']['error']}")
     more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-    return RequestError("; ".join(map(_fault, faults[:_FAULTS_SHOWN])) + more)
+    text = "; ".join(_fault(fault, model) for fault in faults[:_FAULTS_SHOWN]) + more
+    place = faults[0]["loc"]
+    return FieldError(text, str(place[0])[:80] if place else None)
 
 
-def _fault(fault: Any) -> str:
+def _fault(fault: Any, model: type[BaseModel]) -> str:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
     field = place.lstrip(".")[:80]
     if fault["type"] == "extra_forbidden":
-        return f"unknown field '{field}' (known: {', '.join(RequestBody.model_fields)})"
+        return f"unknown field '{field}' (known: {', '.join(model.model_fields)})"
     return f"field '{field}': {fault['msg']}"
