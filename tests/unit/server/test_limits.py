@@ -203,7 +203,7 @@ def test_base64_of_either_alphabet_and_data_urls_are_taken(prefix: str, alphabet
         ("b'aGk='", "Python's way to print bytes"),
         ("aGk", "its padding with '=' is wrong"),
         ("/etc/passwd", "no path"),
-        ("http://127.0.0.1/x.png", "it has other letters"),
+        ("http://127.0.0.1/x.png", "no address is fetched"),
         ("狗", "it has other letters"),
     ],
 )
