@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..config import BertConfig, ClipConfig, TextConfig, ViTConfig
-from ..weights.readers import release
+from ..weights.mapped import release
 from ..weights.schema import expected_shapes, require_match
 from ..weights.tensor_names import State, is_linear, openai_name, to_openai
 from .bert import Bert
@@ -108,7 +108,7 @@ class CLIP(nn.Layer):
         for name, tensor in self._by_openai_name().items():
             taken = state.pop(name)
             value = taken.T if is_linear(name) else taken
-            _fill(tensor, np.asarray(value, dtype="float32", order="C"))
+            _fill(tensor, np.require(value, "float32", ["C", "ALIGNED"]))
             release(taken)
 
     def _by_openai_name(self) -> dict[str, Tensor]:

@@ -20,11 +20,16 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import WeightsError
 from . import unpickle
+from .mapped import release
 from .tensor_names import State
 
 _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1, and torch's magic number
 _ZIP_MAGIC = b"PK\x03\x04"
 _MAX_SMALL_BYTES = 64 << 20  # of an archive's pickle and source files; OpenAI's have under 1 MB
+_SAFETENSORS: dict[str, np.dtype | str] = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
+    "I64": "<i8", "F16": "<f2", "BF16": unpickle.BFLOAT16, "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
 _MAX_NAME = 1000  # characters of a tensor's name
 # Under which training scripts keep a model's tensors, beside their optimizer's and the number of the epoch.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
@@ -64,21 +69,10 @@ def _widened(state: State, file_size: int) -> State:
     for name, value in state.items():
         if value.dtype == unpickle.BFLOAT16:
             bits = value["bfloat16"].astype("<u4")
-            state[name] = np.asarray(bits << 16, "<u4").view("<f4")
+            bits <<= 16
+            state[name] = bits.view("<f4")
+            release(value)
     return state
-
-
-def release(value: np.ndarray) -> None:
-    """Give back the memory of an array that is a view of a mapped file; it can still be read."""
-    owner: Any = value
-    while (base := getattr(owner, "base", None)) is not None:  # also of what stands between strided views
-        owner = base
-    mapped = owner.obj if isinstance(owner, memoryview) else owner
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mapped, "madvise") or value.nbytes < mmap.PAGESIZE:
-        return
-    begins = value.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
-    start = begins - begins % mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_DONTNEED, start, begins + value.nbytes - start)
 
 
 def _reader_of(head: bytes) -> Any:
@@ -97,17 +91,20 @@ def _reader_of(head: bytes) -> Any:
 
 
 def _read_safetensors(path: Path, mapped: mmap.mmap) -> State:
-    with safe_open(path, framework="np") as file:  # which checks the header against the file
-        names = list(file.keys())
-        types = {name: file.get_slice(name).get_dtype() for name in names}
-        state = {name: file.get_tensor(name) for name in names if types[name] != "BF16"}
-    if len(state) < len(names):  # numpy has no bfloat16, so the library refuses those
-        (length,) = struct.unpack("<Q", mapped[:8])
-        header = json.loads(mapped[8 : 8 + length])
-        for name in set(names) - set(state):
-            start, stop = (8 + length + offset for offset in header[name]["data_offsets"])
-            bits = np.frombuffer(mapped, unpickle.BFLOAT16, (stop - start) // 2, start)
-            state[name] = bits.reshape(header[name]["shape"])
+    """Views of the mapped file; the library would copy all of it."""
+    with safe_open(path, framework="np"):  # which checks the header against the file
+        pass
+    (length,) = struct.unpack("<Q", mapped[:8])
+    header = json.loads(mapped[8 : 8 + length])
+    header.pop("__metadata__", None)
+    state = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _SAFETENSORS:
+            raise WeightsError(f"tensor {name} is of the type {entry['dtype']}, which is not supported")
+        dtype = np.dtype(_SAFETENSORS[entry["dtype"]])
+        start, stop = (8 + length + offset for offset in entry["data_offsets"])
+        values = np.frombuffer(memoryview(mapped)[start:stop], dtype)
+        state[name] = values.reshape(entry["shape"])
     return state
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from ..errors import WeightsError
+from .mapped import release
 
 State = dict[str, np.ndarray]
 
@@ -137,6 +138,8 @@ def _fuse_in_proj(state: State) -> State:
             if len({state[part].shape for part in parts}) > 1:
                 raise WeightsError(f"tensors {', '.join(parts)} should have one shape")
             fused[f"{match[1]}in_proj_{match[3]}"] = np.concatenate([state[part] for part in parts])
+            for part in parts:
+                release(state[part])  # its copy is what is used
         elif f"{match[1]}q_proj.{match[3]}" not in state:
             raise WeightsError(f"tensor {match[1]}q_proj.{match[3]} is missing from these weights")
     return fused

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import pickle
+import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from clip_common.models.clip import CLIP
-from clip_common.weights.readers import read_state, release
+from clip_common.weights.mapped import release
+from clip_common.weights.readers import read_state
+from clip_common.weights.tensor_names import to_openai
 from tests.parity import seeded
 from tests.parity.tiny import TINY_VIT
 from tests.support.torch_files import in_stream, in_zip
@@ -24,8 +29,13 @@ mapped_pages = pytest.mark.skipif(
 
 def resident(path: Path) -> int:
     """Of a mapped file, what is in memory, in kB."""
-    smaps = Path("/proc/self/smaps").read_text().split(str(path))[1]
-    return int(smaps.split("Rss:")[1].split()[0])
+    _, *mappings = Path("/proc/self/smaps").read_text().split(f"{path}\n")
+    assert mappings
+    return sum(int(mapping.split("Rss:")[1].split()[0]) for mapping in mappings)
+
+
+def in_safetensors(state: dict[str, np.ndarray]) -> bytes:
+    return save({name: np.ascontiguousarray(value) for name, value in state.items()})
 
 
 def test_what_is_filled_is_taken_from_the_state() -> None:
@@ -63,11 +73,11 @@ def test_an_array_of_its_own_is_left_alone() -> None:
 
 
 @mapped_pages
-@pytest.mark.parametrize("written", [in_zip, in_stream])
-def test_tensors_of_torchs_files_are_given_back(
+@pytest.mark.parametrize("written", [in_zip, in_stream, in_safetensors])
+def test_tensors_are_views_of_their_file_and_are_given_back(
     written: Callable[[dict[str, np.ndarray]], bytes], tmp_path: Path
 ) -> None:
-    """Also one that is turned: it is a view by strides."""
+    """Torch's files, both kinds, and safetensors; also one that is turned, which torch keeps by strides."""
     values = np.random.default_rng(0).standard_normal((3, 1000, 1000), np.float32)
     given = {"one": values[0], "turned": values[1].T, "half": values[2].astype("float16")}
     path = tmp_path / "large.pt"
@@ -78,6 +88,33 @@ def test_tensors_of_torchs_files_are_given_back(
     for value in state.values():
         release(value)
     assert resident(path) < 1000
+
+
+@mapped_pages
+def test_parts_that_are_joined_are_given_back(tmp_path: Path) -> None:
+    """Hugging Face has queries, keys and values apart: what is used is a copy."""
+    block = "text_model.encoder.layers.0.self_attn"
+    parts = {f"{block}.{part}_proj.weight": np.full((1000, 1000), ord(part), "float32") for part in "qkv"}
+    path = tmp_path / "large.safetensors"
+    path.write_bytes(save(parts))
+    ((name, joined),) = to_openai(state := read_state(path)).items()
+    assert name == "transformer.resblocks.0.attn.in_proj_weight" and joined.shape == (3000, 1000)
+    assert len(state) == 3 and resident(path) < 1000
+
+
+@mapped_pages
+def test_what_is_widened_is_given_back(tmp_path: Path) -> None:
+    """Of bfloat16, which numpy does not have, a copy in float32 is used."""
+    entries = {
+        "a": {"dtype": "BF16", "shape": [1000, 4000], "data_offsets": [0, 8_000_000]},
+        "b": {"dtype": "U8", "shape": [2], "data_offsets": [8_000_000, 8_000_002]},
+    }
+    header = json.dumps(entries).encode()
+    path = tmp_path / "large.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\x80\x3f" * 4_000_001)
+    state = read_state(path)
+    assert state["a"].shape == (1000, 4000) and (state["a"] == 1).all()
+    assert state["b"].tolist() == [0x80, 0x3F] and resident(path) < 1000
 
 
 def test_arrays_in_paddles_files_are_read_once(tmp_path: Path) -> None:
