@@ -98,7 +98,7 @@ def _read_safetensors(path: Path, mapped: mmap.mmap) -> State:
     header = json.loads(mapped[8 : 8 + length])
     header.pop("__metadata__", None)
     state = {}
-    for name, entry in header.items():
+    for name, entry in sorted(header.items()):
         if entry["dtype"] not in _SAFETENSORS:
             raise WeightsError(f"tensor {name} is of the type {entry['dtype']}, which is not supported")
         dtype = np.dtype(_SAFETENSORS[entry["dtype"]])
