@@ -16,6 +16,7 @@ from pydantic import StrictStr, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
 from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
+from ..text.prompts import is_blank
 from .limits import Limits
 from .request import FieldError, JsonBody, PredictRequest, RequestBody
 
@@ -127,7 +128,9 @@ class EmbeddingsBody(JsonBody):
         if not items:
             raise FieldError("input is empty: give at least one text or image", "input")
         places: dict[str, list[int]] = {}
-        for i, (kind, _) in enumerate(items):
+        for i, (kind, content) in enumerate(items):
+            if kind == "text" and is_blank(content):
+                raise FieldError(f"{self._name(i)} is blank: remove it", "input")
             places.setdefault(_FIELDS[kind], []).append(i)
         fields = {field: [items[i][1] for i in found] for field, found in places.items()}
         body = RequestBody.parse({"task": "embed", **fields})

@@ -141,6 +141,8 @@ REFUSED: list[tuple[bytes, int, str, str | None]] = [
     (body('"a"', modality="audio"), 400, "field 'modality'", "modality"),
     (body('"a"', user=5), 400, "field 'user'", "user"),
     (body('"a"', texts=["a"]), 400, "unknown field 'texts' (known: model, input, enc", "texts"),
+    (body('""'), 400, "input is blank", "input"),
+    (body(json.dumps([{"image": PLAIN["dog"]}, "a", " \n"])), 400, "input[2] is blank", "input"),
     (body("[]"), 400, "input is empty", "input"),
     (body("null"), 400, "input is neither a text nor", "input"),
     (body("NaN"), 400, "input is neither a text nor", "input"),
