@@ -25,6 +25,7 @@ from ..embedding.origin import Origin
 from ..errors import RequestError
 from ..system.cache import atomic_file
 from ..system.file_names import escape_name
+from ..system.output import require_file
 from .hits import Filter, Hit
 from .index import Changes, Index, Rows, changes_of, no_such_image, require_same_store, spellings, stamps_of
 
@@ -89,6 +90,10 @@ class FileIndex(Index):
         origin = store.origin()
         if origin is None:
             raise RequestError(f"{store.folder} holds no embeddings: make them with `embed`")
+        try:
+            require_file(self._path)
+        except RequestError as error:
+            raise RequestError(f"--index {error}") from None
         root = escape_name(str(store.root() or ""))
         there = self._rows()
         wanted = {path: (stamp, root) for path, stamp in stamps_of(store)}

@@ -18,8 +18,8 @@ def require_folder(folder: Path) -> None:
     """
     place = _existing(folder)
     if not stat.S_ISDIR(place.stat().st_mode):
-        inside = "" if place == folder else f"{place} "
-        raise RequestError(f"{folder}: {inside}is a file, not a folder: choose another place")
+        inside = "" if place == folder else f"{folder} cannot be: "
+        raise RequestError(f"{inside}{place} is a file, not a folder: choose another place")
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
@@ -34,7 +34,7 @@ def require_file(file: Path) -> None:
         RequestError: naming what stands in the way.
     """
     if _existing(file) == file and file.is_dir():
-        raise RequestError(f"{file}: is a folder, not a file: choose another place")
+        raise RequestError(f"{file} is a folder, not a file: choose another place")
     require_folder(file.parent)
 
 
@@ -48,11 +48,11 @@ def _existing(path: Path) -> Path:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise _unusable(path, error) from None
             if path.is_symlink():
-                raise RequestError(f"{path}: is a link that leads nowhere: choose another place") from None
+                raise RequestError(f"{path} is a link that leads nowhere: choose another place") from None
             if path.parent == path:  # the current folder itself is gone
                 raise _unusable(path, error) from None
             path = path.parent
 
 
 def _unusable(path: Path, error: OSError) -> RequestError:
-    return RequestError(f"{path}: cannot be written ({error.strerror or error}): choose another place")
+    return RequestError(f"{path} cannot be written ({error.strerror or error}): choose another place")

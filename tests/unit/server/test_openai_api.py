@@ -144,6 +144,8 @@ REFUSED: list[tuple[bytes, int, str, str | None]] = [
     (body('""'), 400, "input is blank", "input"),
     (body(json.dumps([{"image": PLAIN["dog"]}, "a", " \n"])), 400, "input[2] is blank", "input"),
     (body("[]"), 400, "input is empty", "input"),
+    (body('""'), 400, "input is blank", "input"),
+    (body('["a", {"image": "aGk="}, {"text": " "}]'), 400, "input[2] is blank", "input"),
     (body("null"), 400, "input is neither a text nor", "input"),
     (body("NaN"), 400, "input is neither a text nor", "input"),
     (body("true"), 400, "input is neither a text nor", "input"),

@@ -31,19 +31,19 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for place, words in {
-        "file": "file: is a file, not a folder",
-        "file/below": f"file/below: {tmp_path}/file is a file, not a folder",
+        "file": "file is a file, not a folder",
+        "file/below": f"file/below cannot be: {tmp_path}/file is a file, not a folder",
         "file/below/that": f"{tmp_path}/file is a file, not a folder",
-        "link": "link: is a link that leads nowhere",
-        "link/below": "link: is a link that leads nowhere",
-        "circle": r"circle: cannot be written \(Too many",
-        "x" * 300: r"x: cannot be written \(File name too long",
+        "link": "link is a link that leads nowhere",
+        "link/below": "link is a link that leads nowhere",
+        "circle": r"circle cannot be written \(Too many",
+        "x" * 300: r"x cannot be written \(File name too long",
     }.items():
         with pytest.raises(RequestError, match=f"{words}.*: choose another place"):
             require_folder(tmp_path / place)
     with pytest.raises(RequestError, match="is a folder, not a file: choose another place"):
         require_file(tmp_path)
-    with pytest.raises(RequestError, match="file: is a file, not a folder"):
+    with pytest.raises(RequestError, match="file is a file, not a folder"):
         require_file(tmp_path / "file" / "below")
 
 
