@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     predictor = options.predictor_options(args).predictor(args.module)
     query = Query(" ".join(args.words) if args.words else None, args.image, args.text_weight)
     origin = Origin.of(predictor)
+    index.require(origin)
     like = [index.find(origin, path) for path in args.like]
     vector = query.embedding(predictor, [vector for _, vector in like], args.use_gpu)
     limit_to = Filter(

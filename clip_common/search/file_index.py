@@ -109,6 +109,10 @@ class FileIndex(Index):
             self._contents = self._open()
         return changes
 
+    def require(self, origin: Origin) -> None:
+        """See `Index.require`."""
+        self._of(origin)
+
     def find(self, origin: Origin, path: str) -> tuple[str, np.ndarray]:
         """See `Index.find`."""
         contents = self._of(origin)
@@ -190,7 +194,9 @@ class FileIndex(Index):
                 raise ValueError("its columns are others")
             blocks = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             for block in blocks:
-                block.validate()
+                block.validate(full=True)  # what is damaged would end the process
+                if any(column.null_count for column in block.columns):
+                    raise ValueError("something is missing in it")
             return _Contents(origin, note["root"], blocks, _state(status))
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise self._is_none("it is something else, of another version, or damaged") from error
@@ -198,7 +204,7 @@ class FileIndex(Index):
     def _is_none(self, what: str) -> RequestError:
         return RequestError(
             f"--index {self.address}: no index that this version wrote; {what} (until 1.1 it was a Milvus "
-            "Lite database): remove it, or index into another file"
+            "Lite database): index into another file, or remove this one"
         )
 
     def _rows(self) -> Rows:

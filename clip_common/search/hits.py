@@ -115,16 +115,20 @@ def fold(ranked: Iterable[tuple[Hit, np.ndarray]], top_k: int, threshold: float)
         threshold: a cosine.
     """
     shown: list[Hit] = []
-    vectors: list[np.ndarray] = []
     folded: list[list[str]] = []
+    vectors = np.empty((0, 0), np.float32)  # of those shown, and room for more
     for hit, vector in ranked:
-        cosines = np.stack(vectors) @ vector if vectors else np.empty(0)
-        if cosines.size and cosines.max() >= threshold:
+        cosines = vectors[: len(shown)] @ vector if shown else np.empty(0)
+        if shown and cosines.max() >= threshold:
             folded[int(cosines.argmax())].append(hit.path)
-        elif len(shown) == top_k:
+            continue
+        if len(shown) == top_k:
             break
-        else:
-            shown.append(hit)
-            vectors.append(vector)
-            folded.append([])
+        if len(shown) == len(vectors):
+            room = np.empty((2 * len(shown) + 16, len(vector)), np.float32)
+            room[: len(shown)] = vectors[: len(shown)] if shown else 0
+            vectors = room
+        vectors[len(shown)] = vector
+        shown.append(hit)
+        folded.append([])
     return [replace(hit, duplicates=tuple(paths)) for hit, paths in zip(shown, folded, strict=True)]

@@ -56,6 +56,14 @@ class Index(ABC):
         """
 
     @abstractmethod
+    def require(self, origin: Origin) -> None:
+        """Check that a model's embeddings are in the index.
+
+        Raises:
+            RequestError: nothing is indexed that it made.
+        """
+
+    @abstractmethod
     def find(self, origin: Origin, path: str) -> tuple[str, np.ndarray]:
         """The path as it is kept, and the embedding [embed_dim], of an image in the index.
 

@@ -76,6 +76,11 @@ class MilvusIndex(Index):
         changes.added -= changes.unusable
         return changes
 
+    def require(self, origin: Origin) -> None:
+        """See `Index.require`."""
+        with self._errors("cannot be searched"):
+            self._loaded(origin)
+
     def find(self, origin: Origin, path: str) -> tuple[str, np.ndarray]:
         """See `Index.find`."""
         with self._errors("cannot be searched"):

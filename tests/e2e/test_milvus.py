@@ -116,5 +116,5 @@ def test_what_is_not_there_is_said(address: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds no embeddings: make them with `embed`"):
         index.sync(Store(tmp_path / "empty"))
     with pytest.raises(RequestError, match="holds no index of clip_mini with these weights"):
-        index.search(ORIGIN, np.eye(64)[0], 1)
+        index.require(ORIGIN)
     index.close()

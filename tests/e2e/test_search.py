@@ -175,9 +175,11 @@ def test_a_kill_leaves_the_old_file_and_nothing_after_the_next_run(tmp_path: Pat
 def test_what_cannot_be_done_is_said(
     address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    FileIndex(str(tmp_path / "other.db")).sync(random_store(tmp_path / "vectors", 4))
     for arguments, words in (
         (["search", "a", "--index", str(tmp_path / "none.db")], "no such file; make it with `index`"),
         (["search", "a", "--index", "ftp://x"], "--index ftp://x: give a file, or http://HOST:19530"),
+        (["search", "a", "--index", str(tmp_path / "other.db")], "embeddings of clip_mini (weights 000"),
         (["search", "--index", address], "nothing to search for"),
         (["search", "a dog -", "--index", address], "words are missing"),
         (["index", str(tmp_path), "--index", str(tmp_path / "x.db")], "holds no embeddings"),

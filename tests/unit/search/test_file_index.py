@@ -206,6 +206,15 @@ def test_near_duplicates_are_folded_into_the_first(tmp_path: Path, address: str)
     assert len(index.search(ORIGIN, query, 9, threshold=0.9999)) == 6
 
 
+def test_folding_where_nothing_is_near_changes_nothing(store: Store, address: str) -> None:
+    index = FileIndex(address)
+    index.sync(store)
+    query = random_rows(1)[0].vector
+    for top_k in (15, 17, 300, 5000):
+        assert index.search(ORIGIN, query, top_k, threshold=0.99) == index.search(ORIGIN, query, top_k)
+    assert len(index.search(ORIGIN, query, 5, threshold=-1.0)[0].duplicates) == 1199
+
+
 def test_what_is_no_number_is_left_out_and_counted(tmp_path: Path, address: str) -> None:
     store = Store(tmp_path / "vectors")
     rows = random_rows(10)
@@ -271,7 +280,7 @@ def test_another_store_or_another_model_does_not_take_the_place_of_all(
     ):
         index.sync(foreign)
     with pytest.raises(RequestError, match=r"not of clip_rn50 .*: say --module and --weights"):
-        index.search(Origin("clip_rn50", "1" * 64, 64), rows[0].vector, 1)
+        index.require(Origin("clip_rn50", "1" * 64, 64))
 
 
 def test_images_that_only_moved_are_indexed_again(tmp_path: Path, address: str) -> None:
@@ -325,10 +334,41 @@ def test_what_is_no_index_is_left_alone(store: Store, tmp_path: Path, what: str)
     else:
         path.write_bytes(b"" if what == "empty" else b"SQLite format 3\x00" + bytes(5000))
     with pytest.raises(
-        RequestError, match=r"photos\.db: no index that this version wrote; it is .*: remove it"
+        RequestError, match=r"photos\.db: no index that this version wrote; it is .*: index into"
     ):
         FileIndex(str(path))
     assert path.exists()
+
+
+def test_a_damaged_file_is_refused_or_answers(store: Store, address: str, tmp_path: Path) -> None:
+    """It may not end the process, which is why it has one of its own."""
+    FileIndex(address).sync(store)
+    code = f"""if True:
+        import random
+        from pathlib import Path
+        import numpy as np
+        from clip_common.errors import RequestError
+        from clip_common.search.file_index import FileIndex
+        from clip_common.search.hits import Filter
+        from tests.support.stores import ORIGIN
+        whole, damaged, refused = Path({address!r}).read_bytes(), Path({str(tmp_path / "damaged")!r}), 0
+        for number in range(300):
+            rng, content = random.Random(number), bytearray(whole)
+            for _ in range(rng.choice((1, 3, 20))):
+                low, high = rng.choice(((0, 2500), (-2500, -1), (0, len(whole) - 1)))
+                content[rng.randint(low, high)] = rng.randrange(256)
+            damaged.write_bytes(content[: rng.choice((len(whole), len(whole), rng.randrange(len(whole))))])
+            try:
+                index = FileIndex(str(damaged))
+                index.search(ORIGIN, np.full(64, 0.125), 5, Filter("*e*", 1, 1), 0.9)
+                index._rows()
+            except RequestError:
+                refused += 1
+        assert 100 < refused < 300, refused
+    """
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_folder_that_is_not_utf_8_will_do(store: Store, tmp_path: Path) -> None:
