@@ -103,6 +103,7 @@ def _figures(
         read_labelled,
         read_multi_labelled,
     )
+    from ..evaluation.thresholds import require_distinct
 
     running = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
     if args.retrieval:
@@ -117,6 +118,8 @@ def _figures(
         return {"several labels": evaluate.multi_label_figures(several, scored)}, several, scored
     data = read_labelled(args.data, classes, may_rename=True)
     evaluate.require_classes(data)
+    if args.thresholds:
+        require_distinct(data.classes)
     scored = evaluate.score(predictor, data, args.templates, **running)
     found = {"zero-shot": evaluate.zero_shot_figures(predictor, data, scored)}
     if args.train:

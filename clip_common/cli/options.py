@@ -15,7 +15,7 @@ from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
 from ..system.output import require_file, require_folder
-from ..text.prompts import TEMPLATE_SETS
+from ..text.prompts import TEMPLATE_SETS, split_labels
 from ..zero_shot.scoring import SCORE_KINDS
 from .reporting import one_line
 
@@ -148,7 +148,7 @@ def not_negative(text: str) -> float:
 def thresholds(text: str) -> float | list[float] | str:
     """A number, several with commas between, or a file; what a number must be is said where it is used."""
     try:
-        numbers = [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in split_labels(text)]
     except ValueError:
         return text
     return numbers[0] if len(numbers) == 1 else numbers

@@ -30,6 +30,7 @@ class Figures:
     Attributes:
         numbers: names and values, ready for JSON.
         errors: images that could not be read, and why; they count neither for nor against.
+        average_precision: of each label that some image has.
     """
 
     numbers: dict[str, float | int]
@@ -37,6 +38,7 @@ class Figures:
     confusion: np.ndarray | None = None
     calibration: np.ndarray | None = None
     classes: list[str] = field(default_factory=list)
+    average_precision: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,16 +136,16 @@ def multi_label_figures(data: MultiLabelled, scored: Scored) -> Figures:
     occurring = np.flatnonzero(truth.any(axis=0))
     if not len(occurring):
         raise RequestError("no image that can be read has a label")
-    precisions = [metrics.average_precision(scores[:, i], truth[:, i]) for i in occurring]
+    precisions = {data.classes[i]: metrics.average_precision(scores[:, i], truth[:, i]) for i in occurring}
     numbers: dict[str, float | int] = {
         "images": len(truth),
         "images with no label": int((~truth.any(axis=1)).sum()),
         "labels": len(data.classes),
         "labels of no image": len(data.classes) - len(occurring),
         "labels an image": float(truth.sum(axis=1).mean()),
-        "mean average precision": float(np.mean(precisions)),
+        "mean average precision": float(np.mean(list(precisions.values()))),
     }
-    return Figures(numbers, scored.errors, classes=data.classes)
+    return Figures(numbers, scored.errors, average_precision=precisions)
 
 
 def linear_probe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,9 +39,13 @@ def as_table(figures: dict[str, Figures]) -> str:
 
 
 def write(figures: dict[str, Figures], folder: Path) -> None:
-    """Write `figures.json`, `figures.md`, and of each task its confusion matrix and calibration plot."""
+    """Write `figures.json`, `figures.md`, and each task's plots: confusion, calibration, precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    document = {task: {**found.numbers, "errors": found.errors} for task, found in figures.items()}
+    document: dict[str, dict[str, Any]] = {}
+    for task, found in figures.items():
+        document[task] = {**found.numbers, "errors": found.errors}
+        if found.average_precision:
+            document[task]["average precision"] = found.average_precision
     shown = encodable(json.dumps(document, indent=1, ensure_ascii=False))  # as a person reads it
     (folder / "figures.json").write_text(shown, "utf-8")
     (folder / "figures.md").write_text(as_table(figures) + "\n", "utf-8")
@@ -50,6 +55,8 @@ def write(figures: dict[str, Figures], folder: Path) -> None:
             _confusion(found.confusion, found.classes, folder / f"{stem}_confusion.png")
         if found.calibration is not None:
             _calibration(found.calibration, folder / f"{stem}_calibration.png")
+        if found.average_precision:
+            _average_precision(found.average_precision, folder / f"{stem}_average_precision.png")
 
 
 def thresholds_table(fitted: Fitted) -> str:
@@ -131,6 +138,20 @@ def _confusion(matrix: np.ndarray, classes: list[str], path: Path) -> None:
         axes.set_xticks(range(len(names)), names, rotation=90, **text_style(*names))
         axes.set_yticks(range(len(names)), names, **text_style(*names))
     axes.set(xlabel="taken for", ylabel="is")
+    figure.savefig(path, dpi=100)
+
+
+def _average_precision(precisions: dict[str, float], path: Path) -> None:
+    """Bars, best label first; of many labels the worst."""
+    ranked = sorted(precisions, key=lambda label: -precisions[label])[-_MOST_NAMES:]
+    figure = Figure(figsize=(7, 1 + 0.3 * len(ranked)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    bars = axes.barh(range(len(ranked)), [precisions[label] for label in ranked], color="#4c72b0")
+    axes.bar_label(bars, [f"{precisions[label]:.2f}" for label in ranked], padding=3)
+    names = [printable(label) for label in ranked]
+    axes.set_yticks(range(len(names)), names, **text_style(*names))
+    axes.set(xlabel="average precision", xlim=(0, 1.1), ylim=(len(names) - 0.5, -0.5))
     figure.savefig(path, dpi=100)
 
 

@@ -6,6 +6,7 @@ it; beside them stand those on images held back: each fifth judged by a threshol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,9 +90,7 @@ def fit_thresholds(
     Raises:
         RequestError: no label can get a threshold, or two labels are called the same.
     """
-    if len(set(classes)) < len(classes):
-        twice = next(label for i, label in enumerate(classes) if label in classes[:i])
-        raise RequestError(f"two labels are called {twice!r}: thresholds are by label, give them other names")
+    require_distinct(classes)
     fits: dict[str, Fit] = {}
     refused: dict[str, str] = {}
     for label, scores, true in zip(classes, cosines.T, truth.T, strict=True):
@@ -105,6 +104,17 @@ def fit_thresholds(
         label, why = next(iter(refused.items()))
         raise RequestError(f"no label can get a threshold; {printable(label)!r}: {why}")
     return Fitted(list(classes), fits, refused, cosines, truth, min_precision)
+
+
+def require_distinct(classes: Sequence[str]) -> None:
+    """Check that no two labels are called the same, as a file of thresholds is by label.
+
+    Raises:
+        RequestError: two are.
+    """
+    twice = next((label for label, count in Counter(classes).items() if count > 1), None)
+    if twice is not None:
+        raise RequestError(f"two labels are called {twice!r}: thresholds are by label, give them other names")
 
 
 def fit_threshold(scores: np.ndarray, truth: np.ndarray, min_precision: float | None = None) -> float | None:

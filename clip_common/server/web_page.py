@@ -56,7 +56,7 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
     """
 
     async def classify(
-        image: str | None, labels: str, template: str, scores: str, threshold: float | None
+        image: str | None, labels: str, template: str, scores: str, thresholds: str
     ) -> dict[str, float] | str:
         if not image:
             raise gr.Error("Choose an image first", print_exception=False)
@@ -65,8 +65,8 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
         if chosen := _split(labels):
             body["labels"] = chosen
             body["templates"] = template.strip() or None
-        if threshold is not None:
-            body["thresholds"] = threshold
+        if thresholds.strip():
+            body["thresholds"] = _numbers(thresholds)
         (answer,) = await _asked(ask, body)
         if kind != "cosine":
             return {item["label"]: item["score"] for item in answer} or _NONE
@@ -98,17 +98,24 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
         with gr.Tab("Classify"), gr.Row():
             with gr.Column():
                 image = gr.Image(
-                    type="filepath", label="ImageInput", sources=["upload", "clipboard"], height=300
+                    type="filepath",
+                    image_mode=None,  # the file as it is: converted, a transparent ground becomes black
+                    label="Image",
+                    sources=["upload", "clipboard"],
+                    height=300,
                 )
                 labels = gr.Textbox(label="Labels, one on a line or with commas between", lines=4)
                 template = gr.Textbox(label="Template", placeholder=record.default_templates[0])
                 kind = gr.Radio(list(_SCORES), value=next(iter(_SCORES)), label="What a score is")
-                threshold = gr.Number(None, label="Threshold: show only labels that score so much", step=0.01)
+                thresholds = gr.Textbox(
+                    label="Threshold: show only labels that score so much",
+                    placeholder="one number, or one for each label with commas between",
+                )
                 button = gr.Button("Classify", variant="primary")
             with gr.Column():
                 scores = gr.Label(label="Scores", num_top_classes=_BARS)
                 gr.Markdown(_HELP)
-            button.click(classify, [image, labels, template, kind, threshold], scores, api_name=False)
+            button.click(classify, [image, labels, template, kind, thresholds], scores, api_name=False)
         with gr.Tab("Compare"), gr.Row():
             with gr.Column():
                 images = gr.File(label="Images", file_count="multiple", file_types=["image"])
@@ -158,7 +165,11 @@ def _add_search(ask: Ask, find: Finder) -> None:
         with gr.Column():
             words = gr.Textbox(label="Words", placeholder="a dog - snow")
             like = gr.Image(
-                type="filepath", label="Like this image", sources=["upload", "clipboard"], height=240
+                type="filepath",
+                image_mode=None,
+                label="Like this image",
+                sources=["upload", "clipboard"],
+                height=240,
             )
             weight = gr.Slider(0, 1, 0.5, label="How much words count beside an image")
             path = gr.Textbox(label="Only paths like", placeholder="*/holidays/*")
@@ -223,6 +234,15 @@ def _painted(figure: Figure) -> Image.Image:
     figure.savefig(file, format="png")
     file.seek(0)
     return Image.open(file)
+
+
+def _numbers(text: str) -> float | list[float]:
+    """One number, or several with commas between."""
+    try:
+        numbers = [float(part) for part in _split(text)]
+    except ValueError:
+        raise gr.Error(f"The threshold {text[:60]!r} is not a number", print_exception=False) from None
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _split(text: str) -> list[str]:

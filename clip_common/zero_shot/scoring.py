@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, TypedDict, get_args
 
 import numpy as np
 
 from ..errors import RequestError
+from ..system.log import logger
 
 ScoreKind = Literal["softmax", "cosine"]
 """What a score is: "softmax" compares the labels of a call with each other and adds up to 1; "cosine" is of
@@ -92,8 +94,9 @@ def cosines(features: np.ndarray, label_embeddings: np.ndarray) -> np.ndarray:
 
     The vectors of classes that travel with weights need not be of unit length.
     """
-    products = (l2_normalize(features) @ l2_normalize(label_embeddings).T).astype(np.float64)
-    return np.clip(products, -1, 1)
+    lengths = np.sqrt(np.einsum("ld,ld->l", label_embeddings, label_embeddings))
+    products = (l2_normalize(features) @ label_embeddings.T).astype(np.float64)
+    return np.clip(products / lengths, -1, 1)
 
 
 def softmax(feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float) -> np.ndarray:
@@ -140,7 +143,14 @@ def top_k_labels(
     best = np.argsort(-scores, kind="stable")
     if scoring.thresholds is not None:
         best = best[scores[best] >= scoring.thresholds[best]]
+        if len(best) > top_k > 1:
+            _warn_of_more(top_k)
     return [{"label": labels[i], "score": float(scores[i])} for i in best[:top_k]]
+
+
+@cache
+def _warn_of_more(top_k: int) -> None:
+    logger.warning("more labels reach their thresholds than top_k=%d returns: raise it for all", top_k)
 
 
 def nearest_label(

@@ -125,6 +125,24 @@ def test_from_upload_to_scores(chromium: webdriver.Chrome, address: str) -> None
     page.save("page_classify")
 
 
+def test_each_label_by_itself_and_none_of_these(chromium: webdriver.Chrome, address: str) -> None:
+    page = Page(chromium, address)
+    page.upload(ROOT / "examples" / "dog.png")
+    page.wait("img")
+    page.write("Labels", "a dog, a cat, a car")
+    page.wait("label", "each label by itself").click()
+    threshold = page.wait("label", "Threshold").find_element(By.CSS_SELECTOR, "input, textarea")
+    threshold.send_keys("0.3")
+    page.wait("button.primary", "Classify").click()
+    shown = page.wait("div[role=tabpanel]", "a dog (0.").text
+    assert "a car (" not in shown
+    page.save("page_cosine")
+    threshold.send_keys("\ue009a\ue000", "0.95")  # Ctrl+A
+    page.wait("button.primary", "Classify").click()
+    page.wait("div[role=tabpanel] h2, div[role=tabpanel]", "none of these")
+    page.save("page_none_of_these")
+
+
 def test_texts_and_images_are_compared(chromium: webdriver.Chrome, address: str) -> None:
     page = Page(chromium, address)
     page.wait("button[role=tab]", "Compare").click()

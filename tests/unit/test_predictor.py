@@ -19,6 +19,9 @@ from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
 from clip_common.system.cache import cache_dir
 from clip_common.text.prompts import prompts_for, read_lines
+from clip_common.weights.locate import find
+from clip_common.weights.tensor_names import CLASS_VECTORS
+from clip_common.weights.weights_file import read_openai, write_safetensors
 from clip_common.zero_shot import label_embeddings
 from clip_common.zero_shot.thresholds import Thresholds
 from tests.parity import seeded
@@ -175,6 +178,26 @@ def test_fitted_thresholds_bring_labels_templates_and_scores(mini: Predictor, tm
     some: dict[str, Any] = {"labels": ["a car", "a cat"], "templates": ["the {}"], "scores": "cosine"}
     (answer,) = mini.classify(paths=[DOG], thresholds=fitted(mini), **some)
     assert [item["label"] for item in answer] == ["a car"]
+
+
+def test_thresholds_of_classes_that_travel_with_the_weights(mini: Predictor, tmp_path: Path) -> None:
+    """As `adapt` writes them: their vectors are of any length, cosines are of their directions."""
+    vectors = mini.embed(texts=["a dog", "a cat"])["texts"]
+    state = read_openai(find(mini.record).path) | {CLASS_VECTORS: vectors * np.float32([[3], [0.5]])}
+    write_safetensors(state, tmp_path / "adapted.safetensors", {"classes": ["hound", "tom"]})
+    adapted = Predictor("clip_mini", tmp_path / "adapted.safetensors")
+    expected = mini.classify(paths=[DOG], labels=["a dog", "a cat"], scores="cosine")[0]
+    (answer,) = adapted.classify(paths=[DOG], scores="cosine")
+    assert [item["label"] for item in answer] == ["hound", "tom"]
+    assert [one["score"] for one in answer] == pytest.approx([one["score"] for one in expected], abs=1e-6)
+    values = {"hound": -1.0, "tom": 1.0}
+    own = fitted(adapted, templates=(), values=values)
+    assert [item["label"] for item in adapted.classify(paths=[DOG], thresholds=own)[0]] == ["hound"]
+    with pytest.raises(RequestError, match="thresholds are of the templates"):
+        adapted.classify(paths=[DOG], thresholds=own, templates="a {}")
+    in_words = fitted(adapted, values=values)  # the same names, through the text tower
+    assert [item["label"] for item in adapted.classify(paths=[DOG], thresholds=in_words)[0]] == ["hound"]
+    assert adapted.question(None, None, None, in_words)[0].templates == ("the {}",)
 
 
 @pytest.mark.parametrize(

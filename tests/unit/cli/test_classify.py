@@ -35,7 +35,7 @@ def mini() -> Predictor:
         ["--input_path", CAT, "--top_k", "3"],
         ["--input_path", CAT, "--task", "embed", "--format", "json"],
         ["--input_text", "a dog", "--input_text", "a cat"],
-        ["--input_path", DOG, "--labels", "dog,cat", "--scores", "cosine", "--thresholds", "0.1,0.9"],
+        ["--input_path", DOG, "--labels", "dog,cat", "--scores", "cosine", "--thresholds", "0.1，0.9"],
         ["--input_path", DOG, "--labels", "dog,cat", "--thresholds", "1", "--format", "json"],
     ],
 )

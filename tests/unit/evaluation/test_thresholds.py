@@ -270,7 +270,8 @@ def test_from_labelled_images_to_answers(
     several: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "fitted" / "thresholds.json"
-    assert main(["evaluate", str(several), "--thresholds", str(path)]) == 0
+    output = tmp_path / "report"
+    assert main(["evaluate", str(several), "--thresholds", str(path), "--output_dir", str(output)]) == 0
     said = capsys.readouterr()
     assert "| several labels | mean average precision | 0." in said.out
     assert "\n| mean | | 0." in said.out
@@ -283,6 +284,12 @@ def test_from_labelled_images_to_answers(
         assert f"| {label} | {numbers['positives']} | {numbers['average_precision']:.4f} |" in said.out
     with Image.open(path.with_suffix(".png")) as image:
         assert min(image.size) > 200
+
+    figures = json.loads((output / "figures.json").read_text("utf-8"))["several labels"]
+    assert np.mean(list(figures["average precision"].values())) == figures["mean average precision"]
+    assert figures["average precision"]["car"] == document["labels"]["car"]["average_precision"]
+    with Image.open(output / "several_labels_average_precision.png") as image:
+        assert min(image.size) > 150
 
     # Those images that the file counts are those that `classify` names, with nothing but the file.
     assert main(["classify", str(several.parent), "--thresholds", str(path), "--format", "json"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,19 @@ async def answer(body: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gradio.Blocks:
+def asked() -> list[dict[str, Any]]:
+    """The bodies that the page made."""
+    return []
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]]) -> gradio.Blocks:
+    async def noted(body: dict[str, Any]) -> Any:
+        asked.append(body)
+        return await answer(body)
+
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return create_page(pretrained("clip_mini"), answer, Finder("none.db", Predictor("clip_mini")))
+    return create_page(pretrained("clip_mini"), noted, Finder("none.db", Predictor("clip_mini")))
 
 
 @pytest.fixture
@@ -70,8 +81,8 @@ def upload(client: TestClient, name: str) -> str:
 @pytest.mark.parametrize(
     ("function", "data"),
     [
-        (CLASSIFY, lambda address: [file(address), "", "", COMPARED, None]),
-        (CLASSIFY, lambda address: [None, file(address), "", COMPARED, None]),
+        (CLASSIFY, lambda address: [file(address), "", "", COMPARED, ""]),
+        (CLASSIFY, lambda address: [None, file(address), "", COMPARED, ""]),
         (COMPARE, lambda address: [[file(address)], "a dog"]),
         (2, lambda address: ["", file(address), 0.5, ""]),
     ],
@@ -93,16 +104,23 @@ def test_an_address_is_not_fetched(
 
 
 def test_an_upload_is_taken(client: TestClient) -> None:
-    reply = ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", "", COMPARED, None])
+    reply = ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", "", COMPARED, ""])
     assert reply["success"], reply
     assert reply["output"]["data"][0]["label"] == "a dog"
 
 
+def test_the_model_sees_the_file_that_was_uploaded(client: TestClient, asked: list[dict[str, Any]]) -> None:
+    """A copy without its transparency, on black, would be another image."""
+    ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", "", COMPARED, ""])
+    (body,) = asked
+    assert base64.b64decode(body["images"][0]) == (ROOT / "examples" / "dog.png").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("threshold", "shown"),
-    [(None, ["a dog (0.2714)", "a cat (-0.1000)"]), (0.25, ["a dog (0.2714)"]), (0.5, None)],
+    [(" ", ["a dog (0.2714)", "a cat (-0.1000)"]), ("0.25", ["a dog (0.2714)"]), ("0.5", None)],
 )
-def test_cosines_and_none_of_these(client: TestClient, threshold: float | None, shown: Any) -> None:
+def test_cosines_and_none_of_these(client: TestClient, threshold: str, shown: Any) -> None:
     image = file(upload(client, "dog.png"))
     reply = ask(client, CLASSIFY, [image, "a dog, a cat", "", EACH_BY_ITSELF, threshold])
     assert reply["success"], reply
@@ -117,6 +135,12 @@ def test_a_template_is_shown_in_the_modules_language() -> None:
     page = create_page(pretrained("clip_cn_vit_b16"), answer)
     shown = [getattr(block, "placeholder", None) for block in page.blocks.values()]
     assert "一张{}的照片" in shown and "a photo of a {}" not in str(shown)
+
+
+def test_a_threshold_that_is_no_number_is_said(client: TestClient) -> None:
+    image = file(upload(client, "dog.png"))
+    reply = ask(client, CLASSIFY, [image, "a dog, a cat", "", EACH_BY_ITSELF, "high"])
+    assert not reply["success"] and "The threshold 'high' is not a number" in json.dumps(reply)
 
 
 def test_a_map_of_a_few_pairs_is_drawn_and_of_many_is_refused(client: TestClient) -> None:

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from clip_common.errors import RequestError
-from clip_common.zero_shot.scoring import Scoring, check_score_kind, cosines, nearest_label, top_k_labels
+from clip_common.zero_shot.scoring import (
+    Scoring,
+    _warn_of_more,
+    check_score_kind,
+    cosines,
+    nearest_label,
+    top_k_labels,
+)
 from clip_common.zero_shot.thresholds import FORMAT, Thresholds, read_given, values_of
 
 LABELS = ["a dog", "a cat", "a car"]
@@ -47,6 +54,17 @@ def test_several_labels_one_or_none_of_them_are_true() -> None:
 
 def test_top_k_is_of_the_labels_that_are_true() -> None:
     assert kept(Scoring("cosine", np.array([0.5, 0.9, -1.0])), top_k=1) == [("a dog", 0.6)]
+
+
+def test_labels_that_top_k_leaves_out_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _warn_of_more.cache_clear()
+    for _ in range(3):
+        assert len(kept(Scoring("cosine", np.full(3, -1.0)), top_k=2)) == 2
+        assert len(kept(Scoring("cosine", np.full(3, -1.0)), top_k=1)) == 1  # the best one, if any is true
+        assert len(kept(Scoring("cosine"), top_k=2)) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "more labels reach their thresholds than top_k=2 returns: raise it for all"
+    ]
 
 
 def test_a_threshold_is_reached_by_the_score_itself() -> None:
