@@ -83,7 +83,7 @@ def _check(args: argparse.Namespace) -> None:
         raise RequestError(f"{other} is of labels, --retrieval of captions: give one of them")
     if args.thresholds:
         path = user_path(args.thresholds)
-        if path.suffix.lower() != ".json" or path.is_dir():
+        if path.suffix.lower() != ".json":
             raise RequestError(f"--thresholds {path}: expected the name of a .json file to write")
         try:
             require_file(path)
