@@ -183,7 +183,9 @@ def test_fitted_thresholds_bring_labels_templates_and_scores(mini: Predictor, tm
 def test_thresholds_of_classes_that_travel_with_the_weights(mini: Predictor, tmp_path: Path) -> None:
     """As `adapt` writes them: their vectors are of any length, cosines are of their directions."""
     vectors = mini.embed(texts=["a dog", "a cat"])["texts"]
-    state = read_openai(find(mini.record).path) | {CLASS_VECTORS: vectors * np.float32([[3], [0.5]])}
+    state = read_openai(find(mini.record).path) | {
+        CLASS_VECTORS: vectors * np.array([[3], [0.5]], np.float32)
+    }
     write_safetensors(state, tmp_path / "adapted.safetensors", {"classes": ["hound", "tom"]})
     adapted = Predictor("clip_mini", tmp_path / "adapted.safetensors")
     expected = mini.classify(paths=[DOG], labels=["a dog", "a cat"], scores="cosine")[0]
