@@ -1,7 +1,7 @@
 """The compiled towers: once per weights, runtime, precision and machine, kept in the cache.
 
-`compile_worker.py` does it in a process of its own: exporting prints to standard output, and takes several
-times the model's memory.
+`compile_worker.py` does it in a process of its own: it takes twice the memory of the model, and a crash in
+a runtime's compiler ends that process alone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .artifacts import MANIFEST, is_whole
 from .compiled_engine import runtime as runtime_of
 
 # What makes the towers: code of this package, and what it makes them with.
-_SOURCE = ("engines", "models", "weights")
-_MAKERS = ("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx")
+_SOURCE = ("engines", "weights")
+_MAKERS = ("onnx",)
 _KEPT = 8
 _KEPT_BYTES = 8 << 30
 _DAY = 24 * 3600  # seconds

@@ -34,8 +34,17 @@ def compile_tower(source: Path, target: Path, precision: str) -> None:
 def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:
     """What runs a tower that `compile_tower` wrote, in any thread."""
     assert precision == "float32"
+    return _open(path, _options())  # it was optimised when it was compiled
+
+
+def open_graph(path: Path) -> Callable[..., np.ndarray]:
+    """What runs an ONNX graph as it is written: no node is rewritten, no weight packed."""
     options = _options()
-    # It was optimised when it was compiled.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return _open(path, options)
+
+
+def _open(path: Path, options: onnxruntime.SessionOptions) -> Callable[..., np.ndarray]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]

@@ -14,7 +14,8 @@ import numpy as np
 from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import digest_of, sha256_of
-from .readers import read_state
+from .readers import SAFETENSORS_TYPES, read_state, release
+from .schema import expected_shapes, require_match
 from .tensor_names import State, to_openai
 
 
@@ -50,13 +51,6 @@ class WeightsFile:
             raise WeightsError(f"{self.path} was replaced since it was found: start again")
 
 
-# The types of safetensors, in the order in which its library writes tensors: the last ones first.
-_TYPES = {
-    "|b1": "BOOL", "|u1": "U8", "|i1": "I8", "<i2": "I16", "<u2": "U16", "<f2": "F16", "<i4": "I32",
-    "<u4": "U32", "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64",
-}  # fmt: skip
-
-
 def read_openai(path: Path) -> State:
     """A file's tensors in OpenAI's names and orientation, each in its type.
 
@@ -70,6 +64,22 @@ def read_openai(path: Path) -> State:
         raise WeightsError(message if str(path) in message else f"{path}: {message}") from error
 
 
+def read_whole(weights: WeightsFile) -> State:
+    """The same of weights that are to be run, once it is known that they are all there and fit their config.
+
+    Raises:
+        WeightsError: naming the file, and the tensors that do not fit.
+    """
+    state, config = read_openai(weights.path), weights.record.config
+    try:
+        require_match(state, expected_shapes(config), config.name)
+    except WeightsError as error:
+        raise WeightsError(f"{weights.path}: {error}") from error
+    for value in state.values():
+        release(value)  # the check has read them all
+    return state
+
+
 def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> None:
     """Write tensors, each in its type, with a record of what they are; same input, same bytes.
 
@@ -77,7 +87,7 @@ def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> No
     temporary file that nobody removes if the process is killed. The record is one entry of the file's
     metadata: the library writes several in random order.
     """
-    order = list(_TYPES)
+    order = list(SAFETENSORS_TYPES)
 
     def place(name: str) -> tuple[int, str]:
         return -order.index(state[name].dtype.str), name
@@ -88,7 +98,7 @@ def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> No
         value = np.asarray(state[name])
         start, end = end, end + value.nbytes
         header[name] = {
-            "dtype": _TYPES[value.dtype.str],
+            "dtype": SAFETENSORS_TYPES[value.dtype.str],
             "shape": list(value.shape),
             "data_offsets": [start, end],
         }

@@ -25,7 +25,10 @@ LAYERS: list[set[str]] = [
     {"cli", "hub", "server"},
 ]
 TOP = {"__init__", "__main__"}
-WITHOUT_PADDLE = ["preprocessing", "text", "weights", "zero_shot", "search", "predictor", "cli.main"]
+WITHOUT_PADDLE = [
+    *("preprocessing", "text", "weights", "zero_shot", "search", "predictor", "cli.main"),
+    *("engines.graph", "engines.compile_worker"),
+]
 
 
 def files() -> list[Path]:

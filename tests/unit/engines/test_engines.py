@@ -1,4 +1,4 @@
-"""Engines: the rewritten towers give the model's features; what goes wrong costs speed only."""
+"""Engines: the compiled towers give the model's features; what goes wrong costs speed only."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 
 from clip_common.cli.main import main
-from clip_common.config import PRETRAINED, RN50, RN101, VIT_B32, ClipConfig, Pretrained, pretrained
+from clip_common.config import PRETRAINED, Pretrained, pretrained
 from clip_common.engines import artifacts, compile_cache, compile_worker, select
 from clip_common.engines.base import PRECISIONS
 from clip_common.engines.compiled_engine import CompiledEngine
-from clip_common.engines.fused_towers import ImageTower, TextTower, probe, towers
 from clip_common.engines.paddle_engine import PaddleEngine
 from clip_common.engines.select import Engines, choose
 from clip_common.engines.text_batching import encode_in_batches, in_batches, text_batches
 from clip_common.errors import ClipError, RequestError, WeightsError
-from clip_common.models.clip import CLIP
 from clip_common.models.factory import load_model
 from clip_common.predictor import Predictor
 from clip_common.system import cpu
@@ -37,11 +34,10 @@ from clip_common.weights.readers import read_state
 from clip_common.weights.weights_file import WeightsFile, write_safetensors
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
-from tests.parity.tiny import TINY_CHINESE_RN, TINY_CHINESE_VIT, TINY_VIT
+from tests.parity.tiny import TINY_CHINESE_VIT
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
-GELU = replace(TINY_VIT, name="tiny ViT, GELU", activation="gelu")
 RUNTIMES = ("onnxruntime", "openvino")
 TEXTS = [*seeded.TEXTS, "x", "a dog " * 30]
 EXAMPLE = ROOT / "examples" / "diagram.png"
@@ -63,52 +59,7 @@ def mini() -> WeightsFile:
     return find(MINI)
 
 
-# --- the rewriting ------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("config", [RN50, RN101, VIT_B32], ids=lambda config: config.name)
-def test_the_towers_are_the_model(config: ClipConfig) -> None:
-    model = CLIP(config)
-    model.load_openai(seeded.state(config))
-    model.eval()
-    image, text = ImageTower(model), TextTower(model)
-    image.eval(), text.eval()
-    pixels, ids = paddle.to_tensor(seeded.pixels(config)), paddle.to_tensor(tokenize(TEXTS))
-    with paddle.no_grad():
-        for ours, expected in (
-            (image(pixels), model.encode_image(pixels)),
-            (text(ids[0, :1], ids[:, 1:]), model.encode_text(ids)),
-        ):
-            assert np.abs(unit(ours.numpy()) - unit(expected.numpy())).max() <= EMBEDDING_BOUND
-
-
-@pytest.mark.parametrize("config", [TINY_CHINESE_VIT, TINY_CHINESE_RN, GELU], ids=lambda config: config.name)
-def test_the_towers_of_other_kinds_are_the_model(config: ClipConfig) -> None:
-    config = replace(config, text=replace(config.text, context_length=12))  # what `probe` asks takes 9
-    model = CLIP(config)
-    model.load_openai(seeded.state(config))
-    model.eval()
-    for name, (tower, _) in towers(model).items():
-        given, expected = probe(model, name)
-        with paddle.no_grad():
-            found = tower(*map(paddle.to_tensor, given)).numpy()
-        assert np.abs(unit(found) - unit(expected)).max() <= EMBEDDING_BOUND
-
-
-@pytest.mark.parametrize("length", [2, 5, 8])
-def test_padding_of_a_bert_changes_nothing(length: int) -> None:
-    """Its attention is not causal: padding has to be masked, in the model and in the tower."""
-    model = CLIP(TINY_CHINESE_VIT)
-    model.load_openai(seeded.state(TINY_CHINESE_VIT))
-    model.eval()
-    tower, _ = towers(model)["text"]
-    ids = np.zeros((1, 8), np.int64)
-    ids[0, :length] = range(9, 9 + length)
-    with paddle.no_grad():
-        for encode in (model.encode_text, tower):
-            padded, trimmed = (encode(paddle.to_tensor(part)).numpy() for part in (ids, ids[:, :length]))
-            assert np.abs(unit(padded) - unit(trimmed)).max() <= EMBEDDING_BOUND
+# --- batches of texts -------------------------------------------------------------------------------
 
 
 def test_texts_of_a_bert_come_back_in_their_order_from_batches() -> None:
@@ -324,8 +275,8 @@ def test_a_compiler_that_fails_costs_only_speed(
 def test_towers_that_give_something_else_are_refused(
     mini: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = compile_worker.probe
-    monkeypatch.setattr(compile_worker, "probe", lambda *given: (right(*given)[0], right(*given)[1] * 1.001))
+    right = compile_worker.open_graph
+    monkeypatch.setattr(compile_worker, "open_graph", lambda path: lambda *given: right(path)(*given) * 1.001)
     monkeypatch.setattr(
         sys,
         "argv",
@@ -340,7 +291,7 @@ def test_towers_that_give_something_else_are_refused(
             str(tmp_path),
         ],
     )
-    with pytest.raises(SystemExit, match="does not give what the model gives"):
+    with pytest.raises(SystemExit, match="does not give what its graph says"):
         compile_worker.main()
     assert not (tmp_path / "manifest.json").exists()
 

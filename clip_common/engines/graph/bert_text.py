@@ -1,0 +1,67 @@
+"""A BERT as a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...config import BertConfig
+from .builder import Graph, Tensor
+from .layers import (
+    Linear,
+    Projections,
+    full_attention,
+    gelu,
+    int64,
+    layer_norm,
+    linear,
+    one_query,
+    read_linear,
+    row,
+)
+
+_PADDING = 0  # the id of what stands after a text's end token
+_NORM_EPSILON = 1e-12
+_HIDDEN = -1e9  # added to the score of a token that is not to be seen
+
+
+def bert_text(graph: Graph, config: BertConfig) -> Tensor:
+    """Token ids [N, L], padded to the longest text or further, to features [N, embed_dim]."""
+    text = graph.input("text", np.int64, ["N", "L"])
+    is_padding = graph.op("Cast", graph.op("Equal", text, np.array(_PADDING, np.int64)), to=1)  # float32
+    mask = graph.op("Unsqueeze", graph.op("Mul", is_padding, _HIDDEN), int64(1))  # N 1 L
+    mask_of_heads = graph.op("Unsqueeze", mask, int64(1))  # N 1 1 L
+    x = _tokens(graph, text, config)
+    *blocks, last = (f"bert.encoder.layer.{number}" for number in range(config.layers))
+    for name in blocks:
+        seen = full_attention(graph, x, _attention(graph, name), config.heads, mask_of_heads)
+        x = _rest_of_block(graph, x, seen, name)
+    token = row(graph, x, 0)  # the only one that is read
+    seen = one_query(graph, token, x, _attention(graph, last), config.heads, mask)
+    token = _rest_of_block(graph, token, seen, last)
+    return graph.op("MatMul", token, graph.weight("text_projection"))
+
+
+def _tokens(graph: Graph, text: Tensor, config: BertConfig) -> Tensor:
+    """Each token with its position, as of one text and not a pair: [N, L, D]."""
+    embeddings = "bert.embeddings"
+    words = graph.op("Gather", graph.weight(f"{embeddings}.word_embeddings.weight"), text)
+    positions = graph.weight(f"{embeddings}.position_embeddings.weight")[: config.context_length]
+    positions += graph.weight(f"{embeddings}.token_type_embeddings.weight")[0]
+    length = graph.op("Shape", text, start=1, end=2)
+    x = graph.op("Add", words, graph.op("Slice", positions, int64(0), length, int64(0)))
+    return layer_norm(graph, x, f"{embeddings}.LayerNorm", _NORM_EPSILON)
+
+
+def _attention(graph: Graph, name: str) -> Projections:
+    """A block's attention, with one product for queries, keys and values."""
+    parts = [read_linear(graph, f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
+    qkv = Linear(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
+    return Projections(qkv, read_linear(graph, f"{name}.attention.output.dense"))
+
+
+def _rest_of_block(graph: Graph, x: Tensor, seen: Tensor, name: str) -> Tensor:
+    """What a post-norm block does with its input and what attention saw: [..., D] to the same."""
+    x = layer_norm(graph, graph.op("Add", seen, x), f"{name}.attention.output.LayerNorm", _NORM_EPSILON)
+    hidden = gelu(graph, linear(graph, x, read_linear(graph, f"{name}.intermediate.dense")))
+    fed = linear(graph, hidden, read_linear(graph, f"{name}.output.dense"))
+    return layer_norm(graph, graph.op("Add", fed, x), f"{name}.output.LayerNorm", _NORM_EPSILON)

@@ -1,0 +1,139 @@
+"""CLIP's text transformer as a graph.
+
+Texts come as the token ids [B] that all of them begin with, and the suffix [N, L] of each, B + L up to the
+context length. Attention is causal, so what the prefix gives is the same for all, and computed once:
+everything but attention runs on B + N L tokens.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...config import Activation, TextConfig
+from .builder import Graph, Operand, Tensor
+from .layers import (
+    Projections,
+    attend,
+    batch_size,
+    block,
+    int64,
+    last_block,
+    layer_norm,
+    linear,
+    scaled,
+    split_heads,
+)
+
+_HIDDEN = -1e9  # added to the score of a token that is not to be seen
+
+
+class _Sizes(NamedTuple):
+    """Of a call, each as a vector of one: tokens of the prefix, texts, tokens of a suffix, B + L."""
+
+    shared: Tensor
+    texts: Tensor
+    length: Tensor
+    whole: Tensor
+
+
+def causal_text(graph: Graph, config: TextConfig, activation: Activation) -> Tensor:
+    """Token ids, prefix [B] and suffix [N, L], to features [N, embed_dim]."""
+    prefix = graph.input("prefix", np.int64, ["B"])
+    suffix = graph.input("suffix", np.int64, ["N", "L"])
+    shared, length = batch_size(graph, prefix), graph.op("Shape", suffix, start=1, end=2)
+    sizes = _Sizes(shared, batch_size(graph, suffix), length, graph.op("Add", shared, length))
+    tokens = _tokens(graph, prefix, suffix, sizes, config.width)
+    attention = _Attention(graph, config, sizes)
+    *blocks, last = (f"transformer.resblocks.{number}" for number in range(config.layers))
+    for name in blocks:
+        tokens = block(graph, tokens, name, activation, attention)
+    is_end, beyond = _end(graph, suffix, sizes, config.context_length)
+
+    def read(x: Tensor) -> Tensor:  # N 1 (B + L), N (B + L) D -> N D
+        return graph.op("Squeeze", graph.op("MatMul", is_end, x), int64(1))
+
+    x = _texts(graph, tokens, sizes, config.width)
+    token = last_block(graph, x, last, activation, config.heads, read, beyond)
+    return graph.op("MatMul", layer_norm(graph, token, "ln_final"), graph.weight("text_projection"))
+
+
+def _tokens(graph: Graph, prefix: Tensor, suffix: Tensor, sizes: _Sizes, width: int) -> Tensor:
+    """The tokens of the prefix, then those of all suffixes, each with its position: [B + NL, D]."""
+    table = graph.constant(graph.weight("token_embedding.weight"))
+    positions = graph.constant(graph.weight("positional_embedding"))
+    x = graph.op("Add", graph.op("Gather", table, prefix), _part(graph, positions, int64(0), sizes.shared))
+    own = _part(graph, positions, sizes.shared, sizes.whole)
+    y = graph.op("Reshape", graph.op("Add", graph.op("Gather", table, suffix), own), int64(-1, width))
+    return graph.op("Concat", x, y, axis=0)
+
+
+def _texts(graph: Graph, tokens: Tensor, sizes: _Sizes, width: int) -> Tensor:
+    """Those tokens as whole texts, [N, B + L, D]."""
+    x, y = _prefix_and_suffixes(graph, tokens, sizes)
+    y = graph.op("Reshape", y, _shape(graph, -1, sizes.length, width))
+    x = graph.op("Expand", graph.op("Unsqueeze", x, int64(0)), _shape(graph, sizes.texts, 1, 1))
+    return graph.op("Concat", x, y, axis=1)
+
+
+def _end(graph: Graph, suffix: Tensor, sizes: _Sizes, context_length: int) -> tuple[Tensor, Tensor]:
+    """For each text's tokens, [N, 1, B + L]: one at its end token, and what hides the tokens after that."""
+    place = graph.op("Add", graph.op("ArgMax", suffix, axis=-1, keepdims=1), sizes.shared)  # N 1
+    position = _part(graph, np.arange(context_length), int64(0), sizes.whole)
+    is_end = graph.op("Cast", graph.op("Equal", place, position), to=1)  # float32
+    is_beyond = graph.op("Cast", graph.op("Greater", position, place), to=1)
+    beyond = graph.op("Mul", is_beyond, _HIDDEN)
+    return graph.op("Unsqueeze", is_end, int64(1)), graph.op("Unsqueeze", beyond, int64(1))
+
+
+class _Attention:
+    """The prefix of texts sees itself, and each suffix sees the prefix and itself: [B + NL, D] both ways."""
+
+    def __init__(self, graph: Graph, config: TextConfig, sizes: _Sizes) -> None:
+        self._graph, self._heads, self._width, self._sizes = graph, config.heads, config.width, sizes
+        causal = np.triu(np.full([config.context_length] * 2, -np.inf, np.float32), k=1)
+        mask = graph.constant(causal)
+        self._prefix_mask = graph.op(
+            "Slice", mask, int64(0, 0), _shape(graph, sizes.shared, sizes.shared), int64(0, 1)
+        )
+        starts, ends = _shape(graph, sizes.shared, 0), _shape(graph, sizes.whole, sizes.whole)
+        self._suffix_mask = graph.op("Slice", mask, starts, ends, int64(0, 1))
+        split = (3, config.heads, config.width // config.heads)
+        self._prefix_split = _shape(graph, 1, sizes.shared, *split)
+        self._suffix_split = _shape(graph, -1, sizes.length, *split)
+        self._copies = _shape(graph, sizes.texts, 1, 1, 1)
+
+    def __call__(self, x: Tensor, projections: Projections) -> Tensor:
+        graph, width = self._graph, self._width
+        qkv, out = scaled(projections, self._heads)
+        prefix, suffix = _prefix_and_suffixes(graph, linear(graph, x, qkv), self._sizes)
+        q, k, v = split_heads(graph, prefix, self._prefix_split)  # 1 H B d
+        seen = attend(graph, q, k, v, width, self._prefix_mask)  # 1 B D
+        q, *own = split_heads(graph, suffix, self._suffix_split)  # N H L d
+        k, v = (self._whole(shared, part) for shared, part in zip((k, v), own, strict=True))
+        own_seen = attend(graph, q, k, v, width, self._suffix_mask)  # N L D
+        flat = [graph.op("Reshape", part, int64(-1, width)) for part in (seen, own_seen)]
+        return linear(graph, graph.op("Concat", *flat, axis=0), out)
+
+    def _whole(self, shared: Tensor, own: Tensor) -> Tensor:
+        """Keys or values of the prefix, 1 H B d, before those of each text, N H L d."""
+        copies = self._graph.op("Expand", shared, self._copies)
+        return self._graph.op("Concat", copies, own, axis=2)  # N H (B + L) d
+
+
+def _prefix_and_suffixes(graph: Graph, tokens: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor]:
+    """[B + NL, ...] to [B, ...] and [NL, ...]."""
+    whole = graph.op("Shape", tokens, start=0, end=1)
+    return _part(graph, tokens, int64(0), sizes.shared), _part(graph, tokens, sizes.shared, whole)
+
+
+def _part(graph: Graph, x: Operand, start: Operand, stop: Operand) -> Tensor:
+    """Rows of the first axis."""
+    return graph.op("Slice", x, start, stop, int64(0))
+
+
+def _shape(graph: Graph, *sizes: Tensor | int) -> Tensor:
+    """A shape of some sizes that are known and some that are vectors of one."""
+    known = [int64(size) if isinstance(size, int) else size for size in sizes]
+    return graph.op("Concat", *known, axis=0)
