@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper
 
-from ...weights.readers import release
+from ...weights.mapped import release
 
 _OPSET, _IR_VERSION = 17, 8
 _LARGE = 1 << 10  # bytes from which a tensor goes to the file beside the graph

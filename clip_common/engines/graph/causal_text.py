@@ -102,7 +102,8 @@ class _Attention:
         split = (3, config.heads, config.width // config.heads)
         self._prefix_split = _shape(graph, 1, sizes.shared, *split)
         self._suffix_split = _shape(graph, -1, sizes.length, *split)
-        self._copies = _shape(graph, sizes.texts, 1, 1, 1)
+        nothing = np.zeros([1, 1, 1, 1], np.float32)
+        self._nothing = graph.op("Expand", nothing, _shape(graph, sizes.texts, 1, 1, 1))  # N 1 1 1
 
     def __call__(self, x: Tensor, projections: Projections) -> Tensor:
         graph, width = self._graph, self._width
@@ -117,9 +118,12 @@ class _Attention:
         return linear(graph, graph.op("Concat", *flat, axis=0), out)
 
     def _whole(self, shared: Tensor, own: Tensor) -> Tensor:
-        """Keys or values of the prefix, 1 H B d, before those of each text, N H L d."""
-        copies = self._graph.op("Expand", shared, self._copies)
-        return self._graph.op("Concat", copies, own, axis=2)  # N H (B + L) d
+        """Keys or values of the prefix, 1 H B d, before those of each text, N H L d.
+
+        By adding nothing of a larger shape, which OpenVINO does faster than `Expand`.
+        """
+        for_each = self._graph.op("Add", shared, self._nothing)  # N H B d
+        return self._graph.op("Concat", for_each, own, axis=2)  # N H (B + L) d
 
 
 def _prefix_and_suffixes(graph: Graph, tokens: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor]:

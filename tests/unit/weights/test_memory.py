@@ -8,30 +8,23 @@ import pickle
 import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from clip_common.config import pretrained
 from clip_common.models.clip import CLIP
 from clip_common.weights.mapped import release
 from clip_common.weights.readers import read_state
 from clip_common.weights.tensor_names import to_openai
+from clip_common.weights.weights_file import WeightsFile, read_whole, write_safetensors
 from tests.parity import seeded
 from tests.parity.tiny import TINY_VIT
+from tests.support.memory import mapped_pages, resident
 from tests.support.torch_files import in_stream, in_zip
-
-mapped_pages = pytest.mark.skipif(
-    not Path("/proc/self/smaps").exists(), reason="counts a mapping's pages on Linux"
-)
-
-
-def resident(path: Path) -> int:
-    """Of a mapped file, what is in memory, in kB."""
-    _, *mappings = Path("/proc/self/smaps").read_text().split(f"{path}\n")
-    assert mappings
-    return sum(int(mapping.split("Rss:")[1].split()[0]) for mapping in mappings)
 
 
 def in_safetensors(state: dict[str, np.ndarray]) -> bytes:
@@ -48,6 +41,18 @@ def test_a_state_that_is_only_read_stays_whole() -> None:
     state = seeded.state(TINY_VIT)
     CLIP(TINY_VIT).load_openai(state)
     assert set(state) == set(seeded.state(TINY_VIT))
+
+
+@mapped_pages
+def test_checked_weights_take_no_memory(tmp_path: Path) -> None:
+    config = replace(TINY_VIT, text=replace(TINY_VIT.text, vocab_size=100_000))
+    path = tmp_path / "large.safetensors"
+    write_safetensors(seeded.state(config), path, {})
+    record = replace(pretrained("clip_vit_b32"), config=config)
+    state = read_whole(WeightsFile(path, "", record))
+    assert resident(path) < 1000
+    assert state["token_embedding.weight"].sum() != 0
+    assert resident(path) > 6000
 
 
 @mapped_pages

@@ -17,9 +17,12 @@ from clip_common.engines.graph.towers import TOWERS, TowerName, probe, write_tow
 from clip_common.engines.runtime_onnx import open_graph
 from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import tokenize
+from clip_common.weights.readers import read_state
+from clip_common.weights.weights_file import write_safetensors
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
 from tests.parity.tiny import TINY_CHINESE_RN, TINY_CHINESE_VIT, TINY_RN, TINY_VIT
+from tests.support.memory import mapped_pages, resident
 
 GELU = replace(TINY_VIT, name="tiny ViT, GELU", activation="gelu")
 TEXTS = [*seeded.TEXTS, "x", "a dog " * 30]
@@ -120,6 +123,17 @@ class Recorded(dict[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         self.read.add(name)
         return super().__getitem__(name)
+
+
+@mapped_pages
+def test_weights_that_are_written_are_given_back(tmp_path: Path) -> None:
+    config = replace(TINY_VIT, text=replace(TINY_VIT.text, vocab_size=100_000))
+    path = tmp_path / "large.safetensors"
+    write_safetensors(seeded.state(config), path, {})
+    state = read_state(path)
+    assert state["token_embedding.weight"].sum() != 0 and resident(path) > 6000
+    write_tower(config, state, "text", tmp_path)
+    assert resident(path) < 1000
 
 
 def test_large_weights_are_beside_the_graph_where_they_can_be_mapped(tmp_path: Path) -> None:
