@@ -3,11 +3,13 @@ they have that."""
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +35,7 @@ openvino = _import_without_telemetry()
 
 VERSION: str = openvino.__version__
 
+_INTERVAL = 0.005  # seconds, in which a CPU copies some ten megabytes
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -51,14 +54,37 @@ def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:
 
 class _Tower:
     def __init__(self, path: Path, precision: str) -> None:
-        # OpenVINO takes no read-only array, and writes to none. It reads weights where they are: they stay.
-        self._weights = openvino.Tensor(np.memmap(path, np.uint8, mode="c"), shared_memory=True)
-        tower = openvino.Core().import_model(self._weights, "CPU", _settings(precision))
+        with path.open("rb") as file:
+            # OpenVINO takes no read-only array, and writes to none. What it does not pack it reads here.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self._weights = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
+        with _pages_given_back(mapped):
+            tower = openvino.Core().import_model(self._weights, "CPU", _settings(precision))
         self._request, self._one_at_a_time = tower.create_infer_request(), Lock()
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         with self._one_at_a_time:
             return self._request.infer(dict(enumerate(inputs)), share_inputs=True)[0]
+
+
+@contextlib.contextmanager
+def _pages_given_back(mapped: mmap.mmap) -> Iterator[None]:
+    """Give back what is read of a mapped file while it is read: most of it OpenVINO copies, packed for its
+    kernels, and weights would be in memory twice. What is read again is read from the file again."""
+    done = Event()
+
+    def give_back() -> None:
+        while not done.wait(_INTERVAL):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+    thread = Thread(target=give_back, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _settings(precision: str) -> dict[str, Any]:

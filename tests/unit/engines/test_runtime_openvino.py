@@ -1,13 +1,21 @@
-"""OpenVINO without what it reports to its makers."""
+"""OpenVINO without what it reports to its makers, and without weights in memory twice."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from clip_common.config import ViTConfig
+from clip_common.engines.graph.towers import write_tower
+from tests.parity import seeded
+from tests.parity.tiny import TINY_VIT
+from tests.support.memory import mapped_pages, resident
 
 pytest.importorskip("openvino", reason="of the extra [openvino]")
 
@@ -31,3 +39,16 @@ def test_openvino_reports_nothing_and_keeps_no_id(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@mapped_pages
+def test_weights_that_openvino_packs_are_not_in_memory_twice(tmp_path: Path) -> None:
+    from clip_common.engines.runtime_openvino import compile_tower, open_tower  # of the extra
+
+    config = replace(TINY_VIT, vision=ViTConfig(patch_size=8, layers=2, width=256))
+    target = tmp_path / "image.compiled"
+    compile_tower(write_tower(config, seeded.state(config), "image", tmp_path), target, "float32")
+    assert target.stat().st_size > 6_000_000
+    tower = open_tower(target, "float32")
+    assert resident(target) < 1000
+    assert np.isfinite(tower(seeded.pixels(config))).all()
