@@ -61,9 +61,11 @@ class _Tower:
         with _pages_given_back(mapped):
             tower = openvino.Core().import_model(self._weights, "CPU", _settings(precision))
         self._request, self._one_at_a_time = tower.create_infer_request(), Lock()
+        self._packing: contextlib.AbstractContextManager[None] = _pages_given_back(mapped)
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-        with self._one_at_a_time:
+        with self._one_at_a_time, self._packing:
+            self._packing = contextlib.nullcontext()  # some weights are packed by the first call
             return self._request.infer(dict(enumerate(inputs)), share_inputs=True)[0]
 
 
