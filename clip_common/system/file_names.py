@@ -10,9 +10,9 @@ from pathlib import Path
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte of a name that is not UTF-8
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 # What moves a terminal's cursor, ends a line, or turns the order of what is read: none of it is to be seen.
-_CONTROLS = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_CONTROL = re.compile(f"[{_CONTROLS}]")
-_CONTROL_IN_LINES = re.compile(rf"(?![\n\t])[{_CONTROLS}]")
+_CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_CONTROL_IN_LINES = re.compile(f"[{_CONTROLS}]")
+_CONTROL = re.compile(f"[\t\n{_CONTROLS}]")
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
