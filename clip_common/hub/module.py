@@ -20,6 +20,7 @@ from ..preprocessing.image import ImageInput
 from ..server import batching
 from ..server.limits import Limits
 from ..server.request import RequestBody
+from ..system.output import require_folder
 from ..zero_shot.scoring import Answer, ScoreKind
 from ..zero_shot.thresholds import GivenThresholds
 from . import run_command
@@ -129,8 +130,10 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def save_inference_model(self, dirname: str, **_: Any) -> None:
         """Write both towers for Paddle Inference: `image.json`, `image.pdiparams`, `text.json`, ..."""
+        require_folder(Path(dirname))
         export.save_inference_model(self.model, Path(dirname))
 
     def export_onnx_model(self, dirname: str, **_: Any) -> None:
         """Write both towers as ONNX: `image.onnx`, `text.onnx`."""
+        require_folder(Path(dirname))
         export.export_onnx(self.model, Path(dirname))
