@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,6 @@ def _figures(
         read_labelled,
         read_multi_labelled,
     )
-    from ..evaluation.thresholds import require_distinct
 
     running = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
     if args.retrieval:
@@ -114,18 +114,24 @@ def _figures(
         if args.train:
             raise RequestError("--train fits one label to each image, and the data has several")
         several = read_multi_labelled(args.data, classes)
+        _check_labels(predictor, several.classes, args)
         scored = evaluate.score(predictor, several, args.templates, **running)
         return {"several labels": evaluate.multi_label_figures(several, scored)}, several, scored
     data = read_labelled(args.data, classes, may_rename=True)
     evaluate.require_classes(data)
-    if args.thresholds:
-        require_distinct(data.classes)
+    _check_labels(predictor, data.classes, args)
     scored = evaluate.score(predictor, data, args.templates, **running)
     found = {"zero-shot": evaluate.zero_shot_figures(predictor, data, scored)}
     if args.train:
         train = read_labelled(args.train, data.classes, may_rename=classes is not None)
         found["linear probe"] = evaluate.linear_probe(predictor, train, data, **running)
     return found, data, scored
+
+
+def _check_labels(predictor: Predictor, classes: Sequence[str], args: argparse.Namespace) -> None:
+    """Refuse labels that `classify` would refuse when it is given the file of their thresholds."""
+    if args.thresholds:
+        predictor.prompts(classes, args.templates)
 
 
 def _fit_thresholds(

@@ -90,7 +90,7 @@ def fit_thresholds(
     Raises:
         RequestError: no label can get a threshold, or two labels are called the same.
     """
-    require_distinct(classes)
+    _require_distinct(classes)
     fits: dict[str, Fit] = {}
     refused: dict[str, str] = {}
     for label, scores, true in zip(classes, cosines.T, truth.T, strict=True):
@@ -106,12 +106,7 @@ def fit_thresholds(
     return Fitted(list(classes), fits, refused, cosines, truth, min_precision)
 
 
-def require_distinct(classes: Sequence[str]) -> None:
-    """Check that no two labels are called the same, as a file of thresholds is by label.
-
-    Raises:
-        RequestError: two are.
-    """
+def _require_distinct(classes: Sequence[str]) -> None:
     twice = next((label for label, count in Counter(classes).items() if count > 1), None)
     if twice is not None:
         raise RequestError(f"two labels are called {twice!r}: thresholds are by label, give them other names")

@@ -154,7 +154,9 @@ class Thresholds:
             )
 
 
-GivenThresholds = float | Sequence[float] | Mapping[str, float] | Thresholds | str | os.PathLike[str]
+GivenThresholds = (
+    float | Sequence[float] | np.ndarray | Mapping[str, float] | Thresholds | str | os.PathLike[str]
+)
 """Thresholds as a call gives them: one for all labels; one for each, in the order of the labels or by label;
 or a file that `evaluate --thresholds` wrote, by its path or read."""
 

@@ -326,3 +326,15 @@ def test_a_label_without_threshold_is_said(several: Path, tmp_path: Path, capsys
 def test_options_that_do_not_go_together(several: Path, options: list[str], words: str, capsys: Any) -> None:
     assert main(["evaluate", str(several), *options]) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [("tree", "Tree"), ("tree", " \u200b")])
+def test_labels_that_classify_refuses_are_refused_before_any_work(
+    several: Path, labels: tuple[str, str], tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(Predictor, "image_features", None)
+    source = table(
+        tmp_path / "x.csv", *(f"{several.parent}/00.png{i},{label}" for i, label in enumerate(labels))
+    )
+    assert main(["evaluate", source, "--thresholds", str(tmp_path / "x.json")]) == 1
+    assert "label" in capsys.readouterr().err
