@@ -297,7 +297,9 @@ def _numbers(column: pa.Array, dtype: type) -> np.ndarray:
 
 def _scores(block: pa.RecordBatch, query: np.ndarray, limit_to: Filter, root: str) -> np.ndarray:
     """The cosine of each row of a block, float32 [rows]; -inf for what is not allowed."""
-    scores = _embeddings(block) @ query
+    # Row by row: as one product of a matrix BLAS shares it out among threads, which on a machine that is busy
+    # wait for each other ten times as long as this takes; and a row's score would depend on its neighbours.
+    scores = np.matmul(_embeddings(block)[:, None, :], query)[:, 0]
     allowed = np.isfinite(scores) & (scores >= limit_to.min_score)
     for name, least in (("width", limit_to.min_width), ("height", limit_to.min_height)):
         if least:

@@ -24,6 +24,7 @@ from .index import Changes, Index, Rows, changes_of, no_such_image, require_same
 _ROWS_AT_ONCE = 2000
 _MAX_RESULTS = 16384  # Milvus's own
 _MAX_PATH = 4096  # bytes
+_INDEX_TYPE = "AUTOINDEX"  # the server's choice
 _FIELDS = ("path", "root", "width", "height", "caption")
 
 # They also log what they raise.
@@ -154,7 +155,7 @@ class MilvusIndex(Index):
         schema.add_field("height", DataType.INT64)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=embed_dim)
         parameters = self._client.prepare_index_params()
-        parameters.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+        parameters.add_index("vector", index_type=_INDEX_TYPE, metric_type="COSINE")
         self._client.create_collection(collection, schema=schema, index_params=parameters)
 
     def _rows(self, collection: str) -> Rows:

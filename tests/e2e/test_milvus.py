@@ -14,6 +14,7 @@ from pymilvus import DataType
 from clip_common.embedding.sources import Item
 from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
+from clip_common.search import milvus_index
 from clip_common.search.file_index import FileIndex
 from clip_common.search.hits import Filter
 from clip_common.search.milvus_index import MilvusIndex
@@ -31,7 +32,10 @@ def address(tmp_path: Path) -> str:
     return str(tmp_path / "milvus.db")
 
 
-def test_it_finds_what_a_file_finds(store: Store, address: str, tmp_path: Path) -> None:
+def test_it_finds_what_a_file_finds(
+    store: Store, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_index, "_INDEX_TYPE", "FLAT")  # others find most of the nearest
     index, file = MilvusIndex(address), FileIndex(str(tmp_path / "file"))
     assert index.sync(store) == file.sync(store)
     for query in l2_normalize(np.random.default_rng(5).normal(size=(5, 64)).astype(np.float32)):
