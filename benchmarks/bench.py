@@ -128,7 +128,7 @@ def bench(
 ) -> dict[str, dict[str, list[float]]]:
     """All cells of one module."""
     path = folder / f"{record.name}.safetensors"
-    write_safetensors(seeded.state(record.config), path, {})
+    write_safetensors(seeded.state(record.config), path, {"module": record.name})
     predictor = Predictor(record, path)
     engine = predictor.engine()
     others = peers(record.config, folder / record.name, threads.count())
