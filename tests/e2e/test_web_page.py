@@ -107,6 +107,11 @@ class Page:
     def write(self, field: str, text: str) -> None:
         self.wait("label", field).find_element(By.TAG_NAME, "textarea").send_keys(text)
 
+    def found(self) -> list[str]:
+        """The names below the images of the gallery, read at once: it may be drawn anew meanwhile."""
+        script = "return [...document.querySelectorAll('.caption-label')].map(label => label.textContent)"
+        return [label.split()[-1] for label in self.driver.execute_script(script)]
+
     def save(self, name: str) -> None:
         if SHOTS:
             self.driver.save_screenshot(str(Path(SHOTS) / f"{name}.png"))
@@ -176,14 +181,8 @@ def test_more_like_one_of_the_images_found(chromium: webdriver.Chrome, address: 
     page.wait(".grid-container button.thumbnail-item", "dog.png").click()
     page.wait("button.preview, .preview")
     page.wait("button", "More like the one chosen").click()
-    WebDriverWait(chromium, 60).until(
-        lambda driver: (
-            not any(
-                "dog.png" in label.text for label in driver.find_elements(By.CSS_SELECTOR, ".caption-label")
-            )
-            and page.wait(".caption-label")
-        )
-    )
+    WebDriverWait(chromium, 60).until(lambda _: page.found() and "dog.png" not in page.found())
+    assert page.found()[0] == "cat.png"
     page.save("page_more")
 
 
