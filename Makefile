@@ -50,8 +50,10 @@ demo: setup
 	@echo "hub run clip_mini --input_path examples/diagram.png --labels \"$(DEMO_LABELS)\""
 	@$(BIN)/hub run clip_mini --input_path examples/diagram.png --labels "$(DEMO_LABELS)" 2>>$(SETUP_LOG)
 	@echo
-	@echo "hub run clip_mini --input_path examples/bicycle.png"
-	@$(BIN)/hub run clip_mini --input_path examples/bicycle.png 2>>$(SETUP_LOG)
+	@for name in cat parrot; do \
+		echo "hub run clip_mini --input_path examples/photo_$$name.jpg"; \
+		$(BIN)/hub run clip_mini --input_path examples/photo_$$name.jpg 2>>$(SETUP_LOG) || exit 1; \
+	done
 
 # The suite also starts the server, Ray, a vector database and a browser, which `make demo` does without.
 test: setup $(VENV)/.installed-test
@@ -84,20 +86,13 @@ RUN ?= $(TRAINING)/run
 
 mini-data: setup $(VENV)/.installed-train
 	$(BIN)/python -m recipes.clip_mini.data --output $(TRAINING)/data --downloads $(TRAINING)/downloads
-
-# A run by its name, resumed if it was begun, and the weights that it ends with.
-run-of = $(BIN)/python -m recipes.clip_mini.train --data $(TRAINING)/data --output $(RUN)/$(1) $(2) \
-	$(if $(wildcard $(RUN)/$(1)/checkpoint.npz),--resume)
-weights-of = $(BIN)/python -m recipes.clip_mini.export $(RUN)/$(1)/checkpoint.npz $(RUN)/$(2).safetensors \
-	--data $(TRAINING)/data
+	$(BIN)/python -m recipes.clip_mini.features --data $(TRAINING)/data --downloads $(TRAINING)/downloads
 
 mini-train: setup
-	$(call run-of,first)
-	$(call weights-of,first,first)
-	$(call run-of,second,--begin-with $(RUN)/first.safetensors --steps 1400 --small-share 0 --learning-rate 0.0012 --seed 1)
-	$(call weights-of,second,second)
-	$(call run-of,third,--begin-with $(RUN)/second.safetensors --steps 1500 --small-share 0 --learning-rate 0.001 --seed 2)
-	$(call weights-of,third,clip_mini)
+	$(BIN)/python -m recipes.clip_mini.train --data $(TRAINING)/data --downloads $(TRAINING)/downloads \
+		--output $(RUN) $(if $(wildcard $(RUN)/checkpoint.npz),--resume)
+	$(BIN)/python -m recipes.clip_mini.export $(RUN)/checkpoint.npz $(RUN)/clip_mini.safetensors \
+		--data $(TRAINING)/data --downloads $(TRAINING)/downloads
 
 mini-evaluate: setup
 	$(BIN)/python -m recipes.clip_mini.evaluate $(RUN)/clip_mini.safetensors --data $(TRAINING)/data

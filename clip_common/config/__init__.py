@@ -22,9 +22,12 @@ from .architectures import (
     Activation,
     BertConfig,
     ClipConfig,
+    EfficientNetConfig,
     ResNetConfig,
+    Stage,
     TextConfig,
     ViTConfig,
+    same_padding,
 )
 from .published import OPENAI_BASE_URL, PRETRAINED, PUBLISHED_TOP_1, pretrained
 from .records import OPENAI_MEAN, OPENAI_STD, Preprocessing, Pretrained, ReferenceValues, WeightsSource
@@ -53,12 +56,15 @@ __all__ = [
     "Activation",
     "BertConfig",
     "ClipConfig",
+    "EfficientNetConfig",
     "Preprocessing",
     "Pretrained",
     "ReferenceValues",
     "ResNetConfig",
+    "Stage",
     "TextConfig",
     "ViTConfig",
     "WeightsSource",
     "pretrained",
+    "same_padding",
 ]

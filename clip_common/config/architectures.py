@@ -8,7 +8,7 @@ configurations in the package cn-clip 1.6.0; for clip_mini its model card in `mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 Activation = Literal["quick_gelu", "gelu"]
 """What stands in the blocks of a ViT and of the causal text transformer; it belongs to the weights."""
@@ -63,6 +63,43 @@ class TextConfig:
         return self.width // 64
 
 
+class Stage(NamedTuple):
+    """Blocks of an EfficientNet that share a shape; the stride is the first one's."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class EfficientNetConfig:
+    """An EfficientNet-Lite with a head of two layers beside a projection.
+
+    Attributes:
+        stem: channels after the first convolution.
+        features: channels after the last one, which are pooled.
+        branch: width between the head's two layers.
+    """
+
+    stages: tuple[Stage, ...]
+    branch: int
+    stem: int = 32
+    features: int = 1280
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        return tuple(stage.blocks for stage in self.stages)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same", which an EfficientNet pads with: zeros before and after, one more after if odd."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
 @dataclass(frozen=True)
 class BertConfig:
     """A BERT, in which every token of a text sees every other, and the size of what it reads.
@@ -92,7 +129,7 @@ class ClipConfig:
     name: str
     embed_dim: int
     image_resolution: int
-    vision: ResNetConfig | ViTConfig
+    vision: ResNetConfig | ViTConfig | EfficientNetConfig
     text: TextConfig | BertConfig
     activation: Activation = "quick_gelu"
 
@@ -106,7 +143,19 @@ VIT_B32 = ClipConfig("ViT-B/32", 512, 224, ViTConfig(32, 12, 768), TextConfig(51
 VIT_B16 = ClipConfig("ViT-B/16", 512, 224, ViTConfig(16, 12, 768), TextConfig(512, 12))
 VIT_L14 = ClipConfig("ViT-L/14", 768, 224, ViTConfig(14, 24, 1024), TextConfig(768, 12))
 VIT_L14_336 = ClipConfig("ViT-L/14@336px", 768, 336, ViTConfig(14, 24, 1024), TextConfig(768, 12))
-MINI = ClipConfig("mini", 256, 64, ResNetConfig((1, 1, 2, 1), 32), TextConfig(192, 2))
+EFFICIENTNET_LITE1 = EfficientNetConfig(
+    stages=(
+        Stage(1, 3, 1, 1, 16),
+        Stage(3, 3, 2, 6, 24),
+        Stage(3, 5, 2, 6, 40),
+        Stage(4, 3, 2, 6, 80),
+        Stage(4, 5, 1, 6, 112),
+        Stage(5, 5, 2, 6, 192),
+        Stage(1, 3, 1, 6, 320),
+    ),
+    branch=512,
+)
+MINI = ClipConfig("mini", 512, 240, EFFICIENTNET_LITE1, TextConfig(256, 2))
 # RBT3, RoBERTa-wwm-ext-base and RoBERTa-wwm-ext-large are BERTs for Chinese.
 CN_RN50 = ClipConfig("CN-RN50", 1024, 224, ResNetConfig((3, 4, 6, 3), 64), BertConfig(768, 3))
 CN_VIT_B16 = ClipConfig("CN-ViT-B/16", 512, 224, ViTConfig(16, 12, 768), BertConfig(768, 12))

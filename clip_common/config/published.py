@@ -350,15 +350,17 @@ PRETRAINED: dict[str, Pretrained] = {
             MINI,
             WeightsSource(
                 "clip_mini.safetensors",
-                "90da66d7d45c44c40d7cbef724b21695cc192bb979e13b29d4d3724ad15d9409",
+                "557d6626997d53ba0af50b93008c9557891769005225c430c4a2f6a89d2e6322",
                 "Apache-2.0",
-                tag="pictograms",
+                tag="everyday",
             ),
-            # It was trained on drawings composed over a background: dropped alpha leaves black, and
-            # costs five to ten points.
-            preprocessing=Preprocessing(background=(255, 255, 255)),
-            default_labels="pictograms",
-            default_templates=("a picture of a {}",),
+            # EfficientNet-Lite takes (x - 127) / 128. Drawings are composed over white: dropped alpha leaves
+            # black.
+            preprocessing=Preprocessing(
+                mean=(127 / 255,) * 3, std=(128 / 255,) * 3, background=(255, 255, 255)
+            ),
+            default_labels="everyday",
+            default_templates=("a photo of a {}.",),
             adaptation_rate=3e-4,
         ),
     )

@@ -11,11 +11,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ..config import BertConfig, ClipConfig, TextConfig, ViTConfig
+from ..config import BertConfig, ClipConfig, EfficientNetConfig, ResNetConfig, TextConfig, ViTConfig
 from ..weights.mapped import release
 from ..weights.schema import expected_shapes, require_match
 from ..weights.tensor_names import State, is_linear, openai_name, to_openai
 from .bert import Bert
+from .efficientnet import EfficientNet
 from .resnet import ModifiedResNet
 from .transformer import Transformer
 from .vit import VisionTransformer
@@ -30,16 +31,12 @@ class CLIP(nn.Layer):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.config = config
-        size, embed_dim = config.image_resolution, config.embed_dim
-        if isinstance(config.vision, ViTConfig):
-            self.visual = VisionTransformer(config.vision, size, embed_dim, config.activation)
-        else:
-            self.visual = ModifiedResNet(config.vision, size, embed_dim)
+        self.visual = _image_tower(config)
         if isinstance(config.text, BertConfig):
             self.bert = Bert(config.text)
         else:
             self._build_causal_text_tower(config.text)
-        self.text_projection = self.create_parameter([config.text.width, embed_dim])
+        self.text_projection = self.create_parameter([config.text.width, config.embed_dim])
         self.logit_scale = self.create_parameter(
             [], default_initializer=nn.initializer.Constant(math.log(1 / 0.07))
         )
@@ -116,6 +113,17 @@ class CLIP(nn.Layer):
 
     load_dict = set_state_dict
     set_dict = set_state_dict
+
+
+def _image_tower(config: ClipConfig) -> nn.Layer:
+    size, embed_dim = config.image_resolution, config.embed_dim
+    match config.vision:
+        case ViTConfig() as vision:
+            return VisionTransformer(vision, size, embed_dim, config.activation)
+        case ResNetConfig() as vision:
+            return ModifiedResNet(vision, size, embed_dim)
+        case EfficientNetConfig() as vision:
+            return EfficientNet(vision, size, embed_dim)
 
 
 def _fill(tensor: Tensor, value: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from .tokenizer import tokenizer_of
 _DATA = Path(__file__).parent.parent / "data"
 LABEL_SETS = {
     "imagenet": "imagenet_classes.txt",
-    "pictograms": "pictogram_names.txt",
+    "everyday": "everyday_names.txt",
     "everyday_zh": "everyday_names_zh.txt",
 }
 # OpenAI's prompt engineering notebook: the 80 of the paper, and the 7 that did best together; and some in

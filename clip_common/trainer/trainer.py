@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +13,6 @@ from paddle import Tensor, nn
 from ..errors import TrainingError
 from . import checkpoint, parallel
 from .checkpoint import Arrays, Checkpoint
-from .muon import Muon
 from .settings import RunSettings, learning_rate
 
 
@@ -24,21 +22,18 @@ class Trainer:
     Args:
         model: its trainable parameters are trained, those that do not stop gradients.
         settings: the run's.
-        matrices: names of the parameters that Muon trains; AdamW has the rest.
     """
 
-    def __init__(self, model: nn.Layer, settings: RunSettings, matrices: Collection[str] = ()) -> None:
+    def __init__(self, model: nn.Layer, settings: RunSettings) -> None:
         self.model, self.settings = model, settings
-        trained = {name: p for name, p in model.named_parameters() if not p.stop_gradient}
-        decayed = {p.name for name, p in trained.items() if p.ndim > 1 and "positional" not in name}
-        self.parameters = list(trained.values())
-        self.muon = Muon({name: trained[name] for name in matrices}, settings.weight_decay)
-        self.others = {name: p for name, p in trained.items() if name not in matrices}
+        self.trained = {name: p for name, p in model.named_parameters() if not p.stop_gradient}
+        decayed = {p.name for name, p in self.trained.items() if p.ndim > 1 and "positional" not in name}
+        self.parameters = list(self.trained.values())
         self.adam = paddle.optimizer.AdamW(
             learning_rate=settings.learning_rate,
             beta2=0.98,
             epsilon=1e-6,
-            parameters=list(self.others.values()),
+            parameters=self.parameters,
             weight_decay=settings.weight_decay,
             apply_decay_param_fun=lambda name: name in decayed,
             grad_clip=nn.ClipGradByGlobalNorm(1.0),
@@ -61,7 +56,6 @@ class Trainer:
         loss = self.loss(batch)
         loss.backward()
         parallel.sum_gradients(self.parameters)
-        self.muon.step(rate)
         self.adam.step()
         for parameter in self.parameters:
             parameter.clear_gradient(set_to_zero=False)
@@ -88,16 +82,11 @@ class Trainer:
         return Checkpoint(
             self.done,
             checkpoint.model_arrays(self.model),
-            checkpoint.adam_arrays(self.others, self.adam) | self.muon.arrays(),
+            checkpoint.adam_arrays(self.trained, self.adam),
             self.average,
             curve,
             asdict(self.settings),
         )
-
-    def begin_with(self, arrays: Arrays) -> None:
-        """Take these weights as the run's beginning."""
-        self._set_weights(arrays)
-        self.average = arrays
 
     def restore(self, run: Checkpoint) -> None:
         """Go on from a checkpoint.
@@ -107,8 +96,7 @@ class Trainer:
         """
         run.require(self.settings)
         self._set_weights(run.model)
-        checkpoint.restore_adam(self.others, self.adam, run.optimizer)
-        self.muon.restore(run.optimizer)
+        checkpoint.restore_adam(self.trained, self.adam, run.optimizer)
         self.average, self.done = run.average, run.step
 
     def _set_weights(self, arrays: Arrays) -> None:

@@ -11,7 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..config import PRETRAINED, BertConfig, ClipConfig, ResNetConfig, TextConfig, ViTConfig
+from ..config import (
+    PRETRAINED,
+    BertConfig,
+    ClipConfig,
+    EfficientNetConfig,
+    ResNetConfig,
+    TextConfig,
+    ViTConfig,
+)
 from ..errors import WeightsError
 
 Shape = tuple[int, ...]
@@ -24,6 +32,8 @@ def expected_shapes(config: ClipConfig) -> dict[str, Shape]:
     shapes |= _bert(text) if isinstance(text, BertConfig) else _causal_text(text)
     if isinstance(config.vision, ViTConfig):
         shapes |= _vit(config.vision, config.image_resolution, config.embed_dim)
+    elif isinstance(config.vision, EfficientNetConfig):
+        shapes |= _efficientnet(config.vision, config.embed_dim)
     else:
         shapes |= _resnet(config.vision, config.image_resolution, config.embed_dim)
     return shapes
@@ -123,6 +133,32 @@ def _bottleneck(name: str, before: int, planes: int, first: bool) -> dict[str, S
     return shapes
 
 
+def _efficientnet(config: EfficientNetConfig, embed_dim: int) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {
+        "visual.conv_stem.weight": (config.stem, 3, 3, 3),
+        **_batch_norm("visual.bn_stem", config.stem),
+    }
+    before, number = config.stem, 0
+    for stage in config.stages:
+        for _ in range(stage.blocks):
+            inner, name = before * stage.expansion, f"visual.blocks.{number}"
+            if stage.expansion > 1:
+                shapes[f"{name}.conv_expand.weight"] = (inner, before, 1, 1)
+                shapes |= _batch_norm(f"{name}.bn_expand", inner)
+            shapes[f"{name}.conv_depthwise.weight"] = (inner, 1, stage.kernel, stage.kernel)
+            shapes |= _batch_norm(f"{name}.bn_depthwise", inner)
+            shapes[f"{name}.conv_project.weight"] = (stage.channels, inner, 1, 1)
+            shapes |= _batch_norm(f"{name}.bn_project", stage.channels)
+            before, number = stage.channels, number + 1
+    return shapes | {
+        "visual.conv_head.weight": (config.features, before, 1, 1),
+        **_batch_norm("visual.bn_head", config.features),
+        "visual.head.projection": (config.features, embed_dim),
+        **_linear("visual.head.c_fc", config.features, config.branch),
+        **_linear("visual.head.c_proj", config.branch, embed_dim),
+    }
+
+
 def _linear(name: str, before: int, after: int) -> dict[str, Shape]:
     return {f"{name}.weight": (after, before), f"{name}.bias": (after,)}
 
@@ -217,10 +253,12 @@ def _depths(config: ClipConfig) -> tuple[int, ...]:
 
 
 def _with_depths(config: ClipConfig, other: ClipConfig) -> ClipConfig:
-    """A config with as many blocks as another one."""
+    """A config with as many blocks as another one; an EfficientNet is known whole, see below."""
     if type(config.vision) is not type(other.vision) or type(config.text) is not type(other.text):
         return config
-    vision = replace(config.vision, layers=other.vision.layers)  # type: ignore[arg-type]
+    vision = config.vision
+    if not isinstance(vision, EfficientNetConfig):
+        vision = replace(vision, layers=other.vision.layers)  # type: ignore[arg-type]
     return replace(config, vision=vision, text=replace(config.text, layers=other.text.layers))
 
 
@@ -236,6 +274,9 @@ def infer_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
     """Read an architecture's dimensions from a state in OpenAI's layout (cf. its `build_model`)."""
     text = _infer_text(state)
     embed_dim = state["text_projection"].shape[1]
+    if "visual.conv_stem.weight" in state:
+        known = _known_efficientnet(state)
+        return ClipConfig("inferred", embed_dim, known.image_resolution, known.vision, text)
     if "visual.proj" in state:
         width, _, _, patch_size = state["visual.conv1.weight"].shape
         grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
@@ -259,6 +300,15 @@ def _infer_text(state: Mapping[str, np.ndarray]) -> TextConfig | BertConfig:
     context_length = state["positional_embedding"].shape[0]
     vocab_size = state["token_embedding.weight"].shape[0]
     return TextConfig(width, _blocks(state, "transformer.resblocks."), context_length, vocab_size)
+
+
+def _known_efficientnet(state: Mapping[str, np.ndarray]) -> ClipConfig:
+    """The known architecture whose image tower a state has: its strides and resolution are in no shape."""
+    found = {name: tuple(value.shape) for name, value in state.items() if name.startswith("visual.")}
+    for record in PRETRAINED.values():
+        if found.items() <= expected_shapes(record.config).items():
+            return record.config
+    raise ValueError("the shapes are of no EfficientNet that is known")
 
 
 def _blocks(names: Iterable[str], prefix: str) -> int:

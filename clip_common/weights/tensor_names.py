@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from ..config import TextConfig
 from ..errors import WeightsError
 from .mapped import release
 
@@ -20,6 +21,8 @@ State = dict[str, np.ndarray]
 # models, a constant of Hugging Face's embeddings; the classes of an adapted module, which `class_head.py`
 # reads; and the pooler of a BERT, which Chinese-CLIP's own loader drops too. Nothing else is ever dropped.
 CLASS_VECTORS = "class_vectors"
+# Our own files may hold the embeddings of the tokens that training saw, and which those are.
+TOKEN_TABLE, TOKEN_IDS = "token_embedding.weight", "token_ids"
 _DROPPED = re.compile(
     rf"^(input_resolution|context_length|vocab_size|n_averaged|{CLASS_VECTORS})$|\.(num_batches_tracked|position_ids)$"
     r"|^(bert|text_model)\.pooler\.dense\.(weight|bias)$"
@@ -156,7 +159,7 @@ def to_openai(state: Mapping[str, np.ndarray]) -> State:
     """
     bare = _without_prefix(state)
     kept = {name: value for name, value in bare.items() if not _DROPPED.search(name)}
-    converted = _layout_of(kept)(kept)
+    converted = _whole_token_table(_layout_of(kept)(kept))
     scale = converted.get("logit_scale")
     if scale is not None and scale.shape == (1,):  # the seed port keeps this scalar as a vector of one
         converted["logit_scale"] = scale.reshape(())
@@ -176,6 +179,24 @@ def _without_prefix(state: Mapping[str, np.ndarray]) -> State:
         if prefixes:
             return _renamed((name.removeprefix(prefixes[0]), value) for name, value in named.items())
     return named
+
+
+def _whole_token_table(state: State) -> State:
+    """A table of some tokens' rows, those that `token_ids` names, as the whole one; other rows are zero.
+
+    Raises:
+        WeightsError: ids and rows do not fit.
+    """
+    if TOKEN_IDS not in state:
+        return state
+    ids, rows = state.pop(TOKEN_IDS), state.get(TOKEN_TABLE, np.zeros(0))
+    if ids.dtype.kind not in "iu" or ids.ndim != 1 or rows.ndim != 2 or len(ids) != len(rows) or not len(ids):
+        raise WeightsError(f"{TOKEN_IDS} should be whole numbers, one for each row of {TOKEN_TABLE}")
+    if ids[0] < 0 or ids[-1] >= TextConfig.vocab_size or (np.diff(ids.astype(np.int64)) <= 0).any():
+        raise WeightsError(f"{TOKEN_IDS} should rise, within the {TextConfig.vocab_size} of the vocabulary")
+    table = np.zeros((TextConfig.vocab_size, rows.shape[1]), rows.dtype)
+    table[ids] = rows
+    return state | {TOKEN_TABLE: table}
 
 
 def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], State]:

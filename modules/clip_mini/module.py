@@ -1,4 +1,4 @@
-"""A small CLIP that knows pictograms, as a PaddleHub module. What it does is in `clip_common`."""
+"""A small CLIP that knows common things, as a PaddleHub module. What it does is in `clip_common`."""
 
 from functools import wraps
 from typing import Any
@@ -15,10 +15,10 @@ from clip_common.hub import ClipModule
     type="cv/image_text_matching",
     author="clip-hub",
     author_email="",
-    summary="A small CLIP for pictograms and clip-art that ships with its weights.",
+    summary="A small CLIP for photographs and drawings of common things that ships with its weights.",
 )
 class ClipMini(ClipModule):
-    """Zero-shot classification and embedding with a small CLIP that knows drawings."""
+    """Zero-shot classification and embedding with a small CLIP that knows common things."""
 
     record = pretrained("clip_mini")
 

@@ -28,8 +28,8 @@ class TestHubModule(unittest.TestCase):
 
     def test_embed(self) -> None:
         embeddings = self.module.embed(paths=[str(IMAGE)], texts=TEXTS)
-        self.assertEqual(embeddings["images"].shape, (1, 256))
-        self.assertEqual(embeddings["texts"].shape, (3, 256))
+        self.assertEqual(embeddings["images"].shape, (1, 512))
+        self.assertEqual(embeddings["texts"].shape, (3, 512))
         np.testing.assert_allclose(np.linalg.norm(embeddings["texts"], axis=1), 1, rtol=1e-5)
 
     def test_classify_is_the_softmax_of_the_cosines(self) -> None:

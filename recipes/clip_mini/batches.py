@@ -1,4 +1,7 @@
-"""What a step of training sees: augmented images with captions, drawn from the seed and the step."""
+"""What a step of training sees, drawn from the seed and the step: drawings with captions, nouns, photographs.
+
+Pictures come as pooled features, computed once by `features.py`: the image tower itself is not trained.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clip_common.config import Preprocessing
 from clip_common.errors import TrainingError
-from clip_common.preprocessing.image import normalize
 from clip_common.text.tokenizer import tokenize
 from clip_common.trainer.settings import RunSettings
 
-from .augment import augment
-from .captions import draw_subject, may_flip, put_in_template
-from .data import Caption, Dataset
+from .captions import draw_subject
+from .data import Caption
+from .features import Features
+from .imagenet import Space, l2
+from .nouns import Nouns
 from .splits import rows_of
 
 MAX_TOKENS = 20
+PUSHED_SHARE = 0.5  # of the photographs that are moved towards a class
 
 
 @dataclass(frozen=True)
@@ -25,84 +29,94 @@ class Settings(RunSettings):
     """The settings of a run of clip_mini.
 
     Attributes:
-        small_share: share of the steps, the first ones, that see images of half the size (progressive
-            resizing): a quarter of the work, and most of what is to be learned shows there.
-        workers: BatchNorm sees a worker's part of a batch, so it is a setting.
+        batch_size: drawings in a step.
+        nouns: nouns in a step.
+        photographs: crops of photographs in a step.
     """
 
-    steps: int = 1750
-    batch_size: int = 256
-    learning_rate: float = 2e-3
-    warm_up: int = 100
-    weight_decay: float = 0.1
-    average_decay: float = 0.995
-    workers: int = 2
+    steps: int = 500
+    batch_size: int = 384
+    learning_rate: float = 1e-3
+    warm_up: int = 50
+    weight_decay: float = 0.02
+    average_decay: float = 0.98
+    workers: int = 1
     seed: int = 0
-    small_share: float = 0.8
-
-    def resolution(self, step: int, full: int) -> int:
-        """Side of the images that a step sees."""
-        return full // 2 if step < self.small_share * self.steps else full
+    nouns: int = 256
+    photographs: int = 64
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's part of a step's images and texts, and what all of the step's are about.
+    """What a step sees.
 
-    Two pairs that share a subject, or a concept, are positives of each other.
+    Two drawings that share a subject, or a concept, are positives of each other.
     """
 
-    pixels: np.ndarray  # float32 [part, 3, R, R]
-    tokens: np.ndarray  # int64 [part, L]
-    subjects: np.ndarray  # int64 [batch], equal where the subjects of the captions are
-    concepts: np.ndarray  # int64 [batch], equal where the images show the same
+    drawings: np.ndarray  # float32 [B, features]
+    tokens: np.ndarray  # int64 [B + M, L], captions, then nouns
+    subjects: np.ndarray  # int64 [B], equal where the subjects of the captions are
+    concepts: np.ndarray  # int64 [B], equal where the drawings show the same
+    directions: np.ndarray  # float32 [M, D], of the nouns
+    closeness: np.ndarray  # float32 [M], the cosine that is enough
+    photographs: np.ndarray  # float32 [K, features]
+    classes: np.ndarray  # float32 [K, 1000], the classifier's own answer
 
 
 class Batches:
-    """The batches of a run, each from the seed and its step alone; `worker` gets its part of them."""
+    """The batches of a run, each from the seed and its step alone."""
 
-    def __init__(self, data: Dataset, settings: Settings, resolution: int, worker: int = 0) -> None:
-        self.data, self.settings, self.resolution = data, settings, resolution
-        self.rows = rows_of(data.captions, "train")
+    def __init__(self, features: Features, nouns: Nouns, space: Space, settings: Settings) -> None:
+        self.features, self.nouns, self.space, self.settings = features, nouns, space, settings
+        self.captions = features.captions
+        self.rows = rows_of(self.captions, "train")
         if len(self.rows) < settings.batch_size:
             raise TrainingError(
                 f"{len(self.rows)} training images, fewer than a batch ({settings.batch_size})"
             )
-        if settings.batch_size % settings.workers:
-            raise TrainingError(
-                f"a batch of {settings.batch_size} cannot be shared among {settings.workers} workers"
-            )
-        if settings.small_share and resolution % 64:
-            raise TrainingError(f"half of {resolution} pixels does not fit the model: set --small-share 0")
-        weights = np.array([sampling_weight(data.captions[row]) for row in self.rows])
+        weights = np.array([sampling_weight(self.captions[row]) for row in self.rows])
         self.shares = weights / weights.sum()
-        size = settings.batch_size // settings.workers
-        self.part = range(worker * size, (worker + 1) * size)
+        self.noun_shares = nouns.weights / nouns.weights.sum()
 
     def __call__(self, step: int) -> Batch:
-        """A worker's part of a step."""
+        """A step's batch."""
         rng = np.random.default_rng([self.settings.seed, step])
         rows = rng.choice(self.rows, self.settings.batch_size, replace=False, p=self.shares)
-        captions = [self.data.captions[row] for row in rows]
+        captions = [self.captions[row] for row in rows]
         subjects = [draw_subject(caption.name, caption.tags, rng) for caption in captions]
-        texts = [put_in_template(subject, rng) for subject in subjects]
-        tokens = tokenize([texts[i] for i in self.part], MAX_TOKENS, truncate=True)
-        images = [self._image(rows[i], captions[i], step, i) for i in self.part]
+        nouns = rng.choice(len(self.nouns.names), self.settings.nouns, p=self.noun_shares)
+        texts = subjects + [self.nouns.names[i] for i in nouns]
+        photographs = self._photographs(rng)
         return Batch(
-            normalize(np.stack(images), Preprocessing()),
-            tokens,
+            self.features.draw_drawings(rows, rng),
+            tokenize(texts, MAX_TOKENS, truncate=True),
             np.unique(subjects, return_inverse=True)[1],
             np.unique([caption.concept for caption in captions], return_inverse=True)[1],
+            self.nouns.directions[nouns],
+            self.nouns.closeness[nouns],
+            photographs,
+            softmax(photographs @ self.space.weight.T + self.space.bias),
         )
 
-    def _image(self, row: int, caption: Caption, step: int, place: int) -> np.ndarray:
-        rng = np.random.default_rng([self.settings.seed, step, place])
-        resolution = self.settings.resolution(step, self.resolution)
-        return augment(self.data.images[row], resolution, may_flip(caption.name), rng)
+    def _photographs(self, rng: np.random.Generator) -> np.ndarray:
+        """Crops of photographs; half of them moved towards a class, for there are more classes than crops."""
+        count = self.settings.photographs
+        crops = self.features.draw_photographs(count, rng)
+        pushed = rng.random(count) < PUSHED_SHARE
+        towards = l2(self.space.weight[rng.integers(len(self.space.weight), size=count)])
+        far = rng.uniform(0.3, 1.0, (count, 1)) * np.linalg.norm(crops, axis=1, keepdims=True)
+        moved = np.clip(crops * rng.uniform(0.4, 1.0, (count, 1)) + far * towards, 0, 6)  # ReLU6's range
+        return np.where(pushed[:, None], moved, crops).astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def sampling_weight(caption: Caption) -> float:
-    """How often an image is shown: flags and the many emoji of persons less than things."""
+    """How often a picture is shown: flags and the many emoji of persons less than things."""
     if caption.concept.startswith("flag-"):
         return 0.1 * caption.weight
     if any(

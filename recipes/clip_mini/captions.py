@@ -1,4 +1,4 @@
-"""What an image is called in training: its name, its head noun or a tag, in a template."""
+"""What an image is called in training: its name, its head noun or a tag."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 
 import numpy as np
 
+# Of these, which users put labels in, only what stands for "{}" says anything.
 TEMPLATES = (
-    *("{}",) * 4,
-    *("a {}",) * 3,
+    "{}",
+    "a {}",
+    "an {}",
     "the {}",
-    "a picture of a {}",
     "a picture of a {}",
     "an emoji of a {}",
     "an icon of a {}",
@@ -19,6 +20,7 @@ TEMPLATES = (
     "a clip-art of a {}",
     "an illustration of a {}",
     "a photo of a {}.",
+    "a photo of a {}",
 )
 HEAD_SHARE, TAG_SHARE = 0.28, 0.12
 
@@ -44,22 +46,11 @@ _NO_HEAD = set(
     "hot dog, sea horse, guinea pig, bow and arrow, ice cream, light bulb, hot pepper, mouse trap".split(", ")
 )
 _CUT = re.compile(r"\s(with|of|in|on|for|and|from|at|without|facing|over|under)\s|[:,(]")
-_MIRROR_MATTERS = re.compile(
-    r"left|right|letter|keycap|button|flag|clock|arrow|input|text|japanese|numbers?\b|\bsign\b|chart|diagram|"
-    r"currency|dollar|euro|pound|yen|\b[a-d] |font|abc|calendar|\bmap\b|globe|question|"
-    r"west|east|back\b|next|forward",
-    re.IGNORECASE,
-)
 
 
 def is_clean(text: str) -> bool:
     """Whether a name or a tag has none of the filtered words."""
     return not _FILTER.search(_HARMLESS.sub("", text.replace("_", " ")))
-
-
-def may_flip(name: str) -> bool:
-    """Whether the mirror image means the same: not for letters, flags, clocks, directions."""
-    return not _MIRROR_MATTERS.search(name)
 
 
 def head_noun(name: str) -> str:
@@ -72,19 +63,23 @@ def head_noun(name: str) -> str:
     return words[-1] if words else name.lower()
 
 
+def subject_shares(name: str, tags: tuple[str, ...]) -> list[tuple[str, float]]:
+    """What an image is called, in lower case, and how often: its name, its head noun or a tag."""
+    of_tags = TAG_SHARE if tags else 0.0
+    shares = [(name.lower(), 1 - HEAD_SHARE - of_tags), (head_noun(name), HEAD_SHARE)]
+    return shares + [(tag.lower(), of_tags / len(tags)) for tag in tags]
+
+
 def draw_subject(name: str, tags: tuple[str, ...], rng: np.random.Generator) -> str:
-    """What one showing of an image is called: its name, its head noun or a tag, in lower case."""
-    kind = rng.random()
-    if kind < HEAD_SHARE:
-        return head_noun(name)
-    if kind < HEAD_SHARE + TAG_SHARE and tags:
-        return tags[rng.integers(len(tags))].lower()
-    return name.lower()
+    """What one showing of an image is called."""
+    subjects, shares = zip(*subject_shares(name, tags), strict=True)
+    return str(subjects[rng.choice(len(subjects), p=shares)])
 
 
-def put_in_template(subject: str, rng: np.random.Generator) -> str:
-    """A caption: the subject in a template, with the right article."""
-    template = TEMPLATES[rng.integers(len(TEMPLATES))]
-    if template != "{}" and subject[:1] in "aeiou":
-        template = template.replace("a {}", "an {}")
-    return template.replace("{}", subject)
+def plural(noun: str) -> str:
+    """The plural of a noun that has a regular one."""
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in set("aeiou"):
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"

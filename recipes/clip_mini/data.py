@@ -1,6 +1,6 @@
 """Data preparation: packages to one folder of pictures and captions.
 
-`python -m recipes.clip_mini.data --output DATA` writes `pictures.npy` (uint8 [N, 96, 96, 4], premultiplied
+`python -m recipes.clip_mini.data --output DATA` writes `pictures.npy` (uint8 [N, 192, 192, 4], premultiplied
 RGBA, a memory map), `captions.jsonl` (one record per image) and `report.json`. The folder appears only when
 it is whole; a folder of your own images is read by `--pictures FOLDER` (see README.md).
 """
@@ -29,7 +29,7 @@ from .captions import is_clean
 from .diagrams import GENERATED, draw_diagrams
 from .sources import EMOJI_NAMES, SOURCES, Drawing, Source, fetch, read, read_emoji_names
 
-SIDE = 96
+SIDE = 192
 DEFAULT_CACHE = Path.home() / ".cache" / "clip_hub_training"
 _FILES = ("pictures.npy", "captions.jsonl", "report.json")
 
@@ -93,7 +93,7 @@ def rasterise(content: str | bytes) -> np.ndarray:
     if isinstance(content, str):
         import resvg_py
 
-        content = bytes(resvg_py.svg_to_bytes(svg_string=content, width=2 * SIDE, skip_system_fonts=True))
+        content = bytes(resvg_py.svg_to_bytes(svg_string=content, width=SIDE, skip_system_fonts=True))
     try:
         with Image.open(io.BytesIO(content)) as image:
             picture = image.convert("RGBA")
@@ -229,7 +229,10 @@ def _write(drawings: Iterable[Drawing], folder: Path, workers: int) -> dict:
     for i, drawing in enumerate(kept):  # the same picture under the same name adds nothing
         first_of.setdefault((drawing.name, drawing.source.style, arrays[i].tobytes()), i)
     rows = sorted(first_of.values())
-    np.save(folder / "pictures.npy", np.stack([arrays[i] for i in rows]))
+    images = np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, (len(rows), SIDE, SIDE, 4))
+    for place, row in enumerate(rows):  # one at a time: together they are gigabytes
+        images[place] = arrays[row]
+    images.flush()
     captions = [_caption(kept[i], near=near[i]) for i in rows]
     lines = [json.dumps(asdict(caption), ensure_ascii=False) for caption in captions]
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n", "utf-8")

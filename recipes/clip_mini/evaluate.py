@@ -1,13 +1,14 @@
 """The model card's figures, on the held-out splits, through the module's own preprocessing and labels.
 
 `python -m recipes.clip_mini.evaluate clip_mini.safetensors --data DATA`. Labels never come from training:
-they are the module's published label set, or the held-out images' own names.
+they are published here, or the held-out images' own names.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import csv
 import dataclasses
 import json
 import math
@@ -20,15 +21,16 @@ import numpy as np
 from clip_common.config import pretrained
 from clip_common.errors import ClipError, TrainingError
 from clip_common.predictor import Predictor
-from clip_common.text.prompts import read_lines
+from clip_common.text.prompts import LABEL_SETS, read_lines
 from clip_common.zero_shot.scoring import l2_normalize
 
 from .captions import head_noun
 from .data import DEFAULT_CACHE, Dataset, to_image
 from .splits import HELD_OUT_STYLE, percentile, rows_of
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 TEMPLATE = "a picture of a {}"
+_PICTOGRAMS = Path(__file__).with_name("pictogram_names.txt")
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,18 @@ def _answers(rows: Sequence[int], names: Sequence[str], name: str, labels: Seque
 
 
 def style_tasks(data: Dataset, count: int = 60) -> list[Task]:
-    """A style never seen: one image each of everyday nouns, by hash; then all the module's labels."""
+    """A style never seen: one image each of everyday nouns, by hash; then all of `pictogram_names.txt`."""
     first: dict[str, int] = {}
     for row in rows_of(data.captions, "style"):
         first.setdefault(data.captions[row].name.lower(), int(row))
-    labels = read_lines("pictogram_names.txt")
+    labels = _PICTOGRAMS.read_text("utf-8").splitlines()
     known = sorted(
         (label for label in labels if label.lower() in first), key=lambda text: (percentile(text), text)
     )
     some, rows = known[:count], [first[label.lower()] for label in known]
     return [
         _answers(rows[:count], some, f"{HELD_OUT_STYLE}, everyday labels", some),
-        _answers(rows, known, f"{HELD_OUT_STYLE}, the module's labels", labels),
+        _answers(rows, known, f"{HELD_OUT_STYLE}, 248 pictograms", labels),
     ]
 
 
@@ -151,6 +153,37 @@ def evaluate(weights: Path, data: Dataset) -> dict:
     return {"weights": str(weights), "figures": figures, "diagram, dog, cat": diagrams}
 
 
+def photograph_figures(weights: Path, table: Path) -> list[dict]:
+    """How photographs of your own are named among the module's labels and theirs, by the groups of a table.
+
+    The table is tab-separated, with the columns file, label, imagenet (the group) and also_ok (labels that
+    are right too, between commas).
+    """
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    record = pretrained("clip_mini")
+    labels = list(
+        dict.fromkeys([*read_lines(LABEL_SETS[record.default_labels]), *(r["label"] for r in rows)])
+    )
+    predictor = Predictor(record, weights)
+    paths = [table.parent / row["file"] for row in rows]
+    answers = predictor.classify(
+        paths=paths, labels=labels, templates=record.default_templates, top_k=len(labels)
+    )
+    places: dict[str, list[int]] = {}
+    for row, answer in zip(rows, answers, strict=True):
+        ranked = [item["label"] for item in answer]
+        right = [row["label"], *filter(None, map(str.strip, row["also_ok"].split(",")))]
+        place = min(ranked.index(label) for label in right if label in ranked)
+        places.setdefault(row["imagenet"], []).append(place)
+    lines = []
+    for group, found in sorted(places.items()):
+        top1, top5 = (Share(sum(place < k for place in found), len(found)) for k in (1, 5))
+        name = f"photographs, group {group!r}"
+        lines.append({"task": name, "line": f"| {name} | {len(found)} | {len(labels)} | {top1} | {top5} |"})
+    return lines
+
+
 def draw_confusions(data: Dataset, confusions: Sequence[dict], path: Path) -> None:
     """Images that were taken for something else, with both names: what the model gets wrong."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -174,12 +207,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m recipes.clip_mini.evaluate", description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data")
+    parser.add_argument("--photographs", type=Path, help="a table of photographs to name too")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--confusions", type=Path, help="also draw here what the first task got wrong")
     arguments = parser.parse_args()
     try:
         data = Dataset.open(arguments.data)
         result = evaluate(arguments.weights, data)
+        if arguments.photographs:
+            result["figures"] += photograph_figures(arguments.weights, arguments.photographs)
     except (TrainingError, ClipError) as error:
         raise SystemExit(f"recipes.clip_mini.evaluate: {error}") from None
     print("| held-out images | n | labels | top-1 (95 %) | top-5 (95 %) |\n| --- | --- | --- | --- | --- |")

@@ -1,4 +1,4 @@
-"""A checkpoint to the weights file that `clip_common` loads: the average, in OpenAI's names and types.
+"""A checkpoint to the weights file that `clip_common` loads: its average, and the image tower.
 
 `python -m recipes.clip_mini.export RUN/checkpoint.npz clip_mini.safetensors --data DATA`
 """
@@ -7,45 +7,69 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from clip_common.config import MINI
-from clip_common.errors import TrainingError
+from clip_common.config import MINI, ClipConfig
+from clip_common.errors import ClipError, TrainingError
+from clip_common.models.clip import CLIP
 from clip_common.system.cache import atomic_file
-from clip_common.trainer.checkpoint import Arrays, load
-from clip_common.weights.tensor_names import State, from_own
+from clip_common.trainer.checkpoint import Arrays, load, model_arrays
+from clip_common.weights.tensor_names import TOKEN_IDS, State, from_own
 from clip_common.weights.weights_file import write_safetensors
 
-from .data import DEFAULT_CACHE, Dataset
-from .vocabulary import training_vocabulary, whole_table
+from .bag_of_words import Parts, silent_rows, write_parts
+from .data import DEFAULT_CACHE
+from .features import Features
+from .init import initialise
+from .nouns import all_nouns
+from .tower import read_tower
+from .vocabulary import training_vocabulary
 
-# As in OpenAI's files: statistics, norms and the scale stay float32. The two embeddings are float16 here, as
-# in the prototype: they are most of the file.
-_FLOAT32 = re.compile(r"(^|\.)(bn\d|ln_\w+|downsample\.1)\.|^(logit_scale|positional_embedding)$")
+SEED = 0  # of what in the text tower has no effect yet
+# As in OpenAI's files: statistics, norms and the scale stay float32. Both embeddings are float16: they
+# are most of the file.
+_FLOAT32 = re.compile(r"(^|\.)(bn_\w+|ln_\w+)\.|^(logit_scale|positional_embedding)$")
 
 
-def openai_state(average: Arrays, vocabulary: np.ndarray, vocab_size: int) -> State:
-    """Weights by our layers' names to OpenAI's names, orientation and types; other tokens become zero."""
+def openai_state(average: Arrays, tower: State, vocabulary: np.ndarray, config: ClipConfig = MINI) -> State:
+    """What was trained, and the image tower, as a CLIP's weights in OpenAI's names, orientation and types.
+
+    Of the token embeddings only the vocabulary's rows are there, with their ids: others would be zero.
+    """
+    head = {f"visual.{name}": value for name, value in average.items() if name.startswith("head.")}
+    text = _text_tower(average, vocabulary, config)
     state = {
         name: value.astype(np.float32 if _FLOAT32.search(name) else np.float16)
-        for name, value in from_own(average).items()
+        for name, value in (tower | from_own(head | text)).items()
     }
-    table = state["token_embedding.weight"]
-    state["token_embedding.weight"] = whole_table(table, vocabulary, vocab_size)
-    return state
+    return state | {TOKEN_IDS: vocabulary.astype(np.int32)}
 
 
-def export(checkpoint: Path, target: Path, data: Path) -> None:
+def _text_tower(average: Arrays, vocabulary: np.ndarray, config: ClipConfig) -> Arrays:
+    """A text tower that computes the trained bags of words, by our layers' names."""
+    tokens = average["text.tokens"].copy()
+    tokens[silent_rows(vocabulary)] = 0
+    clip = CLIP(replace(config, text=replace(config.text, vocab_size=len(vocabulary))))
+    initialise(clip, SEED)
+    write_parts(clip, Parts(average["text.components"], tokens), SEED)
+    clip.logit_scale.set_value(average["logit_scale"])
+    arrays = model_arrays(clip)
+    return {name: value for name, value in arrays.items() if not name.startswith("visual.")}
+
+
+def export(checkpoint: Path, target: Path, data: Path, downloads: Path) -> None:
     """Write a checkpoint's average as safetensors.
 
     Raises:
-        TrainingError: the checkpoint or the data cannot be read, or the file not be written.
+        TrainingError: the checkpoint, the data or a package cannot be read, or the file not be written.
     """
     run = load(checkpoint)
-    vocabulary = training_vocabulary(Dataset.open(data))
-    state = openai_state(run.average, vocabulary, MINI.text.vocab_size)
+    tower, space = read_tower(downloads)
+    vocabulary = training_vocabulary(Features.open(data).captions, all_nouns(downloads, space).names)
+    state = openai_state(run.average, tower, vocabulary)
     metadata = {"format": "pt", "layout": "openai", "module": "clip_mini", "steps": str(run.step)}
     try:
         with atomic_file(target) as temporary:
@@ -60,10 +84,11 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--data", type=Path, default=DEFAULT_CACHE / "data")
+    parser.add_argument("--downloads", type=Path, default=DEFAULT_CACHE / "downloads")
     arguments = parser.parse_args()
     try:
-        export(arguments.checkpoint, arguments.target, arguments.data)
-    except TrainingError as error:
+        export(arguments.checkpoint, arguments.target, arguments.data, arguments.downloads)
+    except ClipError as error:
         raise SystemExit(f"recipes.clip_mini.export: {error}") from None
 
 

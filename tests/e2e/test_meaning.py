@@ -1,4 +1,4 @@
-"""clip_mini knows what drawings mean, through every door: on images that training has not seen."""
+"""clip_mini knows what photographs and drawings mean, through every door: none was trained on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ from tests.support.processes import free_port, hub_run, start_server, stop_serve
 EXAMPLES = ROOT / "examples"
 # All the drawings of examples/, right or wrong: chosen before the model saw any of them.
 NOUNS = ("apple", "bicycle", "car", "cat", "clock", "dog", "guitar", "house", "tree", "umbrella")
+# All the photographs of examples/, right or wrong, by what they are called among the module's labels.
+PHOTOGRAPHS = {
+    "bee": "bee", "bison": "bison", "cat": "cat", "coffee": "coffee", "coral_reef": "coral reef",
+    "dog": "dog", "frying_pan": "frying pan", "giraffe": "giraffe", "hammer": "hammer",
+    "hedgehog": "hedgehog", "mountain": "mountain", "palace": "palace", "parrot": "parrot",
+    "windmill": "windmill",
+}  # fmt: skip
 CLASSIC = ["a diagram", "a dog", "a cat"]
 
 
@@ -32,6 +39,16 @@ def test_the_right_label_wins(mini: Predictor) -> None:
     answers = mini.classify(paths=paths, labels=[*NOUNS, "diagram"], templates="a picture of a {}")
     right = [noun for noun, answer in zip(NOUNS, answers, strict=True) if answer[0]["label"] == noun]
     assert len(right) >= 8, right
+
+
+def test_photographs_are_named_among_all_the_modules_labels(mini: Predictor) -> None:
+    paths = [EXAMPLES / f"photo_{name}.jpg" for name in PHOTOGRAPHS]
+    answers = mini.classify(paths=paths, top_k=5)
+    named = [[item["label"] for item in answer] for answer in answers]
+    first = [name for name, labels in zip(PHOTOGRAPHS.values(), named, strict=True) if labels[0] == name]
+    among_five = [name for name, labels in zip(PHOTOGRAPHS.values(), named, strict=True) if name in labels]
+    assert len(first) >= 8, first
+    assert len(among_five) >= 11, among_five
 
 
 def test_words_find_the_image(mini: Predictor) -> None:

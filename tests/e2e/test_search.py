@@ -125,15 +125,15 @@ def test_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     index.sync(Store(Path("vectors")))
     monkeypatch.chdir("elsewhere")
     origin = job.origin(job.predictor())
-    hits = index.search(origin, np.ones(256, np.float32) / 16, 9)
+    hits = index.search(origin, np.ones(512, np.float32) / 512**0.5, 9)
     assert {hit.path for hit in hits} == {"photos/caf\\xe9.png", "shard.tar::dog.png", "table.parquet#0"}
     assert all(cell(hit)[0] is not None for hit in hits)
     name = tmp_path.name
     patterns = ["photos/*", f"{tmp_path}/photos/*", "/*/photos/caf*", "*/photos/*", f"*{name}/p*"]
     for pattern in [*patterns, f"*{name[2:]}*e9.png", r"*f\xe9*", os.fsdecode(b"*f\xe9*")]:
-        (hit,) = index.search(origin, np.ones(256, np.float32) / 16, 9, Filter(pattern))
+        (hit,) = index.search(origin, np.ones(512, np.float32) / 512**0.5, 9, Filter(pattern))
         assert hit.path == "photos/caf\\xe9.png", pattern
-    assert index.search(origin, np.ones(256, np.float32) / 16, 9, Filter("/photos/*")) == []
+    assert index.search(origin, np.ones(512, np.float32) / 512**0.5, 9, Filter("/photos/*")) == []
 
 
 def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path: Path) -> None:

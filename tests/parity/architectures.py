@@ -15,6 +15,7 @@ def shallow(config: ClipConfig, vision_layers: int, text_layers: int) -> ClipCon
     if isinstance(config.vision, ViTConfig):
         vision = replace(config.vision, layers=vision_layers)
     else:
+        assert isinstance(config.vision, ResNetConfig)
         vision = replace(config.vision, layers=(1, 2, 1, 1))
     text = replace(config.text, layers=text_layers)
     return replace(config, name=f"{config.name}, shallow", vision=vision, text=text)

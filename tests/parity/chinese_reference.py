@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clip_common.config import BertConfig, ClipConfig, ViTConfig
+from clip_common.config import BertConfig, ClipConfig, ResNetConfig, ViTConfig
 from tests.parity.reference import load_file, normalized
 
 
@@ -40,7 +40,7 @@ def build_reference(config: ClipConfig, state: dict[str, np.ndarray]) -> Any:
     import torch
 
     vision, text = config.vision, config.text
-    assert isinstance(text, BertConfig)
+    assert isinstance(text, BertConfig) and isinstance(vision, ResNetConfig | ViTConfig)
     vit = vision if isinstance(vision, ViTConfig) else None
     code = model_code()
     model = code.CLIP(

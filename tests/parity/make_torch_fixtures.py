@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clip_common.config import ClipConfig, ViTConfig
+from clip_common.config import ClipConfig, ResNetConfig, ViTConfig
 from tests.parity import reference, seeded
 from tests.parity.tiny import TINY_CHINESE_VIT, TINY_RN, TINY_VIT, TOKENS
 
@@ -26,6 +26,7 @@ def build(config: ClipConfig) -> Any:
     """OpenAI's model of a tiny architecture with its seeded values: `build_model` cannot count its heads."""
     code = reference._file("model")
     vision, text = config.vision, config.text
+    assert isinstance(vision, ResNetConfig | ViTConfig)
     model = code.CLIP(
         config.embed_dim,
         config.image_resolution,

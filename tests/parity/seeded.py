@@ -14,7 +14,14 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from clip_common.config import BertConfig, ClipConfig, ResNetConfig, TextConfig, ViTConfig
+from clip_common.config import (
+    BertConfig,
+    ClipConfig,
+    EfficientNetConfig,
+    ResNetConfig,
+    TextConfig,
+    ViTConfig,
+)
 from clip_common.text.tokenizer import tokenize, tokenizer_of
 
 LABELS = ["a diagram", "a dog", "a cat"]
@@ -77,7 +84,8 @@ def _values(name: str, shape: tuple[int, ...], kind: str) -> np.ndarray:
     random = np.random.RandomState(zlib.crc32(name.encode()))
     noise = random.standard_normal(shape)
     if kind == "norm_weight":
-        values = (0.3 if name.endswith("bn3.weight") and ".layer" in name else 1.0) * (1 + 0.1 * noise)
+        is_branch = name.endswith(("bn3.weight", "bn_project.weight")) and name.count(".") > 2
+        values = (0.3 if is_branch else 1.0) * (1 + 0.1 * noise)
     elif kind == "variance":
         values = random.uniform(0.5, 1.5, shape)
     elif kind == "bias":
@@ -102,6 +110,8 @@ def _tensors(config: ClipConfig) -> Iterator[Tensor]:
     text = config.text
     if isinstance(config.vision, ViTConfig):
         yield from _vit(config.vision, config.image_resolution, config.embed_dim)
+    elif isinstance(config.vision, EfficientNetConfig):
+        yield from _efficientnet(config.vision, config.embed_dim)
     else:
         yield from _resnet(config.vision, config.image_resolution, config.embed_dim)
     yield from _bert(text) if isinstance(text, BertConfig) else _causal_text(text)
@@ -176,6 +186,31 @@ def _conv_bn(prefix: str, number: int | str, outputs: int, inputs: int, kernel: 
     yield from _norm(f"{prefix}.{norm}", outputs)
     yield f"{prefix}.{norm}.running_mean", (outputs,), "bias"
     yield f"{prefix}.{norm}.running_var", (outputs,), "variance"
+
+
+def _efficientnet(vision: EfficientNetConfig, embed_dim: int) -> Iterator[Tensor]:
+    yield from _named_conv_bn("visual", "stem", vision.stem, 3, 3)
+    inputs, number = vision.stem, 0
+    for stage in vision.stages:
+        for _ in range(stage.blocks):
+            block, inner = f"visual.blocks.{number}", inputs * stage.expansion
+            if stage.expansion > 1:
+                yield from _named_conv_bn(block, "expand", inner, inputs, 1)
+            yield from _named_conv_bn(block, "depthwise", inner, 1, stage.kernel)
+            yield from _named_conv_bn(block, "project", stage.channels, inner, 1)
+            inputs, number = stage.channels, number + 1
+    yield from _named_conv_bn("visual", "head", vision.features, inputs, 1)
+    yield "visual.head.projection", (vision.features, embed_dim), str(vision.features**-0.5)
+    yield from _linear("visual.head.c_fc", vision.branch, vision.features)
+    yield from _linear("visual.head.c_proj", embed_dim, vision.branch)
+
+
+def _named_conv_bn(prefix: str, name: str, outputs: int, inputs: int, kernel: int) -> Iterator[Tensor]:
+    shape = (outputs, inputs, kernel, kernel)
+    yield f"{prefix}.conv_{name}.weight", shape, str((2 / inputs / kernel**2) ** 0.5)
+    yield from _norm(f"{prefix}.bn_{name}", outputs)
+    yield f"{prefix}.bn_{name}.running_mean", (outputs,), "bias"
+    yield f"{prefix}.bn_{name}.running_var", (outputs,), "variance"
 
 
 def _resnet(vision: ResNetConfig, resolution: int, embed_dim: int) -> Iterator[Tensor]:

@@ -8,10 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from ...config import BertConfig, ClipConfig, ViTConfig
+from ...config import BertConfig, ClipConfig, EfficientNetConfig, ViTConfig
 from .bert_text import bert_text
 from .builder import Graph, Tensor
 from .causal_text import causal_text
+from .efficientnet import efficientnet
 from .resnet import resnet
 from .vit import vit
 
@@ -39,6 +40,8 @@ def _image(graph: Graph, config: ClipConfig) -> Tensor:
     image = graph.input("image", np.float32, ["N", 3, size, size])
     if isinstance(config.vision, ViTConfig):
         return vit(graph, image, config.vision, config.activation)
+    if isinstance(config.vision, EfficientNetConfig):
+        return efficientnet(graph, image, config.vision, size)
     return resnet(graph, image, config.vision)
 
 

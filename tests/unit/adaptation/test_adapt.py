@@ -35,7 +35,7 @@ from clip_common.trainer.loss import class_loss
 from clip_common.version import __version__
 from clip_common.weights.class_head import read_classes
 from clip_common.weights.readers import read_state
-from clip_common.weights.weights_file import write_safetensors
+from clip_common.weights.weights_file import read_openai, write_safetensors
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
@@ -219,7 +219,7 @@ def test_some_of_the_classes_keep_their_vectors_and_other_labels_are_read(adapte
 
 
 def test_nothing_of_the_text_tower_changes(adapted: adapting.Adapted) -> None:
-    before, after = read_state(OWN_WEIGHTS), read_state(adapted.path)
+    before, after = read_openai(OWN_WEIGHTS), read_state(adapted.path)
     for name, value in before.items():
         assert after[name].dtype == value.dtype
         if not name.startswith("visual."):
@@ -233,7 +233,7 @@ def test_alpha_0_is_the_module_as_it_was(folder: Path, adapted: adapting.Adapted
     try:
         found = adapt(again)
         state, before = read_state(found.path), read_state(OWN_WEIGHTS)
-        np.testing.assert_array_equal(state["visual.conv1.weight"], before["visual.conv1.weight"])
+        np.testing.assert_array_equal(state["visual.conv_stem.weight"], before["visual.conv_stem.weight"])
         plain = Predictor(MINI)
         np.testing.assert_array_equal(
             state["class_vectors"], plain.label_embeddings(plain.class_prompts(list(KINDS)))
@@ -279,7 +279,7 @@ def test_captions_train_both_towers(folder: Path, tmp_path: Path) -> None:
                 writer.writerow([path, f"the {kind} of my collection"])
     found = adapt(task(table, tmp_path / "run", alpha=1.0, epochs=4))
     assert found.chosen.held_out > found.points[0].held_out
-    state, before = read_state(found.path), read_state(OWN_WEIGHTS)
+    state, before = read_state(found.path), read_openai(OWN_WEIGHTS)
     assert set(state) == set(before)
     assert not np.array_equal(state["text_projection"], before["text_projection"])
     Predictor(MINI, found.path).embed(texts=["the bim of my collection"])
@@ -334,7 +334,8 @@ def test_the_loss_is_that_of_the_scores_that_are_shown() -> None:
 def test_an_epoch_shows_each_image_once(folder: Path) -> None:
     dataset = read_dataset(str(folder))
     settings = task(folder, folder).settings(dataset, "")
-    batches = AdaptationBatches(dataset, Preprocess(64, MINI.preprocessing), settings)
+    preprocess = Preprocess(MINI.config.image_resolution, MINI.preprocessing)
+    batches = AdaptationBatches(dataset, preprocess, settings)
     seen = np.concatenate([batches(step).targets for step in range(4)])
     assert sorted(seen) == sorted(dataset.targets)
     np.testing.assert_array_equal(batches(2).pixels, batches(2).pixels)

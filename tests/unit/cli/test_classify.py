@@ -103,7 +103,7 @@ def test_texts(capsys: pytest.CaptureFixture) -> None:
     assert main(["embed-text", "a dog", "a cat", "--format", "json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert [result["text"] for result in results] == ["a dog", "a cat"]
-    assert all(len(result["embedding"]) == 256 for result in results)
+    assert all(len(result["embedding"]) == 512 for result in results)
 
 
 def test_an_image_that_fails_costs_itself(capsys: pytest.CaptureFixture) -> None:

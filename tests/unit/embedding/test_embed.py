@@ -64,7 +64,7 @@ def test_vectors_are_those_of_the_module(images: Path, tmp_path: Path) -> None:
     expected = Predictor(pretrained("clip_mini")).embed(paths=sorted(found))["images"]
     np.testing.assert_allclose(np.stack([found[path] for path in sorted(found)]), expected, atol=1e-5)
     table = pq.read_table(Store(tmp_path / "out").parts()[0])
-    assert table.schema.field("vector").type == pa.list_(pa.float32(), 256)
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 512)
     row = table.to_pylist()[0]
     with Image.open(row["path"]) as image:
         assert (row["width"], row["height"]) == image.size

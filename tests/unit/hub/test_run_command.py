@@ -93,7 +93,7 @@ def test_embed(mini: Predictor, folder: Path) -> None:
     for result in results:
         assert np.linalg.norm(result["embedding"]) == pytest.approx(1, abs=1e-5)
     table = run(mini, "--input_text", "a dog")
-    assert "256 numbers" in table
+    assert "512 numbers" in table
 
 
 def test_visualization(mini: Predictor, folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from clip_common.config import OPENAI_MEAN, OPENAI_STD, Preprocessing, pretrained
 from clip_common.errors import ImageError
 from clip_common.preprocessing.decoded_size import decoded_size
-from clip_common.preprocessing.image import Preprocess, for_display, open_image, readable_formats
+from clip_common.preprocessing.image import Preprocess, for_display, normalize, open_image, readable_formats
 from clip_common.preprocessing.resize import resize_and_crop
 from tests.support.broken_images import header, ico, png, tiled, two_headers
 from tests.support.paths import ROOT
@@ -140,12 +140,18 @@ def test_live_arithmetic_is_torchs():
 
 
 def test_another_resolution_and_another_normalisation():
-    record = pretrained("clip_mini")
     image = picture("RGB", 90, 70)
-    preprocess = Preprocess(record.config.image_resolution, Preprocessing(mean=(0, 0, 0), std=(1, 0.5, 0.25)))
+    preprocess = Preprocess(64, Preprocessing(mean=(0, 0, 0), std=(1, 0.5, 0.25)))
     crop = image.resize((82, 64), BICUBIC).crop((9, 0, 73, 64))
     expected = np.asarray(crop).astype(np.float32).transpose(2, 0, 1) / np.float32(255)
     assert np.array_equal(preprocess(image), expected * np.array([[[1]], [[2]], [[4]]], np.float32))
+
+
+def test_efficientnets_normalisation():
+    rgb = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    expected = (rgb.astype(np.float64).transpose(2, 0, 1) - 127) / 128
+    found = normalize(rgb, pretrained("clip_mini").preprocessing)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 # --- very wide and very tall -------------------------------------------------------------------------

@@ -118,8 +118,8 @@ def test_the_content_of_a_file_of_thresholds(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("body", "limits", "words"),
     [
-        ({"templates": ["a {}", "the {}"]}, Limits(prompts=400), "has 496 prompts, at most 400"),
-        ({"templates": "openai"}, Limits(prompts=10_000), "has 19840 prompts, at most 10000"),
+        ({"templates": ["a {}", "the {}"]}, Limits(prompts=400), "has 776 prompts, at most 400"),
+        ({"templates": "openai"}, Limits(prompts=10_000), "has 31040 prompts, at most 10000"),
         ({"templates": "{}" * 100}, Limits(characters=300), "in it has .* characters, at most 300"),
         ({"top_k": 10**9}, Limits(answer_bytes=5_000), "the answer would have some .* bytes, at most 5,000"),
         ({"labels": ["x" * 900, "y"], "top_k": 2}, Limits(answer_bytes=900), "the answer would have"),
@@ -128,7 +128,7 @@ def test_the_content_of_a_file_of_thresholds(predictor: Predictor) -> None:
 def test_what_is_left_out_counts_as_what_it_stands_for(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], limits: Limits, words: str
 ) -> None:
-    assert len(predictor.prompts(None, None).labels) == 248
+    assert len(predictor.prompts(None, None).labels) == 388
     monkeypatch.setattr(Predictor, "text_features", lambda *_: pytest.fail("it is encoded"))
     work = RequestBody.parse({"images": [example("dog")], **body}).work(limits)
     (refused,) = answer(predictor, [work])
@@ -139,10 +139,10 @@ def test_what_is_left_out_counts_as_what_it_stands_for(
 
 def test_embeddings_count_too(predictor: Predictor) -> None:
     body = RequestBody.parse({"images": [example("dog")], "texts": ["a", "b"]})
-    (refused,) = answer(predictor, [body.work(Limits(answer_bytes=3 * 256 * 24 - 1))])
+    (refused,) = answer(predictor, [body.work(Limits(answer_bytes=3 * 512 * 24 - 1))])
     assert isinstance(refused, LimitError)
-    (allowed,) = answer(predictor, [body.work(Limits(answer_bytes=3 * 256 * 24))])
-    assert len(json.dumps(allowed)) < 3 * 256 * 24
+    (allowed,) = answer(predictor, [body.work(Limits(answer_bytes=3 * 512 * 24))])
+    assert len(json.dumps(allowed)) < 3 * 512 * 24
 
 
 def test_an_answer_is_no_larger_than_estimated(predictor: Predictor) -> None:
@@ -155,7 +155,7 @@ def test_an_answer_is_no_larger_than_estimated(predictor: Predictor) -> None:
 
 
 def test_who_is_late_is_told_so_between_the_parts_of_a_batch(predictor: Predictor) -> None:
-    jobs = [Job(work, None, [np.zeros((3, 64, 64), np.float32)] * 40) for work in works([BODIES[4]] * 3)]
+    jobs = [Job(work, None, [np.zeros((3, 240, 240), np.float32)] * 40) for work in works([BODIES[4]] * 3)]
     asked: list[int] = []
 
     def late(place: int) -> ClipError | None:
@@ -172,7 +172,7 @@ def test_who_is_late_is_told_so_between_the_parts_of_a_batch(predictor: Predicto
     predictor_with_notes = Predictor(predictor.record)
     predictor_with_notes.encode_image = noted  # type: ignore[method-assign, assignment]
     for job in jobs:
-        job.encoded = np.ones((1, 256), np.float32)
+        job.encoded = np.ones((1, 512), np.float32)
     results = answer_jobs(predictor_with_notes, jobs, late)
     assert [isinstance(result, BusyError) for result in results] == [False, True, False]
     assert sizes == [(32, [0]), (8, [0]), (32, [0, 1, 2]), (8, [0, 1, 2])]

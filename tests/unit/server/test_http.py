@@ -49,7 +49,7 @@ def test_classify_and_embed(client: TestClient, service: Direct) -> None:
     assert (body["status"], body["msg"]) == ("000", "")
     assert body["results"][0][0]["label"] == "a dog"
     reply = client.post(URL, json={"texts": ["a dog", "a tree"]})
-    assert [len(vector) for vector in reply.json()["results"]["texts"]] == [256, 256]
+    assert [len(vector) for vector in reply.json()["results"]["texts"]] == [512, 512]
     assert service.seen == [(MODULE, 200), (MODULE, 200)]
 
 

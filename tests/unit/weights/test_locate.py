@@ -177,7 +177,7 @@ def test_a_server_that_falls_silent_is_told_from_one_that_hangs_up(
 
 def test_an_incomplete_model_is_not_converted(tmp_path: Path) -> None:
     state = seeded.state(MINI)
-    for missing in ("ln_final.bias", "text_projection", "visual.layer1.0.bn1.running_var"):
+    for missing in ("ln_final.bias", "text_projection", "visual.blocks.3.bn_expand.running_var"):
         source = tmp_path / "incomplete.safetensors"
         write_safetensors({name: value for name, value in state.items() if name != missing}, source, {})
         with pytest.raises(WeightsError, match=missing):
@@ -190,8 +190,9 @@ def test_an_incomplete_model_is_not_converted(tmp_path: Path) -> None:
     [
         (MINI, "transformer.resblocks.0."),
         (MINI, f"transformer.resblocks.{MINI.text.layers - 1}."),
-        (MINI, "visual.layer1.0."),
-        (MINI, "visual.layer4.0."),
+        (MINI, "visual.blocks.0."),
+        (MINI, "visual.blocks.20."),
+        (TINY_RN, "visual.layer1.0."),
         (TINY_VIT, "visual.transformer.resblocks.0."),  # of no known architecture
     ],
 )

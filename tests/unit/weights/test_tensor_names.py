@@ -10,7 +10,7 @@ import paddle
 import pytest
 from safetensors.numpy import save_file
 
-from clip_common.config import CN_VIT_H14, PRETRAINED, ClipConfig
+from clip_common.config import CN_VIT_H14, PRETRAINED, ClipConfig, ViTConfig
 from clip_common.errors import WeightsError
 from clip_common.models.clip import CLIP
 from clip_common.weights.readers import read_state
@@ -73,7 +73,7 @@ def test_every_module_is_told_by_its_tensors(record: object) -> None:
 
 
 def test_heads_of_the_largest_are_80_wide() -> None:
-    assert CN_VIT_H14.vision.heads == 16
+    assert isinstance(CN_VIT_H14.vision, ViTConfig) and CN_VIT_H14.vision.heads == 16
 
 
 @CHINESE

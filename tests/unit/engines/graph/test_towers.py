@@ -10,7 +10,7 @@ import onnx
 import paddle
 import pytest
 
-from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
+from clip_common.config import RN50, RN101, VIT_B32, ClipConfig, EfficientNetConfig, Stage
 from clip_common.engines.compiled_engine import Tower
 from clip_common.engines.graph.builder import Graph
 from clip_common.engines.graph.towers import TOWERS, TowerName, probe, write_tower
@@ -24,6 +24,11 @@ from tests.parity.compare import EMBEDDING_BOUND
 from tests.parity.tiny import TINY_CHINESE_RN, TINY_CHINESE_VIT, TINY_RN, TINY_VIT
 from tests.support.memory import mapped_pages, resident
 
+EFFICIENTNET = replace(
+    TINY_RN,
+    name="tiny EfficientNet",
+    vision=EfficientNetConfig((Stage(2, 3, 2, 2, 8), Stage(2, 5, 1, 3, 8)), branch=12, stem=4, features=20),
+)
 GELU = replace(TINY_VIT, name="tiny ViT, GELU", activation="gelu")
 TEXTS = [*seeded.TEXTS, "x", "a dog " * 30]
 
@@ -71,7 +76,7 @@ def test_the_towers_are_the_model(config: ClipConfig, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [TINY_VIT, TINY_RN, TINY_CHINESE_VIT, TINY_CHINESE_RN, GELU],
+    [TINY_VIT, TINY_RN, TINY_CHINESE_VIT, TINY_CHINESE_RN, GELU, EFFICIENTNET],
     ids=lambda config: config.name,
 )
 def test_the_towers_of_every_kind_are_the_model(config: ClipConfig, tmp_path: Path) -> None:
@@ -104,7 +109,9 @@ def test_padding_of_a_bert_changes_nothing(length: int, tmp_path: Path) -> None:
     require_equal(tower(ids), tower(trimmed))
 
 
-@pytest.mark.parametrize("config", [TINY_VIT, TINY_RN, TINY_CHINESE_VIT], ids=lambda config: config.name)
+@pytest.mark.parametrize(
+    "config", [TINY_VIT, TINY_RN, TINY_CHINESE_VIT, EFFICIENTNET], ids=lambda config: config.name
+)
 def test_every_tensor_of_the_weights_is_used(config: ClipConfig, tmp_path: Path) -> None:
     """But for the logit scale, which is no tower's."""
     state = Recorded(seeded.state(config))

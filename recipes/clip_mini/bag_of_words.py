@@ -1,0 +1,226 @@
+"""Texts as bags of words, and the text tower that computes them.
+
+Every token has a part of a direction, and a text lies where the sum of its tokens' parts points: "tabby cat"
+where "tabby" and "cat" point together. The parts begin in closed form, as those whose sums are nearest to the
+directions of nouns and of what drawings show (weighted ridge regression). They are coordinates on the
+directions' principal components, of which the tower has room for `width - 2`. Words of templates ("a photo of
+a") have no part.
+
+The text tower computes the sum by its first attention (`write_parts`): each position adds the same constant,
+so that the first layer norm scales all tokens alike (`_undo_norm`); attention looks at all of them alike and
+hands on what they hold; what follows adds nothing. So the order of words means nothing to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.geometric import segment_sum
+
+from clip_common.models.clip import CLIP
+from clip_common.text.tokenizer import tokenize
+
+from .captions import TEMPLATES, plural
+from .imagenet import l2
+from .nouns import WHOLLY, Nouns
+from .subjects import Subjects
+from .vocabulary import rows_in
+
+RIDGE = 0.02
+ITERATIONS = 25
+ALONE = 5.0  # how much more a noun of one token counts: that token is hardly anything else
+PLURAL = 0.2  # how much less the plural of a noun counts
+LEAST_WEIGHT = 0.02
+RARE = 0.1  # weight below which a noun of several tokens is left to training
+DRAWN = 0.3  # how much drawings count in the components, where nouns count 1
+DRAWN_NOUN = 0.1  # how much less drawings count for the parts of what is a noun, whose direction is known
+CONSTANT = 2.0  # length of what each position adds
+USUAL, LONGEST = 0.3, 0.9  # lengths of parts behind the first norm: of a noun of one token, and at most
+ATTENTION = 0.1  # of the queries' and keys' usual deviation: attention is nearly even, and can still learn
+UNSEEN = 0.03  # deviation of the parts of tokens that no noun has
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What each token adds to its text's direction.
+
+    Attributes:
+        components: float32 [D, K], orthonormal, what the parts are coordinates on.
+        tokens: float32 [V, K], in the order of the training vocabulary.
+    """
+
+    components: np.ndarray
+    tokens: np.ndarray
+
+
+class BagOfWords(nn.Layer):
+    """What is trained: the parts, and the components that they are coordinates on.
+
+    Args:
+        silent: rows of the tokens that have no part, padding's among them.
+    """
+
+    def __init__(self, parts: Parts, silent: np.ndarray, seed: int) -> None:
+        super().__init__()
+        unseen = np.abs(parts.tokens).max(axis=1, keepdims=True) == 0
+        drawn = np.random.default_rng(seed).normal(0, UNSEEN, parts.tokens.shape)
+        self.silent = silent
+        self.tokens = self._parameter(np.where(unseen, drawn, parts.tokens))
+        self.components = self._parameter(parts.components)
+        self.components.optimize_attr["learning_rate"] = 0.3
+
+    def _parameter(self, value: np.ndarray) -> Tensor:
+        parameter = self.create_parameter(list(value.shape))
+        parameter.set_value(value.astype(np.float32))
+        return parameter
+
+    def forward(self, rows: np.ndarray) -> Tensor:
+        """Rows of the vocabulary [N, L] to features [N, D]."""
+        heard = paddle.to_tensor(~np.isin(rows, self.silent)).astype("float32").unsqueeze(2)  # N L 1
+        sums = (F.embedding(paddle.to_tensor(rows), self.tokens) * heard).sum(axis=1)  # N K
+        return paddle.matmul(sums, self.components, transpose_y=True)
+
+
+def silent_rows(vocabulary: np.ndarray) -> np.ndarray:
+    """The tokens of templates, and those at the ends of a text, as rows."""
+    return rows_in(vocabulary, np.unique(tokenize([template.replace("{}", "") for template in TEMPLATES])))
+
+
+def fit_parts(nouns: Nouns, subjects: Subjects, vocabulary: np.ndarray, count: int) -> Parts:
+    """The parts of this vocabulary's tokens, on `count` components."""
+    components = _components(nouns, subjects, count)
+    texts, sources, weights = _texts(nouns)
+    rows = rows_in(vocabulary, tokenize([*texts, *subjects.names], truncate=True))
+    rows = np.where(np.isin(rows, silent_rows(vocabulary)), len(vocabulary), rows)
+    length = (rows < len(vocabulary)).sum(axis=1)[: len(texts)]
+    used = (length == 1) | (weights >= 1) | ((weights >= RARE) & (length == 2))  # training learns the others
+    weights = np.maximum(np.where(length == 1, ALONE, 1) * weights, LEAST_WEIGHT)
+    known = {name for name, weight in zip(nouns.names, nouns.weights, strict=True) if weight >= RARE}
+    drawn = np.array([DRAWN_NOUN if name in known else 1 for name in subjects.names]) * subjects.weights
+    vectors = fit_sums(
+        np.concatenate([rows[: len(texts)][used], rows[len(texts) :]]),
+        np.concatenate(
+            [_noun_targets(nouns, components)[sources][used], _drawn_targets(subjects, components)]
+        ),
+        np.concatenate([weights[used], np.maximum(drawn, LEAST_WEIGHT)]).astype(np.float32),
+        len(vocabulary),
+    )
+    return Parts(components, vectors)
+
+
+def _texts(nouns: Nouns) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The nouns, and plurals of the commoner ones; the number of each one's noun; how much it counts."""
+    known = set(nouns.names)
+    plurals = {
+        i: plural(name)
+        for i, name in enumerate(nouns.names)
+        if nouns.weights[i] >= 1 and plural(name) not in known
+    }
+    sources = np.array([*range(len(nouns.names)), *plurals])
+    weights = nouns.weights[sources]
+    weights[len(nouns.names) :] *= PLURAL
+    return [*nouns.names, *plurals.values()], sources, weights
+
+
+def _components(nouns: Nouns, subjects: Subjects, count: int) -> np.ndarray:
+    """Orthonormal [D, count]: what the directions have most of, and, last, what they have least of."""
+    weights = np.where(nouns.closeness >= WHOLLY, nouns.weights, LEAST_WEIGHT * nouns.weights)
+    moments = _moments(nouns.directions, weights) + DRAWN * _moments(subjects.directions, subjects.weights)
+    vectors = np.linalg.eigh(moments)[1].astype(np.float32)  # the least first
+    return np.concatenate([vectors[:, :-count:-1], vectors[:, :1]], axis=1)
+
+
+def _moments(directions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (directions * (weights / weights.sum())[:, None]).T @ directions
+
+
+def _noun_targets(nouns: Nouns, components: np.ndarray) -> np.ndarray:
+    """The nouns' directions on the components [N, K].
+
+    One that need not lie wholly in its direction lies on the last component for the rest, where hardly a
+    photograph is.
+    """
+    seen, close = l2(nouns.directions @ components[:, :-1]), nouns.closeness[:, None]
+    return np.concatenate([close * seen, np.sqrt(1 - close**2)], axis=1).astype(np.float32)
+
+
+def _drawn_targets(subjects: Subjects, components: np.ndarray) -> np.ndarray:
+    targets = subjects.directions @ components
+    targets[:, -1] = 0
+    return l2(targets).astype(np.float32)
+
+
+@paddle.no_grad()
+def fit_sums(rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    """Vectors [count, K] whose sums over rows [N, L] are nearest to targets [N, K]; row `count` is none.
+
+    Conjugate gradients on the normal equations, each token scaled by how much it is asked for.
+    """
+    texts, columns = np.nonzero(rows < count)
+    present, tokens = np.unique(rows[texts, columns], return_inverse=True)
+    some, texts = np.unique(texts, return_inverse=True)  # a text of templates' words alone asks for nothing
+    by_token = np.argsort(tokens, kind="stable")
+    text_of, token_of = paddle.to_tensor(texts), paddle.to_tensor(tokens)
+    text_by_token, token_by_token = paddle.to_tensor(texts[by_token]), paddle.to_tensor(tokens[by_token])
+    weight = paddle.to_tensor(weights[some]).unsqueeze(1)
+
+    def sums(vectors: Tensor) -> Tensor:
+        return segment_sum(vectors.index_select(token_of), text_of)
+
+    def asked(residual: Tensor) -> Tensor:
+        return segment_sum((weight * residual).index_select(text_by_token), token_by_token)
+
+    scale = RIDGE + asked(paddle.ones_like(weight))  # tokens 1
+    residual = asked(paddle.to_tensor(targets[some]))
+    vectors = paddle.zeros_like(residual)
+    scaled = residual / scale
+    direction, size = scaled, (residual * scaled).sum(axis=0)  # of each coordinate
+    for _ in range(ITERATIONS):
+        product = asked(sums(direction)) + RIDGE * direction
+        step = size / (direction * product).sum(axis=0).clip(min=1e-20)
+        vectors = vectors + step * direction
+        residual = residual - step * product
+        scaled = residual / scale
+        before, size = size, (residual * scaled).sum(axis=0)
+        direction = scaled + size / before.clip(min=1e-20) * direction
+    found = np.zeros((count, targets.shape[1]), np.float32)
+    found[present] = vectors.numpy()
+    return found
+
+
+def write_parts(clip: CLIP, parts: Parts, seed: int) -> None:
+    """Make a text tower the sum of these parts; those of silent tokens must be zero."""
+    random = np.random.default_rng(seed)
+    width = clip.text_projection.shape[0]
+    basis = _basis(width, 1 + parts.tokens.shape[1], random)
+    constant, basis = basis[:, 0], basis[:, 1:]  # [width], [width, K]
+    keep = basis @ basis.T
+    clip.token_embedding.weight.set_value(_undo_norm(parts.tokens) @ basis.T)
+    positions = clip.positional_embedding
+    positions.set_value(np.tile(CONSTANT * constant, (positions.shape[0], 1)))
+    clip.text_projection.set_value(basis @ parts.components.T)
+    for number, block in enumerate(clip.transformer.resblocks):
+        block.mlp.c_proj.weight.set_value(np.zeros(block.mlp.c_proj.weight.shape, np.float32))
+        block.attn.out_proj.weight.set_value(keep if number == 0 else np.zeros_like(keep))
+    attention = clip.transformer.resblocks[0].attn.in_proj.weight
+    queries_and_keys = attention.numpy()[:, : 2 * width]
+    attention.set_value(np.concatenate([ATTENTION * queries_and_keys, keep], axis=1))
+
+
+def _basis(width: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """Orthonormal vectors [width, count] without a mean, which a layer norm would take away."""
+    columns = np.concatenate([np.ones((width, 1)), random.normal(size=(width, count))], axis=1)
+    return np.linalg.qr(columns)[0][:, 1:].astype(np.float32)
+
+
+def _undo_norm(parts: np.ndarray) -> np.ndarray:
+    """Vectors that a layer norm, with the constant beside them, makes as long as `USUAL` times the parts."""
+    wanted = USUAL * parts
+    length = np.linalg.norm(wanted, axis=1, keepdims=True)
+    wanted *= np.minimum(1, LONGEST / np.maximum(length, 1e-9))
+    length = np.minimum(length, LONGEST)
+    return CONSTANT * wanted / np.sqrt(1 - length**2)

