@@ -30,9 +30,12 @@ def add_inputs(target: options.Target) -> None:
         "--input_path", action="append", help="an image, a folder of images, or a glob in quotes; repeatable"
     )
     target.add_argument("--input_text", action="append", help="a text to embed; repeatable")
-    target.add_argument(
-        "--labels", action="append", help="labels to choose from, separated by commas; repeatable"
-    )
+    add_labels(target, "labels to choose from")
+
+
+def add_labels(target: options.Target, help_text: str) -> None:
+    """`--labels` and `--labels_file`, read by `given_labels`."""
+    target.add_argument("--labels", action="append", help=f"{help_text}, separated by commas; repeatable")
     target.add_argument(
         "--labels_file", action="append", help="a text file with one label per line; repeatable"
     )
@@ -81,7 +84,7 @@ def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classifi
         raise RequestError("--input_text goes with --task embed; labels to choose from go with --labels")
     return Classification(
         inputs,
-        _labels(args.labels, args.labels_file),
+        given_labels(args.labels, args.labels_file),
         args.templates,
         args.top_k,
         args.batch_size,
@@ -104,7 +107,12 @@ def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
     return Embedding(inputs, args.input_text or (), args.batch_size, args.use_gpu)
 
 
-def _labels(lines: list[str] | None, files: list[str] | None) -> list[str] | None:
+def given_labels(lines: list[str] | None, files: list[str] | None) -> list[str] | None:
+    """The labels of a command line, None where there are none.
+
+    Raises:
+        RequestError: both options are given, or a file cannot be read.
+    """
     if lines is not None and files is not None:
         raise RequestError("give --labels or --labels_file, not both")
     if lines is not None:

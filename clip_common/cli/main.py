@@ -20,6 +20,8 @@ VERBS = {
     "embed": "embeddings of many images, as Parquet",
     "index": "make embeddings searchable",
     "search": "find images by words or by images",
+    "duplicates": "groups of images that are nearly the same, and which one to keep",
+    "clusters": "sort images into clusters, with names from labels",
     "evaluate": "accuracy on images whose labels are known, and thresholds for labels",
     "adapt": "adapt a module to images of your own",
     "serve": "serve modules over HTTP, for real traffic (Ray Serve)",

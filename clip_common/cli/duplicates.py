@@ -1,0 +1,91 @@
+"""`clip-hub duplicates`: images that are nearly the same, in groups."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..system.progress import progress_bar
+from . import options
+from .reporting import complain, counted, emit, note
+
+if TYPE_CHECKING:
+    from ..search.duplicates import Group
+    from ..search.stored_images import StoredImages
+
+_LARGE = 200_000  # images, from which the time it takes is said
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    add_stores(parser)
+    parser.add_argument(
+        "--threshold",
+        type=options.cosine,
+        default=0.95,
+        metavar="COSINE",
+        help="images are duplicates from this cosine with the one that is kept; default: 0.95",
+    )
+    options.add_format(parser)
+    parser.add_argument(
+        "--output_dir", type=options.output_folder, help="also write the groups on a sheet, duplicates.png"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_stores(parser: argparse.ArgumentParser) -> None:
+    """The folders of embeddings, one or several."""
+    parser.add_argument(
+        "embeddings",
+        nargs="+",
+        type=Path,
+        metavar="EMBEDDINGS",
+        help="folders that `embed` wrote with one module; several are taken together",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find groups and print them; the exit status is 1 if an image could not be compared."""
+    from ..search.duplicates import as_json, as_table, estimated_seconds, find_groups, pairs_of
+    from ..search.stored_images import read_images
+
+    stored = read_images(args.embeddings)
+    pairs = pairs_of(len(stored))
+    if len(stored) >= _LARGE:
+        minutes = estimated_seconds(stored) / 60
+        note(f"{len(stored)} images are {pairs} pairs: about {minutes:.0f} minutes on this machine")
+    with progress_bar(total=pairs, desc="pairs", unit="", unit_scale=True, delay=2) as bar:
+        groups = find_groups(stored, args.threshold, bar.update)
+    emit(as_json(stored, groups, args.threshold) if args.format == "json" else as_table(stored, groups))
+    if args.output_dir:
+        path = args.output_dir / "duplicates.png"
+        _write_sheet(groups, args.threshold, path)
+        note(str(path))
+    return report_left_out(stored)
+
+
+def report_left_out(stored: StoredImages) -> int:
+    """Say which rows were left out and why; returns the exit status."""
+    if stored.texts:
+        note(f"{counted(stored.texts, 'text')} left out: only images are compared")
+    if stored.repeated:
+        note(f"{counted(stored.repeated, 'image')} left out: an earlier store has the same file")
+    if stored.unusable:
+        unusable = counted(stored.unusable, "image")
+        complain(f"{unusable} left out: their embeddings hold something that is no number, or are zero")
+    return 1 if stored.unusable else 0
+
+
+def _write_sheet(groups: list[Group], threshold: float, path: Path) -> None:
+    """The first groups, each in a row: the image to keep and its nearest duplicates."""
+    from ..search.contact_sheet import write_rows
+
+    rows = [
+        [
+            (group.keep, f"keep  {Path(group.keep.path).name}"),
+            *((one.image, f"{one.cosine:.3f}  {Path(one.image.path).name}") for one in group.duplicates),
+        ]
+        for group in groups
+    ]
+    write_rows(rows, f"{counted(len(groups), 'group')} from a cosine of {threshold}", path)

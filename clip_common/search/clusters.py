@@ -1,0 +1,117 @@
+"""Stored images in clusters by k-means, with names from labels. It needs scikit-learn (extra [evaluate])."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from ..errors import RequestError
+from ..predictor import Predictor
+from ..system.file_names import printable
+from ..text.prompts import Prompts
+from ..zero_shot.scoring import Answer, Scoring, l2_normalize, top_k_labels
+from .stored_images import StoredImage, StoredImages
+
+DEFAULT_CLUSTERS = 10
+
+_SEED, _STARTS = 0, 3
+_NAMES = 3  # labels of a cluster
+_COSINE = Scoring("cosine")
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image of a cluster, and its cosine with the cluster's mean."""
+
+    image: StoredImage
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Images that are alike.
+
+    Attributes:
+        members: the nearest to the mean first.
+        labels: what the mean is nearest to, best first; scores are cosines.
+    """
+
+    members: list[Member]
+    labels: Answer
+
+    @property
+    def name(self) -> str:
+        """The best label."""
+        return self.labels[0]["label"]
+
+
+def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor: Predictor) -> list[Cluster]:
+    """Clusters by k-means on embeddings of unit length, the largest first; the same images, the same answer.
+
+    Args:
+        stored: the images.
+        count: how many clusters.
+        prompts: labels for their names.
+        predictor: the model that made the embeddings.
+
+    Raises:
+        RequestError: there are fewer different images, or another model made the embeddings.
+    """
+    require_model(stored, predictor)
+    different = len(np.unique(stored.embeddings, axis=0))
+    if count > different:
+        raise RequestError(f"--clusters is {count}, and there are only {different} different images")
+    label_embeddings = predictor.label_embeddings(prompts)
+    fitted = KMeans(count, n_init=_STARTS, random_state=_SEED).fit(stored.embeddings)
+    clusters = []
+    for number in range(count):
+        rows = np.flatnonzero(fitted.labels_ == number)
+        mean = l2_normalize(fitted.cluster_centers_[number])
+        cosines = np.clip(stored.embeddings[rows] @ mean, -1, 1)
+        order = np.argsort(-cosines, kind="stable")
+        members = [Member(stored.images[rows[i]], float(cosines[i])) for i in order]
+        labels = top_k_labels(mean, label_embeddings, 1.0, prompts.labels, _NAMES, _COSINE)
+        clusters.append(Cluster(members, labels))
+    return sorted(clusters, key=lambda cluster: (-len(cluster.members), cluster.members[0].image.place))
+
+
+def require_model(stored: StoredImages, predictor: Predictor) -> None:
+    """Check that a model made the embeddings.
+
+    Raises:
+        RequestError: another one did.
+    """
+    origin = stored.origin
+    if predictor.weights_sha256 != origin.weights_sha256:
+        raise RequestError(
+            f"the embeddings are of {origin.module} with weights {origin.weights_sha256[:12]}, its weights "
+            f"here are {predictor.weights_sha256[:12]}: say --weights as it was for `embed`"
+        )
+
+
+def as_json(stored: StoredImages, clusters: list[Cluster]) -> str:
+    """One JSON document; it is ASCII, which every console can print."""
+    found = [
+        {
+            "labels": cluster.labels,
+            "members": [
+                {"path": one.image.path, "root": one.image.root, "cosine": one.cosine}
+                for one in cluster.members
+            ],
+        }
+        for cluster in clusters
+    ]
+    return json.dumps({"clusters": found, "images": len(stored)})
+
+
+def as_table(clusters: list[Cluster]) -> str:
+    """A line for each cluster: how many images, the labels, and the image that is nearest to the mean."""
+    return "\n".join(_line(cluster) for cluster in clusters)
+
+
+def _line(cluster: Cluster) -> str:
+    labels = ", ".join(f"{printable(one['label'])} {one['score']:.3f}" for one in cluster.labels)
+    return f"{len(cluster.members):>7}  {labels}  {printable(cluster.members[0].image.path)}"

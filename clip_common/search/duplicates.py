@@ -1,0 +1,224 @@
+"""Near-duplicates among stored images: exact, by blocks, in memory that does not depend on what is found."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..system.file_names import printable
+from .stored_images import StoredImage, StoredImages
+
+DEFAULT_THRESHOLD = 0.95
+
+_ROWS, _COLUMNS = 1024, 4096  # of the products that are in memory at once
+_ROUNDING = 1e-6  # by which equal images may differ from a cosine of 1
+_ROUNDING_OF_BOUNDS = 1e-5  # by which what is never below a cosine may be so
+_ROUNDING_OF_SQUARES = 1e-6  # added, so that a length is never below the true one
+_LEAST_SKETCH = 32  # numbers
+_MANY = 1 / 128  # share of pairs from which to look at them one by one takes longer than a whole product
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """An image that need not be kept.
+
+    Attributes:
+        cosine: with the image that its group keeps.
+        exact: whether its file is the same, byte for byte, as one before it in the group.
+    """
+
+    image: StoredImage
+    cosine: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are near-duplicates of the one to keep, the nearest first."""
+
+    keep: StoredImage
+    duplicates: list[Duplicate]
+
+
+def find_groups(
+    stored: StoredImages, threshold: float, on_progress: Callable[[int], Any] | None = None
+) -> list[Group]:
+    """Groups of near-duplicates, the largest first.
+
+    Images are gone through from the largest (in pixels, then by path) to the smallest. One whose cosine with
+    a kept image before it is at least the threshold joins the nearest such; any other is kept. So every image
+    of a group is near to the one kept, and no chain of small steps joins what is far apart.
+
+    Args:
+        stored: the images.
+        threshold: a cosine.
+        on_progress: called now and then with the pairs that were looked at since.
+    """
+    order = sorted(range(len(stored)), key=lambda i: _preference(stored.images[i]))
+    images = [stored.images[i] for i in order]
+    nearest, cosines = _nearest_kept(stored.embeddings[order], threshold, on_progress)
+    members: dict[int, list[int]] = {}
+    for i in np.flatnonzero(nearest >= 0):
+        members.setdefault(int(nearest[i]), []).append(int(i))
+    groups = []
+    for keep, found in members.items():
+        found.sort(key=lambda i: (-cosines[i], images[i].path))
+        files = {images[keep].sha256}
+        duplicates = []
+        for i in found:
+            sha256 = images[i].sha256
+            duplicates.append(Duplicate(images[i], float(cosines[i]), sha256 is not None and sha256 in files))
+            files.add(sha256)
+        groups.append(Group(images[keep], duplicates))
+    return sorted(groups, key=lambda group: (-len(group.duplicates), group.keep.path, group.keep.root))
+
+
+def estimated_seconds(stored: StoredImages) -> float:
+    """How long `find_groups` takes here if nearly all are kept, from a product of the size that it makes."""
+    rows, columns = min(_ROWS, len(stored)), min(_COLUMNS, len(stored))
+    sketch = _sketch(stored.embeddings)
+    start = time.perf_counter()
+    np.count_nonzero(sketch[:rows] @ sketch[-columns:].T >= 1)
+    seconds = time.perf_counter() - start
+    return seconds * pairs_of(len(stored)) / (rows * columns)
+
+
+def pairs_of(count: int) -> int:
+    """How many pairs there are among so many."""
+    return count * (count - 1) // 2
+
+
+def as_json(stored: StoredImages, groups: list[Group], threshold: float) -> str:
+    """One JSON document; it is ASCII, which every console can print."""
+    found = [
+        {
+            "keep": _described(group.keep),
+            "duplicates": [
+                {**_described(one.image), "cosine": one.cosine, "exact": one.exact}
+                for one in group.duplicates
+            ],
+        }
+        for group in groups
+    ]
+    return json.dumps({"groups": found, "images": len(stored), "threshold": threshold})
+
+
+def as_table(stored: StoredImages, groups: list[Group]) -> str:
+    """A block of lines for each group, the image to keep first; and how many there are."""
+    lines = []
+    several = len({image.root for image in stored.images}) > 1
+    for group in groups:
+        lines.append(_line("keep", group.keep, several))
+        for one in group.duplicates:
+            mark = "  (the same file)" if one.exact else ""
+            lines.append(_line(f"{one.cosine:.4f}", one.image, several) + mark)
+        lines.append("")
+    count = sum(len(group.duplicates) for group in groups)
+    lines.append(f"{count} of {len(stored)} images are duplicates of one that is kept; groups: {len(groups)}")
+    return "\n".join(lines)
+
+
+def _line(what: str, image: StoredImage, from_the_top: bool) -> str:
+    name = printable(image.place if from_the_top else image.path)
+    return f"{what:>7}  {image.width:>5} x {image.height:<5}  {name}"
+
+
+def _described(image: StoredImage) -> dict[str, Any]:
+    return {"path": image.path, "root": image.root, "width": image.width, "height": image.height}
+
+
+def _preference(image: StoredImage) -> tuple[int, str, str]:
+    return -image.width * image.height, image.path, image.root
+
+
+# --- the search ------------------------------------------------------------------------------------------
+
+
+def _nearest_kept(
+    embeddings: np.ndarray, threshold: float, on_progress: Callable[[int], Any] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image [n] the nearest kept one before it, -1 for those that are kept, and the cosine."""
+    count = len(embeddings)
+    sketch = _sketch(embeddings)
+    nearest, cosines = np.full(count, -1), np.full(count, -np.inf, np.float32)
+    kept = np.empty(count, np.int64)
+    kept_sketch = np.empty_like(sketch)
+    number = 0  # of those kept
+    for start in range(0, count, _ROWS):
+        rows = np.arange(start, min(start + _ROWS, count))
+        for left in range(0, number, _COLUMNS):
+            columns = slice(left, min(left + _COLUMNS, number))
+            bound = sketch[rows] @ kept_sketch[columns].T
+            _compare(bound, embeddings, rows, kept[columns], threshold, nearest, cosines)
+        _settle(embeddings[rows], start, threshold, nearest, cosines)
+        new = rows[nearest[rows] < 0]
+        kept[number : number + len(new)] = new
+        kept_sketch[number : number + len(new)] = sketch[new]
+        number += len(new)
+        if on_progress:
+            on_progress(pairs_of(int(rows[-1]) + 1) - pairs_of(start))
+    return nearest, np.clip(cosines, -1, 1)
+
+
+def _sketch(embeddings: np.ndarray) -> np.ndarray:
+    """Fewer numbers [n, k] whose products are never below the cosines.
+
+    They are the coordinates along the main axes and the length of the rest: by Cauchy and Schwarz the rests
+    of two embeddings add at most the product of their lengths. An eighth of the numbers suffices to rule out
+    nearly all pairs.
+    """
+    width = max(_LEAST_SKETCH, embeddings.shape[1] // 8)
+    if width + 1 >= embeddings.shape[1]:
+        return embeddings
+    some = embeddings[:: -(-len(embeddings) // 20000)]
+    axes = np.linalg.eigh(some.T @ some)[1][:, -width:]
+    main = embeddings @ axes
+    squares = np.clip(1 - np.einsum("ij,ij->i", main, main), 0, None)
+    rest = np.sqrt(squares + _ROUNDING_OF_SQUARES)
+    return np.concatenate([main, rest[:, None]], axis=1)
+
+
+def _compare(
+    bound: np.ndarray,
+    embeddings: np.ndarray,
+    rows: np.ndarray,
+    kept: np.ndarray,
+    threshold: float,
+    nearest: np.ndarray,
+    cosines: np.ndarray,
+) -> None:
+    """Note for each row a kept image that is nearer than what is noted; `bound` is never below a cosine."""
+    least = threshold - _ROUNDING
+    at = np.flatnonzero(bound >= least - _ROUNDING_OF_BOUNDS)
+    if len(at) > _MANY * bound.size:
+        products = embeddings[rows] @ embeddings[kept].T
+        best = products.argmax(axis=1)
+        values, found = products[np.arange(len(rows)), best], rows
+    else:
+        row, best = np.divmod(at, bound.shape[1])
+        found = rows[row]
+        values = np.einsum("ij,ij->i", embeddings[found], embeddings[kept[best]])
+        ascending = np.argsort(values, kind="stable")  # of several, the last that is written stays
+        found, best, values = found[ascending], best[ascending], values[ascending]
+    better = (values >= least) & (values > cosines[found])
+    nearest[found[better]] = kept[best[better]]
+    cosines[found[better]] = values[better]
+
+
+def _settle(
+    block: np.ndarray, start: int, threshold: float, nearest: np.ndarray, cosines: np.ndarray
+) -> None:
+    """The same among the images of one block, which are kept or not in their order."""
+    products = np.tril(block @ block.T, -1)
+    near = np.tril(products >= threshold - _ROUNDING, -1)
+    for row in np.flatnonzero(near.any(axis=1)):
+        before = np.flatnonzero(near[row] & (nearest[start : start + len(block)] < 0))
+        if len(before):
+            best = before[products[row, before].argmax()]
+            if products[row, best] > cosines[start + row]:
+                nearest[start + row], cosines[start + row] = start + best, products[row, best]

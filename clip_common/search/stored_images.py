@@ -1,0 +1,123 @@
+"""The images of one or several stores in memory: what is known of each, and their embeddings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..embedding.origin import Origin
+from ..embedding.store import Store, vectors_of
+from ..errors import RequestError
+from ..system.file_names import escape_name
+
+_LEAST_LENGTH = 1e-6  # of an embedding
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image of a store.
+
+    Attributes:
+        path: as the store has it.
+        root: the folder where `path` begins, if it is relative; see `escape_name`.
+        sha256: of its file.
+    """
+
+    path: str
+    root: str
+    width: int
+    height: int
+    sha256: str | None
+
+    @property
+    def place(self) -> str:
+        """Its path from the top."""
+        return os.path.join(self.root, self.path)  # noqa: PTH118
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images and their embeddings.
+
+    Attributes:
+        embeddings: float32 [images, embed_dim], of unit length.
+        unusable: were left out, since their embeddings are no direction: not finite, or zero.
+        texts: were left out, since they are none.
+        repeated: were left out, since they are files that an earlier store has too.
+    """
+
+    origin: Origin
+    images: list[StoredImage]
+    embeddings: np.ndarray
+    unusable: int
+    texts: int
+    repeated: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_images(folders: Sequence[Path]) -> StoredImages:
+    """The images of some stores. It takes 4 bytes for each number of an embedding.
+
+    Args:
+        folders: of stores that one model made, whatever type they keep embeddings as.
+
+    Raises:
+        RequestError: a store is empty or damaged, they are of different models, or hold no images.
+    """
+    stores = [Store(folder) for folder in folders]
+    origin = _common_origin(stores)
+    rows = [row for store in stores for row in _rows(store)]
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        if row is not None:
+            first.setdefault(row.place, number)
+    wanted = set(first.values())
+    embeddings = np.empty((len(wanted), origin.embed_dim), np.float32)
+    images: list[StoredImage] = []
+    number = 0
+    for table in (table for store in stores for table in store.tables(["vector"])):
+        chosen = [i for i in range(table.num_rows) if number + i in wanted]
+        part = vectors_of(table)[chosen]
+        lengths = np.linalg.norm(part, axis=1)
+        usable = np.isfinite(lengths) & (lengths > _LEAST_LENGTH)
+        kept = [row for i in np.flatnonzero(usable) if (row := rows[number + chosen[i]])]
+        embeddings[len(images) : len(images) + len(kept)] = part[usable] / lengths[usable, None]
+        images += kept
+        number += table.num_rows
+    texts = sum(row is None for row in rows)
+    if not images:
+        raise RequestError(f"{', '.join(map(str, folders))}: no embeddings of images; make them with `embed`")
+    repeated = len(rows) - texts - len(wanted)
+    return StoredImages(origin, images, embeddings[: len(images)], len(wanted) - len(images), texts, repeated)
+
+
+def _common_origin(stores: Sequence[Store]) -> Origin:
+    """What made the embeddings of all stores."""
+    origins: list[Origin] = []
+    for store in stores:
+        origin = store.origin()
+        if origin is None:
+            raise RequestError(f"{store.folder} holds no embeddings: make them with `embed`")
+        origins.append(origin)
+    for store, origin in zip(stores, origins, strict=True):
+        if replace(origin, dtype=origins[0].dtype) != origins[0]:
+            raise RequestError(
+                f"{store.folder} holds embeddings of {origin}, {stores[0].folder} of {origins[0]}: only "
+                "those of one model, made with the same options, can be compared"
+            )
+    return origins[0]
+
+
+def _rows(store: Store) -> Iterator[StoredImage | None]:
+    """A store's images in their order; None for a text."""
+    root = escape_name(str(store.root() or ""))
+    names = ["path", "width", "height", "sha256"]
+    for table in store.tables(names):
+        for path, width, height, sha256 in zip(*(table[name].to_pylist() for name in names), strict=True):
+            yield None if width is None else StoredImage(path, root, width, height or 0, sha256)
