@@ -15,8 +15,6 @@ from ..text.prompts import Prompts
 from ..zero_shot.scoring import Answer, Scoring, l2_normalize, top_k_labels
 from .stored_images import StoredImage, StoredImages
 
-DEFAULT_CLUSTERS = 10
-
 _SEED, _STARTS = 0, 3
 _NAMES = 3  # labels of a cluster
 _COSINE = Scoring("cosine")

@@ -13,8 +13,6 @@ import numpy as np
 from ..system.file_names import printable
 from .stored_images import StoredImage, StoredImages
 
-DEFAULT_THRESHOLD = 0.95
-
 _ROWS, _COLUMNS = 1024, 4096  # of the products that are in memory at once
 _ROUNDING = 1e-6  # by which equal images may differ from a cosine of 1
 _ROUNDING_OF_BOUNDS = 1e-5  # by which what is never below a cosine may be so
