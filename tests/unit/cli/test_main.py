@@ -75,6 +75,8 @@ def test_the_version(capsys: pytest.CaptureFixture) -> None:
         ("search dog --index x.db --text_weight 1.5", "--text_weight is 1.5, expected 0 to 1"),
         ("search dog --index x.db --text_weight nan", "--text_weight is nan"),
         ("search dog --index x.db --min_width -1", "--min_width is -1, expected a whole number from 0"),
+        ("duplicates x --threshold 2", "--threshold is 2, expected -1 to 1"),
+        ("clusters x --clusters 0", "--clusters is 0, expected a whole number from 1"),
         ("evaluate . --batch_size 0", "--batch_size is 0"),
         ("adapt . --output x --seed -1", "--seed is -1, expected a whole number from 0"),
         ("adapt . --output x --epochs 0", "--epochs is 0"),
