@@ -61,8 +61,8 @@ def find_groups(
     images = [stored.images[i] for i in order]
     nearest, cosines = _nearest_kept(stored.embeddings[order], threshold, on_progress)
     members: dict[int, list[int]] = {}
-    for i in np.flatnonzero(nearest >= 0):
-        members.setdefault(int(nearest[i]), []).append(int(i))
+    for i in np.flatnonzero(nearest >= 0).tolist():
+        members.setdefault(int(nearest[i]), []).append(i)
     groups = []
     for keep, found in members.items():
         found.sort(key=lambda i: (-cosines[i], images[i].path))

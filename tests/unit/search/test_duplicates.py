@@ -146,7 +146,7 @@ def test_equal_files_are_marked_and_several_stores_taken_together(
 
 
 def test_a_threshold_of_one_finds_equal_files(tmp_path: Path) -> None:
-    vector = l2_normalize(np.random.default_rng(0).normal(size=512))
+    vector = l2_normalize(np.random.default_rng(0).normal(size=512)).tolist()
     folder = write_store(tmp_path / "v", [row(f"{i}.jpg", vector, "same") for i in range(3)], "float16")
     (group,) = find_groups(read_images([folder]), 1.0)
     assert len(group.duplicates) == 2
