@@ -8,6 +8,8 @@ from typing import BinaryIO
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from .heif import check_length, heif_size, looks_like_heif
+
 _ICO = b"\0\0\1\0"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF's tags
@@ -19,15 +21,20 @@ def decoded_size(stream: BinaryIO, formats: list[str]) -> tuple[int, int]:
     Raises:
         Exception: whatever Pillow raises for what it cannot open.
     """
-    head = stream.read(6)
+    head = stream.read(12)
     stream.seek(0)
     if head.startswith(_ICO):  # Pillow decodes it when it opens it, by what is inside and not by the header
-        return _ico_size(stream, struct.unpack("<H", head[4:])[0])
+        return _ico_size(stream, struct.unpack("<H", head[4:6])[0])
+    if looks_like_heif(head):
+        check_length(stream)
     with Image.open(stream, formats=formats) as image:
         width, height = image.size
         if image.format == "TIFF":  # a tile is decoded whole, and may be larger than the image
             tags = image.tag_v2
             width, height = max(width, tags.get(_TILE_WIDTH, 0)), max(height, tags.get(_TILE_LENGTH, 0))
+        is_heif = image.format == "HEIF"
+    if is_heif:
+        width, height = heif_size(stream)
     stream.seek(0)
     return width, height
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import RequestError
+from .heif import HEIF_SUFFIXES, looks_like_heif, reads_heif
 from .image import IMAGE_SUFFIXES
 
-_SIGNATURE = re.compile(  # of all formats that are read, but TGA, which has none
+_SIGNATURE = re.compile(  # of all formats that are read, but HEIF, an extra's, and TGA, which has none
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]|P[1-6Ff]\s"
     rb"|\0\0\x01\0.\0|\0\0\0\x0cjP  |\xff\x4f\xff\x51|.{4}ftypavi[fs]",
     re.DOTALL,
@@ -45,14 +46,16 @@ def is_image(name: str, beginning: bytes | None) -> bool:
     """Whether a file is one to read as an image.
 
     Args:
-        name: the file's. Its suffix decides, if it looks like one: `.heic` and `.txt` do, the end of
+        name: the file's. Its suffix decides, if it looks like one: `.mov` and `.txt` do, the end of
             `photo.jpg?size=large` and of `scan.001` do not.
         beginning: its first bytes, which decide otherwise; None if they are not known.
     """
     suffix = PurePosixPath(name).suffix
     if suffix.lower() in IMAGE_SUFFIXES:
         return True
-    return not _USUAL_SUFFIX.fullmatch(suffix) and bool(_SIGNATURE.match(beginning or b""))
+    beginning = beginning or b""
+    readable = bool(_SIGNATURE.match(beginning)) or (reads_heif() and looks_like_heif(beginning))
+    return readable and not _USUAL_SUFFIX.fullmatch(suffix)
 
 
 def kind_of(name: str) -> str:
@@ -60,6 +63,8 @@ def kind_of(name: str) -> str:
     if PurePosixPath(name).name.startswith(_APPLE_DOUBLE):
         return "._* (macOS)"
     suffix = PurePosixPath(name).suffix
+    if suffix.lower() in HEIF_SUFFIXES:
+        return f"{suffix.lower()} (read with the extra [heic])"
     return suffix.lower() if _USUAL_SUFFIX.fullmatch(suffix) else "without a usual suffix"
 
 

@@ -35,6 +35,7 @@ from ..errors import ImageError
 from .bit_depth import narrow_array, narrow_image
 from .bounded_reader import BoundedReader
 from .decoded_size import decoded_size
+from .heif import HEIF_SUFFIXES, NEEDS_EXTRA, looks_like_heif, reads_heif, register_heif
 from .resize import RESIZE
 
 # Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.
@@ -44,14 +45,14 @@ ImageInput = Image.Image | np.ndarray | bytes
 """A PIL image, an HWC BGR array (PaddleHub's convention, OpenCV's order), or an encoded file."""
 
 # Never EPS, which runs a program; nor the formats that nobody stores photographs in.
-FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF".split()
+FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF HEIF".split()
 _MAX_ASPECT = 1_000_000
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow itself speaks of a bomb
 _READS = 250_000  # pieces of a file in memory; a large photograph has some thousand
 IMAGE_SUFFIXES = set(
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .gif .bmp .dib .webp .tif .tiff .pbm .pgm .ppm .pnm .pfm .ico "
     ".tga .icb .vda .vst .jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs".split()
-)
+) | (HEIF_SUFFIXES if reads_heif() else set())
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
         raise ImageError(f"{name}: {error}") from None
     except Image.UnidentifiedImageError:
         raise ImageError(
-            f"{name}: not an image of a supported format ({', '.join(FORMATS)}), or damaged"
+            f"{name}: not an image of a supported format ({', '.join(readable_formats())}), or damaged"
         ) from None
     except Exception as error:  # Pillow's decoders raise anything on damaged files
         if isinstance(error, OSError) and error.strerror:  # a system's, not a decoder's
@@ -229,7 +230,13 @@ def _decode(stream: BinaryIO, jpeg_side: int | None) -> Image.Image:
     if not stream.read(1):
         raise ImageError("the file is empty")
     stream.seek(0)
-    width, height = decoded_size(stream, readable_formats())
+    try:
+        width, height = decoded_size(stream, readable_formats())
+    except Image.UnidentifiedImageError:
+        stream.seek(0)
+        if not reads_heif() and looks_like_heif(stream.read(12)):
+            raise ImageError(f"is HEIC or HEIF, {NEEDS_EXTRA}") from None
+        raise
     if width * height > _MAX_PIXELS:
         raise ImageError(f"cannot be decoded ({width} x {height} pixels, at most {_MAX_PIXELS:,} are taken)")
     with Image.open(stream, formats=readable_formats()) as image:
@@ -284,6 +291,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def readable_formats() -> list[str]:
     """Those of `FORMATS` that this Pillow can read."""
     Image.init()
+    register_heif()
     return [name for name in FORMATS if name in Image.OPEN]
 
 

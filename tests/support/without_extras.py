@@ -19,6 +19,7 @@ HIDDEN = {
     "openvino",
     "numba",
     "llvmlite",
+    "pillow_heif",
     "selenium",
     "resvg_py",
     "zensical",

@@ -81,10 +81,10 @@ def test_names_that_are_not_utf_8(here: Path) -> None:
 def test_nothing_found_is_an_error(here: Path) -> None:
     Path("empty").mkdir()
     Path("phone").mkdir()
-    Path("phone/IMG_1.HEIC").write_bytes(b"x")
+    Path("phone/IMG_1.CR2").write_bytes(b"x")
     with pytest.raises(RequestError, match=r"^empty: no images in it that can be read$"):
         items_of(["empty"])
-    with pytest.raises(RequestError, match=r"^phone: no images .*; passed over: 1 \.heic$"):
+    with pytest.raises(RequestError, match=r"^phone: no images .*; passed over: 1 \.cr2$"):
         items_of(["phone"])
     items = items_of(["empty", "dog.png"])
     assert len(items) == 1 and [fault.hides for fault in items.faults] == [str(here / "empty")]
@@ -94,9 +94,9 @@ def test_nothing_found_is_an_error(here: Path) -> None:
 def test_what_a_glob_matches_beside_images_is_counted(here: Path) -> None:
     Path("d").mkdir()
     Path("d/a.png").write_bytes(png())
-    Path("d/b.heic").write_bytes(b"x")
+    Path("d/b.cr2").write_bytes(b"x")
     items = items_of(["d/*"])
-    assert len(items) == 1 and items.summary() == "1 .heic"
+    assert len(items) == 1 and items.summary() == "1 .cr2"
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "dog.png/x.png", "", "none/*.png", "x" * 300 + ".png"])
@@ -273,7 +273,7 @@ def test_any_cut_and_any_garbled_header_is_found(here: Path) -> None:
 def test_members_as_people_name_them(here: Path) -> None:
     members = [
         ("a.PNG", png()), ("a.TXT", b"DOG"), ("./b.png", png()), ("./b.txt", "狗和猫".encode("gbk")),
-        ("c", png()), ("c.txt", b"\xef\xbb\xbfcat"), ("._a.PNG", b"x"), ("d.heic", b"x"), ("d.png", png()),
+        ("c", png()), ("c.txt", b"\xef\xbb\xbfcat"), ("._a.PNG", b"x"), ("d.cr2", b"x"), ("d.png", png()),
         ("d.png", png("blue")),
     ]  # fmt: skip
     write_tar("UPPER.TAR", members)
@@ -282,7 +282,7 @@ def test_members_as_people_name_them(here: Path) -> None:
         "UPPER.TAR::a.PNG": "DOG", "UPPER.TAR::./b.png": "狗和猫", "UPPER.TAR::c": "cat",
         "UPPER.TAR::d.png": "",
     }  # fmt: skip
-    assert items.summary() == "1 ._* (macOS), 1 .heic, 1 of a name that comes again in its shard"
+    assert items.summary() == "1 ._* (macOS), 1 .cr2, 1 of a name that comes again in its shard"
     assert (
         items.by_path["UPPER.TAR::d.png"].read() == png("blue") == content_of("UPPER.TAR::d.png", str(here))
     )

@@ -197,7 +197,7 @@ def test_a_class_named_twice_is_said(tmp_path: Path) -> None:
 def test_a_messy_folder_of_classes(
     classes: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("._1.png", "3.heic", "notes.txt"):
+    for name in ("._1.png", "3.cr2", "notes.txt"):
         (classes / "tree" / name).write_bytes(b"no image")
     (classes / "tree" / "1.png").rename(classes / "tree" / "no_suffix")
     (classes / "__MACOSX").mkdir()
@@ -208,7 +208,7 @@ def test_a_messy_folder_of_classes(
         data = read_labelled(str(classes))
     assert data.classes == sorted([*NAMES, r"caf\xe9"]) and len(data.images) == 12
     assert rf"{classes}/caf\xe9/\xe9.png" in [name for name, _ in data.images]
-    assert "passed over: 1 ._* (macOS), 1 .heic, 1 .txt" in caplog.text
+    assert "passed over: 1 ._* (macOS), 1 .cr2, 1 .txt" in caplog.text
     assert "__MACOSX: no images in it, so it is no class" in caplog.text
     listing = os.scandir
 

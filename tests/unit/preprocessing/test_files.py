@@ -34,7 +34,7 @@ def test_an_image_without_a_suffix(form: str) -> None:
     for name in ("photo", "wget.jpg?size=large", "scan.001", "d41d8cd98f00b204", "a.png (1)"):
         assert is_image(name, beginning)
         assert not is_image(name, b"BMW and other words, 32 bytes of")
-    assert not is_image("photo.heic", beginning) and not is_image("photo.txt", beginning)
+    assert not is_image("photo.cr2", beginning) and not is_image("photo.txt", beginning)
 
 
 def test_a_messy_folder(tmp_path: Path) -> None:
@@ -61,13 +61,13 @@ def test_a_messy_folder(tmp_path: Path) -> None:
     (folder / "a_link").symlink_to("../album")
     (folder / "sub" / "loop").symlink_to("..")
     (folder / "sub" / "self").symlink_to("self")
-    for name in ("IMG_1.HEIC", "IMG_2.heic", "Thumbs.db", "._stereo.MPO", "README"):
+    for name in ("IMG_1.CR2", "IMG_2.cr2", "Thumbs.db", "._stereo.MPO", "README"):
         (folder / name).write_bytes(b"no image here")
     os.mkfifo(folder / "pipe.png")
     seen = Seen()
     images = [os.path.relpath(file, folder) for file in image_files(str(folder), seen)]
     assert images == [*found, "dir.png/b.ppm", "sub/deep/g.png", "a_link/u.jp2"]
-    assert seen.summary() == ("2 .heic, 2 without a usual suffix, 1 ._* (macOS), 1 .db, 1 pipe or device")
+    assert seen.summary() == ("2 .cr2, 2 without a usual suffix, 1 ._* (macOS), 1 .db, 1 pipe or device")
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
