@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .models.clip import CLIP
     from .paddle_api import build_rn50_model, build_rn101_model, build_vit_model, load, tokenize, transform
     from .predictor import Predictor
+    from .zero_shot.explain import explain
     from .zero_shot.thresholds import Thresholds
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "build_rn50_model",
     "build_rn101_model",
     "build_vit_model",
+    "explain",
     "load",
     "tokenize",
     "transform",
@@ -39,6 +41,7 @@ _HOMES = {
     "build_rn50_model": "paddle_api",
     "build_rn101_model": "paddle_api",
     "build_vit_model": "paddle_api",
+    "explain": "zero_shot.explain",
     "load": "paddle_api",
     "tokenize": "paddle_api",
     "transform": "paddle_api",

@@ -1,4 +1,4 @@
-"""An image a person can read: the photo, and beside it its labels with their scores as bars."""
+"""Images a person can read: the photo, and beside it its labels with their scores as bars, or heat maps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from bisect import bisect_left
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unicodedata import east_asian_width
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from .preprocessing.image import for_display
@@ -34,6 +35,7 @@ _CJK_FONTS = [
 _FIRST_CJK = "\u2e80"
 _THUMBNAIL = 1024  # pixels
 _LONG = 64  # aspect from which an image would be a line that nobody sees
+_FAINT = 0.5  # a gain in log odds that is not drawn stronger than it is
 _LONGEST_LABEL = 40  # columns; a Chinese character takes two
 
 
@@ -57,7 +59,7 @@ def draw_answer(
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     photo = for_display(image, title, _THUMBNAIL)
-    left.imshow(photo, aspect="equal" if max(photo.size) < _LONG * min(photo.size) else "auto")
+    left.imshow(photo, aspect=_aspect(photo))
     left.set_axis_off()
     left.set_title(_shorten(title), **text_style(title))
     drawn = [nearest] if nearest else answer
@@ -76,6 +78,48 @@ def draw_answer(
     right.spines[["top", "right", "bottom"]].set_visible(False)
     right.set_xticks([])
     return figure
+
+
+def draw_heat_maps(
+    image: Image.Image, heats: dict[str, np.ndarray], title: str, squashed: bool = False
+) -> Figure:
+    """The photo, and beside it for each label the same in grey with what speaks for the label in colour.
+
+    Args:
+        image: the photo.
+        heats: by caption, float32 [R, R], see `zero_shot.explain`; one scale for all.
+        title: what is written over the photo.
+        squashed: the maps are of the whole photo, not of the square in its middle.
+    """
+    figure = Figure(figsize=(4 * (1 + len(heats)), 4.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    first, *others = figure.subplots(1, 1 + len(heats))
+    photo = for_display(image, title, _THUMBNAIL)
+    width, height = photo.size
+    first.imshow(photo, aspect=_aspect(photo))
+    first.set_title(_shorten(title), **text_style(title))
+    grey = np.asarray(Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("L"))
+    seen = (width, height) if squashed else (min(photo.size), min(photo.size))
+    left, top = (width - seen[0]) / 2 - 0.5, (height - seen[1]) / 2 - 0.5
+    strongest = max(_FAINT, *(float(heat.max()) for heat in heats.values()))
+    for axes, (caption, heat) in zip(others, heats.items(), strict=True):
+        strength = np.clip(heat / strongest, 0, 1)
+        axes.imshow(grey, cmap="gray", vmin=-128, vmax=255, aspect=_aspect(photo))
+        axes.imshow(
+            strength, cmap="YlOrRd", vmin=0, vmax=1, alpha=0.8 * strength, aspect=_aspect(photo),
+            extent=(left, left + seen[0], top + seen[1], top),
+        )  # fmt: skip
+        axes.add_patch(Rectangle((left, top), *seen, fill=False, edgecolor="#4c72b0", linestyle="--"))
+        axes.set_xlim(-0.5, width - 0.5)
+        axes.set_ylim(height - 0.5, -0.5)
+        axes.set_title(_shorten(caption), **text_style(caption))
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def _aspect(photo: Image.Image) -> Literal["equal", "auto"]:
+    return "equal" if max(photo.size) < _LONG * min(photo.size) else "auto"
 
 
 def _shown(score: float, scores: ScoreKind) -> str:
@@ -133,6 +177,13 @@ def save_answer(
 ) -> None:
     """Draw an answer and save it as PNG, see `draw_answer`."""
     draw_answer(image, answer, title, scores, nearest).savefig(path, dpi=100)
+
+
+def save_heat_maps(
+    image: Image.Image, heats: dict[str, np.ndarray], title: str, path: Path, squashed: bool = False
+) -> None:
+    """Draw heat maps and save them as PNG, see `draw_heat_maps`."""
+    draw_heat_maps(image, heats, title, squashed).savefig(path, dpi=100)
 
 
 def text_style(*texts: str) -> dict[str, Any]:

@@ -49,11 +49,16 @@ def add_config(target: options.Target) -> None:
     options.add_scores(target)
     options.add_format(target)
     options.add_flag(target, "--visualization", "save each image with its scores as bars")
+    options.add_flag(
+        target,
+        "--explain",
+        "save each image with what speaks for its best labels, at most three, as heat maps",
+    )
     target.add_argument(
         "--output_dir",
         type=options.output_folder,
         default=Path("clip_output"),
-        help="where --visualization saves; default: clip_output",
+        help="where --visualization and --explain save; default: clip_output",
     )
     options.add_model(target)
 
@@ -92,10 +97,13 @@ def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classifi
         args.output_dir if args.visualization else None,
         args.scores,
         args.thresholds,
+        args.output_dir if args.explain else None,
     )
 
 
 def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
+    if args.explain:
+        raise RequestError("--explain is of labels: it goes with --task classify")
     if args.visualization:
         raise RequestError("--visualization shows scores: it goes with --task classify")
     if args.labels or args.labels_file or args.templates:

@@ -22,11 +22,13 @@ from ..system.file_names import printable, user_path
 from ..system.log import logger
 from ..system.output import require_folder
 from ..system.progress import progress_bar
+from ..zero_shot.explain import heat_maps
 from ..zero_shot.scoring import Answer, Nearest, ScoreKind, l2_normalize, shown_score
 from ..zero_shot.thresholds import GivenThresholds
 from .reporting import counted
 
 Format = Literal["table", "json"]
+_EXPLAINED = 3  # labels of an image, at most
 _LONGEST_STEM = 60  # characters, of up to four bytes: file systems take 255 bytes
 
 
@@ -38,6 +40,7 @@ class Classification:
         input_paths: images, folders of images, globs.
         labels: None for the module's own.
         figures: a folder for an image of each answer; None draws none.
+        heat_maps: a folder for the heat maps of each answer; None makes none.
     """
 
     input_paths: Sequence[str]
@@ -49,6 +52,12 @@ class Classification:
     figures: Path | None = None
     scores: ScoreKind | None = None
     thresholds: GivenThresholds | None = None
+    heat_maps: Path | None = None
+
+    @property
+    def output_folder(self) -> Path | None:
+        """Where images are saved, if any are."""
+        return self.figures or self.heat_maps
 
 
 @dataclass(frozen=True)
@@ -103,13 +112,13 @@ def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:
 
 
 def _classify(predictor: Predictor, task: Classification) -> Outcome:
-    if task.figures:
-        _require_folder(task.figures)
+    if task.output_folder:
+        _require_folder(task.output_folder)
     prompts, scoring = predictor.question(task.labels, task.templates, task.scores, task.thresholds)
     outcome = Outcome(scores=scoring.kind)
     paths = _input_paths(task, outcome)
-    if task.figures:
-        task.figures.mkdir(parents=True, exist_ok=True)
+    if task.output_folder:
+        task.output_folder.mkdir(parents=True, exist_ok=True)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
         # Before the first image, so that bad labels end the run there.
         vectors = predictor.label_embeddings(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
@@ -124,6 +133,12 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
         outcome.results.append(result)
         if task.figures and (error := _draw(predictor, path, result, scoring.kind, outcome, task.figures)):
             outcome.add_error(path, error)
+        if task.heat_maps:
+            target = _target(task.heat_maps, path, outcome, "_explained")
+            if error := _explain(
+                predictor, path, result, scoring.kind, prompts.labels, vectors, task, target
+            ):
+                outcome.add_error(path, error)
     return outcome
 
 
@@ -167,7 +182,7 @@ def _input_paths(task: Classification | Embedding, outcome: Outcome) -> list[Pat
     """The images that are meant; a folder below them that cannot be listed is an error of its own."""
     if not any(task.input_paths):
         raise RequestError("--input_path is missing: give an image, a folder or a glob")
-    figures = task.figures if isinstance(task, Classification) else None
+    figures = task.output_folder if isinstance(task, Classification) else None
     return [image for given in task.input_paths for image in _images_of(given, figures, outcome)]
 
 
@@ -192,7 +207,7 @@ def _images_of(given: str, figures: Path | None, outcome: Outcome) -> list[Path]
 
 
 def _images_in(folder: Path, figures: Path | None, seen: Seen) -> list[Path]:
-    """The images in a folder and below, without what `--visualization` saved below it."""
+    """The images in a folder and below, without what `--visualization` and `--explain` saved below it."""
     images = [Path(file) for file in image_files(str(folder), seen)]
     # realpath, as Path.resolve raises where links lead in a circle.
     if figures is None or os.path.realpath(figures) == os.path.realpath(folder):
@@ -252,10 +267,42 @@ def _draw(
     """Save an image with its answer; returns what went wrong, since the other answers still count."""
     from ..visualize import save_answer  # matplotlib takes a second to import
 
-    target = folder / f"{len(outcome.results):04d}_{path.stem[:_LONGEST_STEM]}.png"
+    target = _target(folder, path, outcome)
     try:
         image = predictor.preprocess.open(path, str(path))
         save_answer(image, result["labels"], path.name, target, scores, result.get("nearest"))
     except (OSError, ImageError) as error:
         return f"{path}: its image {target} cannot be saved ({error})"
     return None
+
+
+def _explain(
+    predictor: Predictor,
+    path: Path,
+    result: dict[str, Any],
+    scores: ScoreKind,
+    labels: Sequence[str],
+    label_embeddings: np.ndarray,
+    task: Classification,
+    target: Path,
+) -> str | None:
+    """Save an image with the heat maps of its best labels, or of the nearest; returns what went wrong."""
+    from ..visualize import save_heat_maps
+
+    shown = [dict(item) for item in result["labels"] or [result["nearest"]]][:_EXPLAINED]
+    places = [labels.index(item["label"]) for item in shown]
+    try:
+        image = predictor.preprocess.open(path, str(path))
+        pixels = predictor.preprocess.pixels(image, str(path))
+        heats = heat_maps(predictor, pixels, label_embeddings, places, task.batch_size, task.use_gpu)
+        captions = [f"{item['label']} {shown_score(item['score'], scores)}" for item in shown]
+        squashed = predictor.preprocess.settings.resize == "squash"
+        save_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, target, squashed)
+    except (OSError, ImageError) as error:
+        return f"{path}: its image {target} cannot be saved ({error})"
+    return None
+
+
+def _target(folder: Path, path: Path, outcome: Outcome, ending: str = "") -> Path:
+    """Where an image of the latest answer is saved."""
+    return folder / f"{len(outcome.results):04d}_{path.stem[:_LONGEST_STEM]}{ending}.png"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import warnings
 
 import numpy as np
@@ -9,7 +10,14 @@ from PIL import Image
 from clip_common import visualize
 from clip_common.search.contact_sheet import cell
 from clip_common.search.hits import Hit
-from clip_common.visualize import draw_answer, draw_similarities, save_answer, save_contact_sheet
+from clip_common.visualize import (
+    draw_answer,
+    draw_heat_maps,
+    draw_similarities,
+    save_answer,
+    save_contact_sheet,
+    save_heat_maps,
+)
 
 ANSWER = [{"label": "a dog", "score": 0.75}, {"label": "a cat", "score": 0.25}]
 MODES = "1 L LA La P PA RGB RGBA RGBa CMYK YCbCr HSV LAB I F I;16".split()
@@ -99,3 +107,41 @@ def test_a_hit_is_a_thumbnail_whatever_its_mode(mode, size, tmp_path):
 def test_a_hit_that_cannot_be_shown_is_an_empty_place(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     assert cell(Hit(str(tmp_path / "x.png"), 0.5, 1, 1, ""))[0] is None
+
+
+def coloured(figure, panel: int) -> np.ndarray:
+    """Where a panel of a figure is neither white nor grey, by its columns from 0 to 1."""
+    figure.savefig(drawn := io.BytesIO(), dpi=100)
+    pixels = np.asarray(Image.open(drawn).convert("RGB")).astype(int)
+    box = figure.axes[panel].get_window_extent()
+    middle = pixels[pixels.shape[0] // 2, round(box.x0) : round(box.x1)]
+    return np.flatnonzero(middle[:, 0] - middle[:, 2] > 30) / len(middle)
+
+
+@pytest.mark.parametrize(("squashed", "left", "right"), [(False, 1 / 3, 2 / 3), (True, 0, 1)])
+def test_a_heat_map_lies_on_what_the_model_saw_of_the_image(squashed, left, right):
+    figure = draw_heat_maps(
+        Image.new("RGB", (300, 100)), {"a dog": np.ones((8, 8), "float32")}, "x", squashed
+    )
+    columns = coloured(figure, 1)
+    assert columns.min() == pytest.approx(left, abs=0.02) and columns.max() == pytest.approx(right, abs=0.02)
+    assert coloured(figure, 0).size == 0
+
+
+def test_heat_maps_have_one_scale_and_show_only_what_speaks_for_a_label():
+    heats = {f"{gain}": np.full((8, 8), gain, "float32") for gain in (4.0, 0.1, -4.0)}
+    figure = draw_heat_maps(Image.new("RGB", (50, 50)), heats, "x")
+    assert [coloured(figure, panel).size > 0 for panel in range(4)] == [False, True, False, False]
+
+
+def test_a_faint_map_is_drawn_faint():
+    figure = draw_heat_maps(Image.new("RGB", (50, 50)), {"a dog": np.full((8, 8), 0.02, "float32")}, "x")
+    assert coloured(figure, 1).size == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 7)])
+@pytest.mark.parametrize("mode", ["1", "RGBA", "I;16"])
+def test_heat_maps_of_an_image_of_any_kind_are_drawn(mode, size, tmp_path):
+    heats = {f"{name} $x^": np.ones((8, 8), "float32") for name in "abc"}
+    save_heat_maps(Image.new(mode, size), heats, "x.png", tmp_path / "x.png")
+    assert Image.open(tmp_path / "x.png").size == (1600, 430)

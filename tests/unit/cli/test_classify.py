@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.embedding.sources import items_of
 from clip_common.hub import run_command
 from clip_common.predictor import Predictor
+from clip_common.zero_shot import explain
 from tests.support.paths import EXAMPLES, ROOT
 
 DOG, CAT = str(EXAMPLES / "dog.png"), str(EXAMPLES / "cat.png")
@@ -157,6 +159,33 @@ def test_thresholds_that_cannot_be_used_are_one_line(
     assert main(["classify", DOG, *labels, *options]) == 1
     said = capsys.readouterr()
     assert said.out == "" and words in said.err and len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "saved"),
+    [
+        ([], {"0001_dog_explained.png": 2}),
+        (["--top_k", "1", "--visualization"], {"0001_dog_explained.png": 1, "0001_dog.png": None}),
+        (["--labels", "car,tree"], {"0001_dog_explained.png": 3}),
+        (["--scores", "cosine", "--thresholds", "0.99"], {"0001_dog_explained.png": 1}),
+    ],
+)
+def test_explain_saves_heat_maps_of_the_best_labels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], saved: dict[str, int | None]
+) -> None:
+    monkeypatch.setattr(explain, "_PAIRS", 1)
+    assert (
+        main(["classify", DOG, "--labels", "dog,cat", "--explain", "--output_dir", str(tmp_path), *options])
+        == 0
+    )
+    assert {file.name for file in tmp_path.iterdir()} == set(saved)
+    width, height = Image.open(tmp_path / "0001_dog_explained.png").size
+    assert (width, height) == (400 * (1 + (saved["0001_dog_explained.png"] or 0)), 430)
+
+
+def test_texts_are_not_explained(capsys: pytest.CaptureFixture) -> None:
+    assert main(["classify", DOG, "--task", "embed", "--explain"]) == 1
+    assert "--explain is of labels: it goes with --task classify" in capsys.readouterr().err
 
 
 def classified(capsys: pytest.CaptureFixture, *argv: str) -> list[str]:

@@ -92,6 +92,7 @@ def test_a_server_has_one_of_each_module(capsys: pytest.CaptureFixture[str]) -> 
 
 WITH_OUTPUT = [
     "classify DATA --visualization --output_dir",
+    "classify DATA --explain --output_dir",
     "evaluate DATA --output_dir",
     "search words --index DATA.db --output_dir",
     "embed DATA --output",
