@@ -99,6 +99,11 @@ def test_no_batch_is_larger_than_asked_for() -> None:
     assert model.batches == [100, 100, 56]
 
 
+def test_what_two_labels_have_in_common_is_not_in_the_map_of_either() -> None:
+    alike = maps([0, 1], embeddings=LABELS[[0, 0]])
+    assert np.abs(alike).max() < 1e-5 < np.abs(maps([0])).max()
+
+
 def test_a_label_alone_is_explained_by_its_cosine() -> None:
     (heat,) = maps([0], embeddings=LABELS[:1])
     assert np.unravel_index(heat.argmax(), heat.shape) < (28, 28)
