@@ -183,24 +183,24 @@ def _input_paths(task: Classification | Embedding, outcome: Outcome) -> list[Pat
     if not any(task.input_paths):
         raise RequestError("--input_path is missing: give an image, a folder or a glob")
     figures = task.output_folder if isinstance(task, Classification) else None
-    return [image for given in task.input_paths for image in _images_of(given, figures, outcome)]
+    return [image for given in task.input_paths for image in images_of(given, figures, outcome)]
 
 
-def _images_of(given: str, figures: Path | None, outcome: Outcome) -> list[Path]:
-    """A file, the images in a folder and below, or what a glob matches of both."""
+def images_of(given: str, figures: Path | None, outcome: Outcome, option: str = "--input_path") -> list[Path]:
+    """A file, the images in a folder and below, or what a glob matches of both; an error names the option."""
     path = user_path(given)
     try:
         matches = [path] if path.stat() else []
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
             why = getattr(error, "strerror", None) or error
-            raise RequestError(f"--input_path {given}: cannot be reached ({why})") from None
-        matches = _matches_of(str(path))
+            raise RequestError(f"{option} {given}: cannot be reached ({why})") from None
+        matches = _matches_of(str(path), option)
     seen = Seen()
     images = []
     for match in matches:
         images += _images_in(match, figures, seen) if match.is_dir() else [match]
-    _check_folders(given, matches, images, seen)
+    _check_folders(option, given, matches, images, seen)
     for folder, why in seen.unlisted.items():
         outcome.add_error(Path(folder), f"{folder}: cannot be listed ({why})")
     return images
@@ -216,21 +216,21 @@ def _images_in(folder: Path, figures: Path | None, seen: Seen) -> list[Path]:
     return [image for image in images if not os.path.realpath(image).startswith(below)]
 
 
-def _check_folders(given: str, matches: list[Path], images: list[Path], seen: Seen) -> None:
+def _check_folders(option: str, given: str, matches: list[Path], images: list[Path], seen: Seen) -> None:
     if not images and (why := seen.unlisted.get(str(matches[0]))):
-        raise RequestError(f"--input_path {given}: the folder cannot be listed ({why})")
+        raise RequestError(f"{option} {given}: the folder cannot be listed ({why})")
     if not images:
         kinds = f"passed over: {seen.summary()}" if seen.passed_over else " ".join(sorted(IMAGE_SUFFIXES))
-        raise RequestError(f"--input_path {given}: the folder has no images ({kinds})")
+        raise RequestError(f"{option} {given}: the folder has no images ({kinds})")
     if seen.passed_over:
         logger.warning("%s: passed over: %s", given, seen.summary())
 
 
-def _matches_of(pattern: str) -> list[Path]:
+def _matches_of(pattern: str, option: str) -> list[Path]:
     try:
         return [Path(match) for match in matches_of(pattern)]
     except RequestError as error:
-        raise RequestError(f"--input_path {error}") from None
+        raise RequestError(f"{option} {error}") from None
 
 
 def _table(result: dict[str, Any], scores: ScoreKind) -> str:
