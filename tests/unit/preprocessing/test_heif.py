@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from clip_common.config import Preprocessing
-from clip_common.errors import ImageError
+from clip_common.errors import ImageError, LimitError
 from clip_common.preprocessing import files, heif, image
 from clip_common.preprocessing.decoded_size import decoded_size
 from clip_common.preprocessing.files import Seen, image_files, is_image, kind_of
 from clip_common.preprocessing.image import Preprocess, open_image, readable_formats
+from clip_common.server.limits import Limits
 
 HEAD = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 SETTINGS = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -126,21 +127,57 @@ def box(kind: bytes, content: bytes) -> bytes:
 
 
 def grid(rows: int, columns: int, width: int, height: int, tiles: int, kind: bytes = b"hvc1") -> bytes:
-    """A HEIC of one grid (item 1) whose tiles are all item 2, of 512 x 512."""
-    kinds = ((1, b"grid"), (2, kind))
+    """A HEIC of one grid whose tiles are all one of 512 x 512, without its data."""
+    return grid_of([b"\0"], [2] * tiles, (rows, columns, width, height), kind)
+
+
+def grid_of(
+    data: list[bytes],
+    tiles: list[int],
+    shape: tuple[int, int, int, int],
+    kind: bytes = b"hvc1",
+    hvcc: bytes = b"",
+) -> bytes:
+    """A HEIC of a grid, item 1, whose tiles are among the items from 2 on; of 512 x 512, with these data."""
+    rows, columns, width, height = shape
+    count = len(data) + 1
+    kinds = [(1, b"grid"), *((item + 2, kind) for item in range(len(data)))]
     infe = [box(b"infe", struct.pack(">IHH4s", 2 << 24, item, 0, of) + b"\0") for item, of in kinds]
     idat = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
-    locations = [struct.pack(">HHHHII", item, 1, 0, 1, 0, length) for item, length in ((1, 8), (2, 1))]
-    meta = (
-        box(b"pitm", struct.pack(">IH", 0, 1))
-        + box(b"iinf", struct.pack(">IH", 0, 2) + b"".join(infe))
-        + box(b"iloc", struct.pack(">IHH", 1 << 24, 0x4400, 2) + b"".join(locations))
-        + box(b"iref", bytes(4) + box(b"dimg", struct.pack(f">HH{tiles}H", 1, tiles, *[2] * tiles)))
-        + box(b"iprp", box(b"ipco", box(b"ispe", struct.pack(">III", 0, 512, 512)))
-              + box(b"ipma", struct.pack(">IIHBB", 0, 1, 2, 1, 1)))
-        + box(b"idat", idat)
-    )  # fmt: skip
-    return box(b"ftyp", b"heic" + bytes(4)) + box(b"meta", bytes(4) + meta)
+    sizes = [box(b"ispe", struct.pack(">III", 0, *size)) for size in ((512, 512), (width, height))]
+    used = [struct.pack(">HBB", 1, 1, 2), *(struct.pack(">HBBB", item, 2, 1, 3) for item, _ in kinds[1:])]
+    locations = [struct.pack(">HHHHII", 1, 1, 0, 1, 0, 8)]
+    start = 8
+    for (item, _), piece in zip(kinds[1:], data, strict=True):  # in idat too, behind the grid
+        locations.append(struct.pack(">HHHHII", item, 1, 0, 1, start, len(piece)))
+        start += len(piece)
+    meta = [
+        box(b"hdlr", bytes(8) + b"pict" + bytes(13)),
+        box(b"pitm", struct.pack(">IH", 0, 1)),
+        box(b"iinf", struct.pack(">IH", 0, count) + b"".join(infe)),
+        box(b"iloc", struct.pack(">IHH", 1 << 24, 0x4400, count) + b"".join(locations)),
+        box(b"iref", bytes(4) + box(b"dimg", struct.pack(f">HH{len(tiles)}H", 1, len(tiles), *tiles))),
+        box(b"iprp", box(b"ipco", b"".join(sizes) + (hvcc or box(b"free", b"")))
+            + box(b"ipma", struct.pack(">II", 0, count) + b"".join(used))),
+        box(b"idat", idat + b"".join(data)),
+    ]  # fmt: skip
+    return box(b"ftyp", b"heic" + bytes(4) + b"mif1heic") + box(b"meta", bytes(4) + b"".join(meta))
+
+
+def test_a_grid_as_phones_make_it() -> None:
+    coded = []
+    for colour in ("red", "lime", "blue", "white"):
+        content = heic(Image.new("RGB", (512, 512), colour))
+        coded.append(content[content.index(b"mdat") + 4 :])
+    place = content.index(b"hvcC") - 4
+    hvcc = content[place : place + int.from_bytes(content[place : place + 4], "big")]
+    whole = grid_of(coded, [2, 3, 4, 5], (2, 2, 1000, 900), hvcc=hvcc)
+    assert decoded_size(io.BytesIO(whole), readable_formats()) == (1024, 1024)
+    read = open_image(whole, "it")
+    assert read.size == (1000, 900)
+    corners = [read.getpixel(at) for at in ((9, 9), (990, 9), (9, 890), (990, 890))]
+    expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    assert np.abs(np.subtract(corners, expected)).max() < 8
 
 
 @pytest.mark.parametrize(
@@ -175,3 +212,10 @@ def test_a_file_too_long_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heif, "_MAX_BYTES", 20)
     with pytest.raises(ImageError, match="a HEIC of more than 20 bytes"):
         decoded_size(io.BytesIO(HEAD + bytes(100)), readable_formats())
+
+
+def test_the_server_refuses_by_the_true_size() -> None:
+    content = heic(square(640, 512))
+    lying = content.replace(struct.pack(">2I", 640, 512), struct.pack(">2I", 16, 16))
+    with pytest.raises(LimitError, match="image is 640 x 512 pixels, at most 100,000 are taken"):
+        Limits(pixels=100_000).check_pixels("image", lying)
