@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def task(data: Path, output: Path, **changes: Any) -> AdaptationTask:
-    given: dict[str, Any] = {"epochs": 6, "batch_size": 12, "held_out": 0.25, "save_every": 2}
+    given: dict[str, Any] = {"epochs": 3, "batch_size": 12, "held_out": 0.25, "save_every": 2}
     return AdaptationTask("clip_mini", str(data), output, **{**given, **changes})
 
 
@@ -203,6 +203,7 @@ def test_the_module_chooses_among_its_own_classes(adapted: adapting.Adapted) -> 
         assert {item["label"] for item in answer} == set(KINDS)
 
 
+@pytest.mark.slow
 def test_some_of_the_classes_keep_their_vectors_and_other_labels_are_read(adapted: adapting.Adapted) -> None:
     predictor = Predictor(MINI, adapted.path)
     prompts = predictor.prompts(["fosk", "drel"], None)
@@ -218,6 +219,7 @@ def test_some_of_the_classes_keep_their_vectors_and_other_labels_are_read(adapte
     assert predictor.prompts(None, "a {}").texts() == ["a bim", "a drel", "a fosk"]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_text_tower_changes(adapted: adapting.Adapted) -> None:
     before, after = read_openai(OWN_WEIGHTS), read_state(adapted.path)
     for name, value in before.items():
@@ -227,6 +229,7 @@ def test_nothing_of_the_text_tower_changes(adapted: adapting.Adapted) -> None:
     assert set(after) - set(before) == {"class_vectors"}
 
 
+@pytest.mark.slow
 def test_alpha_0_is_the_module_as_it_was(folder: Path, adapted: adapting.Adapted, tmp_path: Path) -> None:
     again = task(folder, adapted.path.parent, alpha=0.0, resume=True)  # a finished run is only mixed again
     path = adapted.path.rename(adapted.path.with_name("kept.safetensors"))
@@ -242,6 +245,7 @@ def test_alpha_0_is_the_module_as_it_was(folder: Path, adapted: adapting.Adapted
         path.rename(adapted.path)
 
 
+@pytest.mark.slow
 def test_the_figures_are_written(adapted: adapting.Adapted) -> None:
     folder = adapted.path.parent
     figures = json.loads((folder / "figures.json").read_text("utf-8"))
