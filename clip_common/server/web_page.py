@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..config import Pretrained
 from ..errors import ClipError
+from ..preprocessing.heif import register_heif
 from ..search.query import combined, terms_of
 from ..search.searcher import Finder, Found
 from ..text.prompts import split_labels
@@ -88,6 +89,7 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
         names = [Path(p).name for p in images]
         return await _in_painter(lambda: _painted(draw_similarities(cosines, names, chosen)))
 
+    register_heif()  # gradio looks at an upload with Pillow before we do
     theme = gr.themes.Default(font=_FONTS, font_mono=["monospace"])
     with gr.Blocks(
         title=record.name, theme=theme, analytics_enabled=False, delete_cache=(_SWEEP, _KEPT)

@@ -12,6 +12,8 @@ import fastapi
 import gradio
 import pytest
 from gradio import processing_utils
+from gradio.data_classes import ImageData
+from PIL import Image
 from starlette.testclient import TestClient
 
 from clip_common.config import pretrained
@@ -164,3 +166,14 @@ def test_uploads_are_deleted_after_a_while(client: TestClient, page: gradio.Bloc
     assert uploaded.is_file()
     gradio.route_utils.delete_files_created_by_app(page, age=None)
     assert not uploaded.exists()
+
+
+def test_gradio_takes_a_heic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    path = tmp_path / "IMG_1.HEIC"
+    Image.new("RGB", (64, 64), "red").save(path, "HEIF")
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    create_page(pretrained("clip_mini"), answer)
+    field = gradio.Image(type="filepath", image_mode=None)
+    assert field.preprocess(ImageData(path=str(path), orig_name=path.name)) == str(path)
