@@ -1,3 +1,3 @@
 """The version, alone in a file so that packaging reads it without importing anything."""
 
-__version__ = "1.1.0"
+__version__ = "1.2.0"

@@ -24,8 +24,13 @@ RELEASES = Releases(
     (
         ("1.0.0", "First release"),
         ("1.1.0", "Faster engines, `clip-hub`, a server, search, evaluation and adaptation"),
+        ("1.2.0", "Cosine scores with thresholds, heat maps, duplicates; compiled without Paddle"),
     ),
-    (("1.0.0", "初始发布"), ("1.1.0", "更快的推理引擎、`clip-hub` 命令、服务、检索、评测与微调")),
+    (
+        ("1.0.0", "初始发布"),
+        ("1.1.0", "更快的推理引擎、`clip-hub` 命令、服务、检索、评测与微调"),
+        ("1.2.0", "余弦得分与阈值、热力图、去重；编译不再需要 Paddle"),
+    ),
 )
 
 
@@ -70,7 +75,13 @@ class Card:
     releases: Releases = RELEASES
 
 
-NEW = Releases((("1.1.0", "First release"),), (("1.1.0", "初始发布"),))
+NEW = Releases(
+    (
+        ("1.1.0", "First release"),
+        ("1.2.0", "Cosine scores with thresholds, heat maps, duplicates; compiled without Paddle"),
+    ),
+    (("1.1.0", "初始发布"), ("1.2.0", "余弦得分与阈值、热力图、去重；编译不再需要 Paddle")),
+)
 IMAGENET_LABELS = Text(
     'the 1,000 classes of ImageNet with the template "a photo of a {}."',
     ' ImageNet 的 1000 个类别和模板 "a photo of a {}."',
@@ -104,7 +115,7 @@ def openai_card(
         network=network,
         dataset=OPENAI_DATA,
         size_mb=size_mb,
-        updated="2026-11-25",
+        updated="2026-11-26",
         indicator=Text(
             f"ImageNet zero-shot top-1: {figures[0]} % (published)",
             f"ImageNet 零样本 top-1：{figures[0]} %（公开数据）",
@@ -179,7 +190,7 @@ def chinese_card(
         network=Text(f"{backbone} and {text}", f"{backbone} 与 {text}"),
         dataset=Text("about 200 million Chinese image-text pairs", "约 2 亿中文图文对"),
         size_mb=size_mb,
-        updated="2026-11-25",
+        updated="2026-11-26",
         indicator=Text(
             f"ImageNet zero-shot top-1, in Chinese: {figures[0]} % (published)",
             f"ImageNet 中文零样本 top-1：{figures[0]} %（公开数据）",
@@ -336,7 +347,7 @@ CARDS = {
                 "ImageNet 分类器、WordNet 名词、表情符号与剪贴画，来源见下文",
             ),
             size_mb=28,
-            updated="2026-11-25",
+            updated="2026-11-26",
             indicator=Text(
                 "photographs of things that ImageNet names, 388 labels: top-1 79 % (95 % interval 60 to 90)",
                 "ImageNet 中有的事物的照片，388 个标签：top-1 79 %（95 % 区间 60～90）",

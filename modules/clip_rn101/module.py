@@ -11,7 +11,7 @@ from clip_common.hub import ClipModule
 
 @moduleinfo(
     name="clip_rn101",
-    version="1.1.0",
+    version="1.2.0",
     type="cv/image_text_matching",
     author="clip-hub",
     author_email="",
