@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -47,3 +48,13 @@ def _version(distribution_name: str) -> str:
 
 
 importlib.metadata.version = _version
+
+_find_spec = importlib.util.find_spec
+
+
+def _spec(name: str, package: str | None = None) -> ModuleSpec | None:
+    """None for what is not installed, as whoever asks before an import expects it."""
+    return None if name in HIDDEN else _find_spec(name, package)
+
+
+importlib.util.find_spec = _spec
