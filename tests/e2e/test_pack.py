@@ -90,7 +90,7 @@ def test_two_versions_in_one_process(archive: Path, tmp_path: Path) -> None:
         (tmp_path / name / "clip_mini").rename(tmp_path / f"{name}_module")
     prompts = tmp_path / "mini_old_module" / "clip_common" / "text" / "prompts.py"
     prompts.write_text(
-        prompts.read_text("utf-8").replace('_BARE = ("{}",)', '_BARE = ("a photo of a {}.",)'), "utf-8"
+        prompts.read_text("utf-8").replace('_BARE = ("{}",)', '_BARE = ("a dog and {}",)'), "utf-8"
     )
     code = """
 import json, sys
