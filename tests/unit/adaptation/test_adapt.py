@@ -322,7 +322,7 @@ def test_two_workers_make_the_same_curve(folder: Path, adapted: adapting.Adapted
     adapt(task(folder, tmp_path, workers=2))
     whole = checkpoint.load(adapted.path.parent / "checkpoint.npz")
     shared = checkpoint.load(tmp_path / "checkpoint.npz")
-    # A change of weights by 1e-7 moves the third loss by 0.2 %, as Adam's first steps are of one size for all.
+    # A change of weights by 1e-7 moves the third loss by 0.2 %: Adam's first steps have one size.
     np.testing.assert_allclose(shared.curve[:2, 0], whole.curve[:2, 0], rtol=1e-5)
     np.testing.assert_allclose(shared.curve[:, 0], whole.curve[:, 0], rtol=5e-2)
 
