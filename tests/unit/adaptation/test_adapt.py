@@ -480,6 +480,7 @@ def test_what_cannot_be_done_is_said(
         adapt(replace(task(folder, tmp_path), **changes))
 
 
+@pytest.mark.slow
 def test_damaged_classes_are_refused(adapted: adapting.Adapted, tmp_path: Path) -> None:
     state, path = read_state(adapted.path), tmp_path / "w.safetensors"
     for names, vectors, message in (
