@@ -19,6 +19,7 @@ from clip_common.errors import ClipError
 from clip_common.hub.pack import pack
 from clip_common.version import __version__
 from tests.support.paths import EXAMPLES, ROOT
+from tests.support.refusals import refused
 
 DOG = str(EXAMPLES / "dog.png")
 
@@ -29,20 +30,6 @@ def clip_hub(*argv: str, **environment: str) -> subprocess.CompletedProcess[byte
         [sys.executable, "-m", "clip_common", *argv],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=240, check=False,
     )  # fmt: skip
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: str) -> str:
-    """The one line with which a command ends that cannot start."""
-    status: object
-    try:
-        status = main(list(argv))
-    except SystemExit as stop:
-        status = stop.code
-    said = capsys.readouterr()
-    assert status in (1, 2)
-    assert said.out == ""
-    assert said.err.count("\n") == 1, said.err
-    return said.err
 
 
 def test_every_verb_has_its_options(capsys: pytest.CaptureFixture) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from clip_common.cli.main import main, parser
 from clip_common.hub import run_command
 from clip_common.predictor import Predictor
 from tests.support.paths import EXAMPLES
+from tests.support.refusals import refused
 
 DOG, CAT = str(EXAMPLES / "dog.png"), str(EXAMPLES / "cat.png")
 
@@ -24,17 +24,6 @@ def mini() -> Predictor:
 
 def labels_of(document: str) -> list[set[str]]:
     return [{item["label"] for item in result["labels"]} for result in json.loads(document)["results"]]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    status: Any
-    try:
-        status = main(list(argv))
-    except SystemExit as stop:
-        status = stop.code
-    said = capsys.readouterr()
-    assert status in (1, 2) and said.out == "" and said.err.count("\n") == 1, said
-    return said.err
 
 
 # --- twice --------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import base64
 import gzip
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,22 +23,9 @@ from tests.support.paths import ROOT
 DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
 
 
-@pytest.fixture(scope="module")
-def service() -> Direct:
-    return Direct()
-
-
 @pytest.fixture
 def admission() -> Admission:
     return Admission(None, body_bytes=200_000, bytes_in_flight=500_000, body_seconds=0.5)
-
-
-@pytest.fixture
-def client(service: Direct, admission: Admission) -> Iterator[TestClient]:
-    service.fault, service.seen = None, []
-    api = create_api(service)
-    api.add_middleware(AdmissionMiddleware, admission=admission)
-    yield TestClient(api, raise_server_exceptions=False)
 
 
 def test_classify_and_embed(client: TestClient, service: Direct) -> None:

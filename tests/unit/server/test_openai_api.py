@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from starlette.testclient import TestClient
 
 from clip_common.errors import BusyError
 from clip_common.predictor import Predictor
-from clip_common.server.admission import Admission, AdmissionMiddleware
-from clip_common.server.http import create_api
+from clip_common.server.admission import Admission
 from clip_common.text.tokenizer import tokenizer_of
 from tests.support.direct_service import MODULE, Direct
 from tests.support.paths import ROOT
@@ -27,22 +25,9 @@ PLAIN = {name: base64.b64encode(content).decode() for name, content in IMAGES.it
 DATA = {name: f"data:image/png;base64,{content}" for name, content in PLAIN.items()}
 
 
-@pytest.fixture(scope="module")
-def service() -> Direct:
-    return Direct()
-
-
 @pytest.fixture
 def admission() -> Admission:
     return Admission(None, body_bytes=2_000_000, bytes_in_flight=5_000_000, body_seconds=5)
-
-
-@pytest.fixture
-def client(service: Direct, admission: Admission) -> Iterator[TestClient]:
-    service.fault, service.seen = None, []
-    api = create_api(service)
-    api.add_middleware(AdmissionMiddleware, admission=admission)
-    yield TestClient(api, raise_server_exceptions=False)
 
 
 def ask(client: TestClient, given: Any, **fields: Any) -> Any:
