@@ -9,12 +9,11 @@ from pydantic import ValidationError
 
 from ..config import PRETRAINED, pretrained
 from ..engines.select import choose
-from ..errors import RequestError, WeightsError
+from ..errors import RequestError
 from ..server.settings import Settings
 from ..system.optional import require_package
 from ..weights.locate import find
-from ..weights.schema import expected_shapes, require_match
-from ..weights.weights_file import read_openai
+from ..weights.weights_file import read_whole
 from ..zero_shot.thresholds import Thresholds
 from . import options
 
@@ -99,16 +98,10 @@ def _check(settings: Settings) -> None:
         if (module := Thresholds.read(file).module) not in settings.modules:
             raise RequestError(f"--thresholds {file}: they are of {module}, which is not served")
     for name, weights in settings.modules.items():
-        record = pretrained(name)
-        found = find(record, weights)
-        path = found.path
+        found = find(pretrained(name), weights)
         if thresholds := settings.thresholds_of(name):
             thresholds.require_weights(found.identity)
-        try:
-            require_match(read_openai(path), expected_shapes(record.config), record.config.name)
-        except WeightsError as error:
-            message = str(error)
-            raise WeightsError(message if str(path) in message else f"{path}: {message}") from None
+        read_whole(found)
 
 
 def _settings(args: argparse.Namespace) -> Settings:

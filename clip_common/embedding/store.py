@@ -72,6 +72,17 @@ class Store:
         parts = self.parts()
         return _origin(parts[0]) if parts else None
 
+    def require_origin(self) -> Origin:
+        """What made the vectors.
+
+        Raises:
+            RequestError: there are none, or as of `origin`.
+        """
+        origin = self.origin()
+        if origin is None:
+            raise RequestError(f"{self.folder} holds no embeddings: make them with `embed`")
+        return origin
+
     def require(self, origin: Origin) -> None:
         """Check that vectors of this origin may be added.
 

@@ -129,9 +129,9 @@ def read_multi_labelled(source: str, classes: list[str] | None = None) -> MultiL
     if not occurring:
         raise RequestError(f"{source}: no image has a label")
     names = occurring if classes is None else classes
-    unknown = next((label for label in occurring if label not in set(names)), None)
-    if unknown is not None:
-        raise RequestError(f"{source}: has the label {unknown!r}, which is not among the classes given")
+    unknown = sorted(set(occurring) - set(names))
+    if unknown:
+        raise RequestError(f"{source}: has the label {unknown[0]!r}, which is not among the classes given")
     truth = np.array([[label in labels for label in names] for labels in rows])
     return MultiLabelled([_named(path.parent / file) for file in files], truth, list(names))
 

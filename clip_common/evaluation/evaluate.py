@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Scored:
     kept: np.ndarray
     errors: dict[str, str]
 
-    @property
+    @cached_property
     def cosines(self) -> np.ndarray:
         """Of each image with each class, float64 [n, classes]."""
         return cosines(self.features, self.embeddings)

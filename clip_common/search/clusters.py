@@ -59,9 +59,13 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
         RequestError: there are fewer different images, or another model made the embeddings.
     """
     require_model(stored, predictor)
-    different = len(np.unique(stored.embeddings, axis=0))
-    if count > different:
-        raise RequestError(f"--clusters is {count}, and there are only {different} different images")
+    different: set[bytes] = set()
+    for embedding in stored.embeddings:
+        different.add((embedding + 0.0).tobytes())  # -0 is 0
+        if len(different) >= count:
+            break
+    if count > len(different):
+        raise RequestError(f"--clusters is {count}, and there are only {len(different)} different images")
     label_embeddings = predictor.label_embeddings(prompts)
     fitted = KMeans(count, n_init=_STARTS, random_state=_SEED).fit(stored.embeddings)
     clusters = []

@@ -79,9 +79,9 @@ def find_groups(
 def estimated_seconds(stored: StoredImages) -> float:
     """How long `find_groups` takes here if nearly all are kept, from a product of the size that it makes."""
     rows, columns = min(_ROWS, len(stored)), min(_COLUMNS, len(stored))
-    sketch = _sketch(stored.embeddings)
+    sketch = _sketch(stored.embeddings[: max(rows, columns)])
     start = time.perf_counter()
-    np.count_nonzero(sketch[:rows] @ sketch[-columns:].T >= 1)
+    np.count_nonzero(sketch[:rows] @ sketch[:columns].T >= 1)
     seconds = time.perf_counter() - start
     return seconds * pairs_of(len(stored)) / (rows * columns)
 
@@ -212,7 +212,7 @@ def _settle(
     block: np.ndarray, start: int, threshold: float, nearest: np.ndarray, cosines: np.ndarray
 ) -> None:
     """The same among the images of one block, which are kept or not in their order."""
-    products = np.tril(block @ block.T, -1)
+    products = block @ block.T
     near = np.tril(products >= threshold - _ROUNDING, -1)
     for row in np.flatnonzero(near.any(axis=1)):
         before = np.flatnonzero(near[row] & (nearest[start : start + len(block)] < 0))

@@ -87,9 +87,7 @@ class FileIndex(Index):
 
     def sync(self, store: Store, prune_all: bool = False) -> Changes:
         """See `Index.sync`; a file that holds all of it already is left as it is."""
-        origin = store.origin()
-        if origin is None:
-            raise RequestError(f"{store.folder} holds no embeddings: make them with `embed`")
+        origin = store.require_origin()
         try:
             require_file(self._path)
         except RequestError as error:

@@ -52,9 +52,7 @@ class MilvusIndex(Index):
 
     def sync(self, store: Store, prune_all: bool = False) -> Changes:
         """See `Index.sync`; only what changed is written."""
-        origin = store.origin()
-        if origin is None:
-            raise RequestError(f"{store.folder} holds no embeddings: make them with `embed`")
+        origin = store.require_origin()
         with self._errors("cannot be written"):
             collection = _collection(origin)
             self._create(collection, origin.embed_dim)

@@ -99,12 +99,7 @@ def read_images(folders: Sequence[Path]) -> StoredImages:
 
 def _common_origin(stores: Sequence[Store]) -> Origin:
     """What made the embeddings of all stores."""
-    origins: list[Origin] = []
-    for store in stores:
-        origin = store.origin()
-        if origin is None:
-            raise RequestError(f"{store.folder} holds no embeddings: make them with `embed`")
-        origins.append(origin)
+    origins = [store.require_origin() for store in stores]
     for store, origin in zip(stores, origins, strict=True):
         if replace(origin, dtype=origins[0].dtype) != origins[0]:
             raise RequestError(

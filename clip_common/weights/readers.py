@@ -26,10 +26,15 @@ from .tensor_names import State
 _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1, and torch's magic number
 _ZIP_MAGIC = b"PK\x03\x04"
 _MAX_SMALL_BYTES = 64 << 20  # of an archive's pickle and source files; OpenAI's have under 1 MB
-_SAFETENSORS: dict[str, np.dtype | str] = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
-    "I64": "<i8", "F16": "<f2", "BF16": unpickle.BFLOAT16, "F32": "<f4", "F64": "<f8",
+# The types of safetensors, in the order in which its library writes tensors: the last ones first.
+SAFETENSORS_TYPES = {
+    "|b1": "BOOL", "|u1": "U8", "|i1": "I8", "<i2": "I16", "<u2": "U16", "<f2": "F16", "<i4": "I32",
+    "<u4": "U32", "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64",
 }  # fmt: skip
+_SAFETENSORS: dict[str, np.dtype | str] = {
+    "BF16": unpickle.BFLOAT16,
+    **{name: dtype for dtype, name in SAFETENSORS_TYPES.items()},
+}
 _MAX_NAME = 1000  # characters of a tensor's name
 # Under which training scripts keep a model's tensors, beside their optimizer's and the number of the epoch.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")

@@ -15,7 +15,7 @@ from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
 from ..system.cache import digest_of, sha256_of
 from .mapped import release
-from .readers import read_state
+from .readers import SAFETENSORS_TYPES, read_state
 from .schema import expected_shapes, require_match
 from .tensor_names import State, to_openai
 
@@ -50,13 +50,6 @@ class WeightsFile:
         """
         if sha256_of(self.path) != self.sha256:
             raise WeightsError(f"{self.path} was replaced since it was found: start again")
-
-
-# The types of safetensors, in the order in which its library writes tensors: the last ones first.
-_TYPES = {
-    "|b1": "BOOL", "|u1": "U8", "|i1": "I8", "<i2": "I16", "<u2": "U16", "<f2": "F16", "<i4": "I32",
-    "<u4": "U32", "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64",
-}  # fmt: skip
 
 
 def read_openai(path: Path) -> State:
@@ -95,7 +88,7 @@ def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> No
     temporary file that nobody removes if the process is killed. The record is one entry of the file's
     metadata: the library writes several in random order.
     """
-    order = list(_TYPES)
+    order = list(SAFETENSORS_TYPES)
 
     def place(name: str) -> tuple[int, str]:
         return -order.index(state[name].dtype.str), name
@@ -106,7 +99,7 @@ def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> No
         value = np.asarray(state[name])
         start, end = end, end + value.nbytes
         header[name] = {
-            "dtype": _TYPES[value.dtype.str],
+            "dtype": SAFETENSORS_TYPES[value.dtype.str],
             "shape": list(value.shape),
             "data_offsets": [start, end],
         }

@@ -7,7 +7,7 @@ import numpy as np
 from ...config import BertConfig
 from .builder import Graph, Tensor
 from .layers import (
-    Linear,
+    HIDDEN,
     Projections,
     full_attention,
     gelu,
@@ -15,20 +15,20 @@ from .layers import (
     layer_norm,
     linear,
     one_query,
+    read_joined,
     read_linear,
     row,
 )
 
 _PADDING = 0  # the id of what stands after a text's end token
 _NORM_EPSILON = 1e-12
-_HIDDEN = -1e9  # added to the score of a token that is not to be seen
 
 
 def bert_text(graph: Graph, config: BertConfig) -> Tensor:
     """Token ids [N, L], padded to the longest text or further, to features [N, embed_dim]."""
     text = graph.input("text", np.int64, ["N", "L"])
     is_padding = graph.op("Cast", graph.op("Equal", text, np.array(_PADDING, np.int64)), to=1)  # float32
-    mask = graph.op("Unsqueeze", graph.op("Mul", is_padding, _HIDDEN), int64(1))  # N 1 L
+    mask = graph.op("Unsqueeze", graph.op("Mul", is_padding, HIDDEN), int64(1))  # N 1 L
     mask_of_heads = graph.op("Unsqueeze", mask, int64(1))  # N 1 1 L
     x = _tokens(graph, text, config)
     *blocks, last = (f"bert.encoder.layer.{number}" for number in range(config.layers))
@@ -54,8 +54,7 @@ def _tokens(graph: Graph, text: Tensor, config: BertConfig) -> Tensor:
 
 def _attention(graph: Graph, name: str) -> Projections:
     """A block's attention, with one product for queries, keys and values."""
-    parts = [read_linear(graph, f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
-    qkv = Linear(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
+    qkv = read_joined(graph, (f"{name}.attention.self.{part}" for part in ("query", "key", "value")))
     return Projections(qkv, read_linear(graph, f"{name}.attention.output.dense"))
 
 

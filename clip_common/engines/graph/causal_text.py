@@ -14,6 +14,7 @@ import numpy as np
 from ...config import Activation, TextConfig
 from .builder import Graph, Operand, Tensor
 from .layers import (
+    HIDDEN,
     Projections,
     attend,
     batch_size,
@@ -25,8 +26,6 @@ from .layers import (
     scaled,
     split_heads,
 )
-
-_HIDDEN = -1e9  # added to the score of a token that is not to be seen
 
 
 class _Sizes(NamedTuple):
@@ -83,7 +82,7 @@ def _end(graph: Graph, suffix: Tensor, sizes: _Sizes, context_length: int) -> tu
     position = _part(graph, np.arange(context_length), int64(0), sizes.whole)
     is_end = graph.op("Cast", graph.op("Equal", place, position), to=1)  # float32
     is_beyond = graph.op("Cast", graph.op("Greater", position, place), to=1)
-    beyond = graph.op("Mul", is_beyond, _HIDDEN)
+    beyond = graph.op("Mul", is_beyond, HIDDEN)
     return graph.op("Unsqueeze", is_end, int64(1)), graph.op("Unsqueeze", beyond, int64(1))
 
 

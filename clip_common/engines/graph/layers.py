@@ -3,7 +3,7 @@ batch, sequence, width; H heads of d."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from ...config import Activation
 from .builder import Graph, Operand, Tensor
 
+HIDDEN = -1e9  # added to the score of a token that is not to be seen
 _QUICK_GELU = 1.702
 _NORM_EPSILON = 1e-5
 
@@ -25,6 +26,12 @@ class Linear(NamedTuple):
 def read_linear(graph: Graph, name: str, separator: str = ".") -> Linear:
     """A linear layer by the name of its tensors, of which the weight is stored as [out, in]."""
     return Linear(graph.weight(f"{name}{separator}weight").T, graph.weight(f"{name}{separator}bias"))
+
+
+def read_joined(graph: Graph, names: Iterable[str]) -> Linear:
+    """Several linear layers of one input as one, their outputs one behind another."""
+    layers = [read_linear(graph, name) for name in names]
+    return Linear(*(np.concatenate(arrays, axis=-1) for arrays in zip(*layers, strict=True)))
 
 
 def linear(graph: Graph, x: Tensor, layer: Linear) -> Tensor:

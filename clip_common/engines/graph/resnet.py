@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...config import ResNetConfig
 from .builder import Graph, Tensor
 from .convolutions import convolution
-from .layers import Linear, Projections, int64, one_query, read_linear, row
+from .layers import Projections, int64, one_query, read_joined, read_linear, row
 
 _AROUND = (1, 1, 1, 1)
 
@@ -50,7 +48,6 @@ def _attention_pool(graph: Graph, x: Tensor, config: ResNetConfig) -> Tensor:
     x = graph.op("Transpose", x, perm=[0, 2, 1])  # N HW C
     x = graph.op("Concat", graph.op("ReduceMean", x, axes=[1], keepdims=1), x, axis=1)  # N (1 + HW) C
     x = graph.op("Add", x, graph.weight("visual.attnpool.positional_embedding"))
-    parts = [read_linear(graph, f"visual.attnpool.{part}_proj") for part in "qkv"]
-    qkv = Linear(*(np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)))
+    qkv = read_joined(graph, (f"visual.attnpool.{part}_proj" for part in "qkv"))
     projections = Projections(qkv, read_linear(graph, "visual.attnpool.c_proj"))
     return one_query(graph, row(graph, x, 0), x, projections, config.heads)
