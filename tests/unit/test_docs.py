@@ -99,6 +99,11 @@ def test_every_page_of_the_site_is_in_its_navigation() -> None:
     assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} == listed
 
 
+def test_every_page_for_users_is_there_in_chinese() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert pages - {page.name for page in (ROOT / "docs/zh").glob("*.md")} == {"architecture.md"}
+
+
 @pytest.mark.parametrize("name", ["README.md", "README_zh.md"])
 def test_the_readme_is_one_page(name: str) -> None:
     assert len((ROOT / name).read_text("utf-8").splitlines()) <= 150
