@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any, Literal
 from unicodedata import east_asian_width
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from .preprocessing.image import for_display
+from .preprocessing.image import ImageInput, for_display
 from .system.file_names import printable
 from .system.log import logger
 from .zero_shot.scoring import Answer, Nearest, ScoreKind
@@ -36,6 +38,7 @@ _FIRST_CJK = "\u2e80"
 _THUMBNAIL = 1024  # pixels
 _LONG = 64  # aspect from which an image would be a line that nobody sees
 _FAINT = 0.5  # a gain in log odds that is not drawn stronger than it is
+_MAP_PIXELS = 640  # of a map alone, the longer side
 _LONGEST_LABEL = 40  # columns; a Chinese character takes two
 
 
@@ -95,27 +98,56 @@ def draw_heat_maps(
     FigureCanvasAgg(figure)
     first, *others = figure.subplots(1, 1 + len(heats))
     photo = for_display(image, title, _THUMBNAIL)
-    width, height = photo.size
     first.imshow(photo, aspect=_aspect(photo))
     first.set_title(_shorten(title), **text_style(title))
+    first.set_axis_off()
+    all_strengths = strengths(list(heats.values()))
+    for axes, caption, strength in zip(others, heats, all_strengths, strict=True):
+        _draw_strength(axes, photo, strength, squashed)
+        axes.set_title(_shorten(caption), **text_style(caption))
+    return figure
+
+
+def strengths(heats: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """How strongly heat maps of one image are drawn, 0 to 1 on one scale for all."""
+    strongest = max(_FAINT, *(float(heat.max()) for heat in heats))
+    return [np.clip(heat / strongest, 0, 1) for heat in heats]
+
+
+def draw_heat_map(
+    image: ImageInput | str | Path, strength: np.ndarray, name: str, squashed: bool = False
+) -> Figure:
+    """The photo in grey, with what speaks for one label in colour, and nothing else.
+
+    Args:
+        image: the photo.
+        strength: of `strengths`, [R, R].
+        name: what an error calls the photo.
+        squashed: see `draw_heat_maps`.
+    """
+    photo = for_display(image, name, _MAP_PIXELS)
+    longest = max(photo.size)
+    sides = [max(side, longest / _LONG) / 100 * _MAP_PIXELS / longest for side in photo.size]
+    figure = Figure(figsize=(sides[0], sides[1]))
+    FigureCanvasAgg(figure)
+    _draw_strength(figure.add_axes((0, 0, 1, 1)), photo, strength, squashed)
+    return figure
+
+
+def _draw_strength(axes: Axes, photo: Image.Image, strength: np.ndarray, squashed: bool) -> None:
+    width, height = photo.size
     grey = np.asarray(Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("L"))
     seen = (width, height) if squashed else (min(photo.size), min(photo.size))
     left, top = (width - seen[0]) / 2 - 0.5, (height - seen[1]) / 2 - 0.5
-    strongest = max(_FAINT, *(float(heat.max()) for heat in heats.values()))
-    for axes, (caption, heat) in zip(others, heats.items(), strict=True):
-        strength = np.clip(heat / strongest, 0, 1)
-        axes.imshow(grey, cmap="gray", vmin=-128, vmax=255, aspect=_aspect(photo))
-        axes.imshow(
-            strength, cmap="YlOrRd", vmin=0, vmax=1, alpha=0.8 * strength, aspect=_aspect(photo),
-            extent=(left, left + seen[0], top + seen[1], top),
-        )  # fmt: skip
-        axes.add_patch(Rectangle((left, top), *seen, fill=False, edgecolor="#4c72b0", linestyle="--"))
-        axes.set_xlim(-0.5, width - 0.5)
-        axes.set_ylim(height - 0.5, -0.5)
-        axes.set_title(_shorten(caption), **text_style(caption))
-    for axes in figure.axes:
-        axes.set_axis_off()
-    return figure
+    axes.imshow(grey, cmap="gray", vmin=-128, vmax=255, aspect=_aspect(photo))
+    axes.imshow(
+        strength, cmap="YlOrRd", vmin=0, vmax=1, alpha=0.8 * strength, aspect=_aspect(photo),
+        extent=(left, left + seen[0], top + seen[1], top),
+    )  # fmt: skip
+    axes.add_patch(Rectangle((left, top), *seen, fill=False, edgecolor="#4c72b0", linestyle="--"))
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    axes.set_axis_off()
 
 
 def _aspect(photo: Image.Image) -> Literal["equal", "auto"]:

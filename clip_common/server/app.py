@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import re
 import statistics
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
@@ -27,14 +28,15 @@ from ray.serve.handle import DeploymentHandle
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from ..config import pretrained
-from ..errors import BusyError, ClipError
+from ..errors import BusyError, ClipError, RequestError
 from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.resize import compiled
 from ..search.searcher import finder_of
 from ..system import threads
-from ..zero_shot.label_embeddings import TEXTS_AT_ONCE, Encode
+from ..zero_shot.explain import COPIES
+from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
 from .admission import Admission, AdmissionMiddleware, api_key_from_environment
-from .batching import Job, answer_jobs, checked, encode_ahead, readable
+from .batching import Job, add_heat_maps, answer_jobs, checked, encode_ahead, readable
 from .http import create_api, off_the_loop
 from .limits import Limits
 from .request import FEW_TEXTS, PredictRequest, RequestBody
@@ -46,9 +48,9 @@ _COUNTS: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
 _PROMISED = 0.7  # of the deadline: a request that would take longer is refused at once
 _AT_ONCE = {"texts": 4, "images": 16}  # requests of a kind that one client could fill all places with
 _PREPARED = {"small": 256, "images": 128}  # images that are held as pixels, for requests of a kind
-_KINDS = ("small", "texts", "images")
-_TURN = 0.5  # seconds of the model for one request's many texts, before others get their turn
-_TEXTS_AT_LEAST = 16
+_MUCH = {"texts": "many texts", "images": "many images", "explain": "heat maps to make"}
+_TURN = 0.5  # seconds of the model for one request's long work, before others get their turn
+_TEXTS_AT_LEAST, _COPIES_AT_LEAST = 16, 2
 
 
 class Replica:
@@ -67,7 +69,8 @@ class Replica:
         self._busy_since: float | None = None
         self._model = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time
         self._workers = ThreadPoolExecutor(threads.count(), "clip-prepare")
-        self._long = ThreadPoolExecutor(_AT_ONCE["texts"], "clip-texts")  # they mostly wait for the model
+        self._long = ThreadPoolExecutor(_AT_ONCE["texts"] + 1, "clip-long")  # they mostly wait for the model
+        self._explaining = asyncio.Lock()  # beside one explanation others get half of the model, or more
         self._places = {kind: _Places(count) for kind, count in _PREPARED.items()}
         tags = {"module": name}
         self._requests = Histogram("clip_batch_requests", "Requests in a batch", _COUNTS, ("module",))
@@ -81,22 +84,31 @@ class Replica:
     async def answer(self, work: PredictRequest, deadline: float) -> Any:
         """The results of a request, or the `ClipError` that it gets; given up at a time of the clock.
 
-        What takes long is done for each request by itself: its images and its many texts are cut into pieces
-        between which other requests get their turn.
+        What takes long is done for each request by itself: its images, its many texts and the copies of an
+        image to explain are cut into pieces between which other requests get their turn.
         """
         loop = asyncio.get_running_loop()
         work = work.with_default(self._thresholds)
         try:
             job = await loop.run_in_executor(self._workers, checked, self._predictor, work)
-            if job.texts_to_encode > FEW_TEXTS:
-                encode = self._in_turns(work.use_gpu, deadline)
-                await loop.run_in_executor(self._long, encode_ahead, self._predictor, job, encode)
-            kind = "images" if work.kind == "images" else "small"
-            async with self._places[kind].taken(len(work.images)):
-                await self._prepare(job, deadline)
-                return await self.together((job, deadline))
+            if not work.explain:
+                return await self._answer(job, deadline)
+            async with self._explaining:
+                return await self._explain(job, await self._answer(job, deadline), deadline)
         except ClipError as error:
             return error
+
+    async def _answer(self, job: Job, deadline: float) -> Any:
+        loop = asyncio.get_running_loop()
+        work = job.work
+        if job.texts_to_encode > FEW_TEXTS:
+            encode = partial(self._predictor.text_features, use_gpu=work.use_gpu)
+            with _Turns(self._model, encode, _TEXTS_AT_LEAST, TEXTS_AT_ONCE, deadline) as turns:
+                await loop.run_in_executor(self._long, encode_ahead, self._predictor, job, turns)
+        kind = "images" if work.kind == "images" else "small"
+        async with self._places[kind].taken(len(work.images)):
+            await self._prepare(job, deadline)
+            return await self.together((job, deadline))
 
     @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
     async def together(self, jobs: list[tuple[Job, float]]) -> list[Any]:
@@ -141,28 +153,80 @@ class Replica:
             for future in coming:
                 future.cancel()
 
-    def _in_turns(self, use_gpu: bool, deadline: float) -> Encode:
-        """An encoder of many texts whose parts queue for the model like everybody's batches."""
+    async def _explain(self, job: Job, results: Any, deadline: float) -> Any:
+        """The results with heat maps; also where nobody waits for them any more, the work on them ends."""
+        if isinstance(results, ClipError):
+            return results
+        encode = partial(self._predictor.encode_image, use_gpu=job.work.use_gpu)
+        with _Turns(self._model, encode, _COPIES_AT_LEAST, COPIES, deadline, COPIES) as turns:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._long, add_heat_maps, self._predictor, job, results, turns
+            )
 
-        def encode(texts: Sequence[str]) -> np.ndarray:
-            parts: list[np.ndarray] = []
-            start, size = 0, _TEXTS_AT_LEAST
-            while start < len(texts):
-                if deadline < time.time():
-                    raise _late()
-                part = texts[start : start + size]
-                features, seconds = self._model.submit(self._timed_features, part, use_gpu).result()
-                parts.append(features)
-                start += len(part)
-                size = min(TEXTS_AT_ONCE, max(_TEXTS_AT_LEAST, int(len(part) * _TURN / seconds)))
-            return np.concatenate(parts)
 
-        return encode
+class _Turns:
+    """An encoder for the long work on one request: its parts queue for the model like everybody's batches.
 
-    def _timed_features(self, texts: Sequence[str], use_gpu: bool) -> tuple[np.ndarray, float]:
-        start = time.perf_counter()
-        features = self._predictor.text_features(texts, use_gpu=use_gpu)
-        return features, time.perf_counter() - start
+    Args:
+        model: where they queue.
+        encode: what a part goes through.
+        least: how much a part has at least, and the first one.
+        most: how much it has at most.
+        deadline: the time of the clock at which the work is given up.
+        total: how much there will be in all, where that is known: what cannot be done in time ends early.
+    """
+
+    def __init__(
+        self,
+        model: ThreadPoolExecutor,
+        encode: Callable[[Any], np.ndarray],
+        least: int,
+        most: int,
+        deadline: float,
+        total: int = 0,
+    ) -> None:
+        self._model, self._encode, self._deadline = model, encode, deadline
+        self._least, self._most, self._size = least, most, least
+        self._total = self._left = total
+        self._seconds_each: deque[float] = deque(maxlen=2)
+        self._ended = threading.Event()
+
+    def __enter__(self) -> _Turns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def __call__(self, items: Any) -> np.ndarray:
+        """Features of texts or images, [n, d]; raises `BusyError` where it is too late for them."""
+        parts: list[np.ndarray] = []
+        start = 0
+        while start < len(items):
+            if self._ended.is_set() or self._deadline < time.time():
+                raise _late()
+            part = items[start : start + self._size]
+            features, seconds = self._model.submit(_timed, self._encode, part).result()
+            parts.append(features)
+            start += len(part)
+            self._learn(len(part), seconds)
+        return np.concatenate(parts)
+
+    def _learn(self, count: int, seconds: float) -> None:
+        self._size = min(self._most, max(self._least, int(count * _TURN / max(seconds, 1e-6))))
+        if not self._total:
+            return
+        self._left -= count
+        self._seconds_each.append(seconds / count)
+        each = min(self._seconds_each)  # of two parts: one may have met with something else
+        if len(self._seconds_each) == 2 and time.time() + self._left * each > self._deadline:
+            raise BusyError(
+                f"heat maps take about {self._total * each:.0f} s here, more than is left until the deadline"
+            )
+
+
+def _timed(encode: Callable[[Any], np.ndarray], part: Any) -> tuple[np.ndarray, float]:
+    start = time.perf_counter()
+    return encode(part), time.perf_counter() - start
 
 
 class _Places:
@@ -228,7 +292,8 @@ class Gateway:
         self._settings = settings
         self._limits = Limits.from_environment()
         self._replicas = replicas
-        self._load = {name: {kind: LoadEstimator() for kind in _KINDS} for name in replicas}
+        self._load = {name: {kind: LoadEstimator() for kind in ("small", *_MUCH)} for name in replicas}
+        self._at_once = _AT_ONCE | {"explain": settings.explanations}
         self.modules = settings.modules
         self._requests = Counter("clip_requests", "Requests answered", ("module", "status"))
         self._seconds = Histogram("clip_request_seconds", "Time to answer", _SECONDS, ("module",))
@@ -246,8 +311,10 @@ class Gateway:
         self._waiting.set(self.admission.in_flight)
         seconds = self._settings.deadline
         load = self._load[module][work.kind]
-        if work.kind in _AT_ONCE and load.in_flight >= _AT_ONCE[work.kind]:
-            raise BusyError(f"{load.in_flight} requests with many {work.kind} wait for {module} already")
+        if work.explain and not self.explains:
+            raise RequestError("field 'explain': this server makes no heat maps (its --explanations is 0)")
+        if work.kind in self._at_once and load.in_flight >= self._at_once[work.kind]:
+            raise BusyError(f"{load.in_flight} requests with {_MUCH[work.kind]} wait for {module} already")
         if (expected := load.expected()) > _PROMISED * seconds:
             raise BusyError(f"{load.in_flight} requests wait for {module} already, about {expected:.0f} s")
         if self._settings.use_gpu:
@@ -269,6 +336,11 @@ class Gateway:
     async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
         """The `results` of a body that the page made; raises as `ask` does."""
         return await self.ask(module, await off_the_loop(lambda: RequestBody.parse(body).work(self._limits)))
+
+    @property
+    def explains(self) -> bool:
+        """Whether there are heat maps."""
+        return self._settings.explanations > 0
 
     @property
     def asking(self) -> int:
@@ -307,7 +379,8 @@ def gateway_api(gateway: Gateway) -> FastAPI:
     for module, weights in gateway.modules.items():
         record = pretrained(module)
         ask = partial(gateway.ask_from_page, module)
-        page = create_page(record, ask, finder_of(record, PredictorOptions(weights)))
+        find = finder_of(record, PredictorOptions(weights))
+        page = create_page(record, ask, find, gateway.explains)
         gradio.mount_gradio_app(api, page, f"/gradio/{module}", show_api=False)
     api.add_middleware(AdmissionMiddleware, admission=gateway.admission)
     return api

@@ -19,12 +19,15 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..system.prefetch import prefetch
 from ..text.prompts import Prompts
+from ..zero_shot.explain import heat_maps
 from ..zero_shot.label_embeddings import Encode
-from ..zero_shot.scoring import SOFTMAX, Scoring, l2_normalize
+from ..zero_shot.scoring import SOFTMAX, Answer, Scoring, l2_normalize
 from .request import FEW_TEXTS, PredictRequest
 
 _AT_ONCE = 64  # images of one run through the model; deadlines are looked at in between
 _TEXTS_AN_IMAGE = 4  # take about as long
+_COPIES_AT_ONCE = 32  # of an image that is explained
+_DIGITS = 6  # of a place of a heat map
 
 
 @dataclass
@@ -74,7 +77,7 @@ def answer(predictor: Predictor, works: Sequence[PredictRequest]) -> list[Any]:
         except ClipError as error:
             jobs.append(error)
     results = iter(answer_jobs(predictor, [job for job in jobs if isinstance(job, Job)]))
-    return [next(results) if isinstance(job, Job) else job for job in jobs]
+    return [_explained(predictor, job, next(results)) if isinstance(job, Job) else job for job in jobs]
 
 
 def answer_one(predictor: Predictor, work: PredictRequest) -> Any:
@@ -106,6 +109,7 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
     prompts, scoring = predictor.question(work.labels, work.templates, work.scores, work.thresholds)
     work.limits.check_prompts(prompts)
     work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
+    work.limits.check_heat_maps(work.explain, predictor.record.config.image_resolution)
     return Job(work, prompts, [], predictor.known_label_embeddings(prompts), scoring)
 
 
@@ -117,6 +121,48 @@ def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
         job.encoded = predictor.label_embeddings(job.prompts, job.work.use_gpu, encode=encode)
     else:
         job.encoded = encode(job.texts)
+
+
+def add_heat_maps(
+    predictor: Predictor,
+    job: Job,
+    results: list[Answer],
+    encode: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> list[Any]:
+    """The results of a job that asks why, with maps of its best labels.
+
+    Args:
+        predictor: the module.
+        job: answered, so that its labels' embeddings are there.
+        results: what it was answered.
+        encode: see `heat_maps`.
+    """
+    assert job.prompts is not None and job.encoded is not None
+    ((answer,), (pixels,)) = results, job.pixels
+    best = answer[: job.work.explain]
+    if not best:
+        return results
+    chosen = [job.prompts.labels.index(item["label"]) for item in best]
+    heats = heat_maps(predictor, pixels, job.encoded, chosen, _COPIES_AT_ONCE, job.work.use_gpu, encode)
+    squashed = predictor.preprocess.settings.resize == "squash"
+    explained = [
+        {**item, "heat": _rounded(heat), "heat_of": "whole" if squashed else "centre"}
+        for item, heat in zip(best, heats, strict=True)
+    ]
+    return [[*explained, *answer[len(best) :]]]
+
+
+def _rounded(heat: np.ndarray) -> list[list[float]]:
+    return np.round(heat.astype(np.float64), _DIGITS).tolist()
+
+
+def _explained(predictor: Predictor, job: Job, result: Any) -> Any:
+    if not job.work.explain or isinstance(result, ClipError):
+        return result
+    try:
+        return add_heat_maps(predictor, job, result)
+    except ClipError as error:
+        return error
 
 
 def _prepared(predictor: Predictor, work: PredictRequest) -> Job:
@@ -205,10 +251,9 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
             texts = job.encoded if job.encoded is not None or not job.texts else encode(job.texts)
             answers.append(_embedding(job, images, texts))
             continue
-        vectors = job.encoded
-        if vectors is None:
-            vectors = predictor.label_embeddings(job.prompts, use_gpu, encode=encode)
-        labels, top_k, scoring = job.prompts.labels, job.work.top_k, job.scoring
+        if job.encoded is None:
+            job.encoded = predictor.label_embeddings(job.prompts, use_gpu, encode=encode)
+        vectors, labels, top_k, scoring = job.encoded, job.prompts.labels, job.work.top_k, job.scoring
         answers.append([predictor.top_k_labels(one, vectors, labels, top_k, scoring) for one in images])
     return answers
 

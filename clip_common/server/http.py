@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -26,6 +26,7 @@ from .request import PredictRequest, RequestBody
 
 Made = TypeVar("Made")
 _WORKERS = ThreadPoolExecutor(4, "clip-http")  # read bodies and write answers; the event loop only passes on
+_LOOK = 0.5  # seconds after which a client that waits long is looked for
 _STATUSES = (
     (MalformedError, 400),
     (LimitError, 413),
@@ -94,7 +95,9 @@ def create_api(service: Service) -> FastAPI:
         body = await request.body()
 
         async def ask() -> Any:
-            return await service.ask(module, await read_body(body, limits))
+            work = await read_body(body, limits)
+            asking = service.ask(module, work)
+            return await (_while_there(request, asking) if work.explain else asking)
 
         status, content = await _outcome(ask(), module, _status_of)
         service.observe(module, status, time.perf_counter() - start)
@@ -148,6 +151,19 @@ async def _outcome(
     except Exception:  # its details are for the log, not for whoever asks
         logger.exception("a request to %s failed", asked)
         return 500, _FAILED
+
+
+async def _while_there(request: Request, coming: Coroutine[Any, Any, Made]) -> Made:
+    """The result of what takes long; it is given up where its client has left."""
+    asking = asyncio.create_task(coming)
+    try:
+        while not asking.done():
+            await asyncio.wait({asking}, timeout=_LOOK)
+            if not asking.done() and await request.is_disconnected():
+                raise BusyError("the client has left")
+        return asking.result()
+    finally:
+        asking.cancel()
 
 
 def _status_of(error: ClipError) -> int:

@@ -16,6 +16,7 @@ from ..text.prompts import Prompts
 _PREFIX = "CLIP_HUB_MAX_"
 _SCORE_BYTES = 48  # of a label's score and the names of both, in JSON
 _NUMBER_BYTES = 24
+_HEAT_BYTES = 12  # of a place of a heat map, which is rounded
 _READS = 20_000  # pieces of an image's headers
 
 
@@ -98,6 +99,10 @@ class Limits:
     def check_embeddings(self, count: int, embed_dim: int) -> None:
         """Refuse what would be answered with too many numbers."""
         self._check_answer(count * embed_dim * _NUMBER_BYTES)
+
+    def check_heat_maps(self, count: int, side: int) -> None:
+        """Refuse what would be answered with too many numbers, of maps of so many pixels a side."""
+        self._check_answer(count * side * side * _HEAT_BYTES)
 
     def _check_answer(self, size: int) -> None:
         if size > self.answer_bytes:

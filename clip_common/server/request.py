@@ -35,6 +35,8 @@ _FAULTS_SHOWN = 5
 _FAULTS_READ = 10_000
 _VALUES = 500_000  # in a body; each takes some hundred bytes of memory
 _MOST_AT_ONCE = 64
+MOST_EXPLAINED = 10
+"""Labels of an image that one request gets heat maps of."""
 FEW_TEXTS, FEW_IMAGES = 256, 16
 """Texts, or prompts, and images up to which a request is small."""
 _DEFAULT_LABELS = 1_000  # or so
@@ -44,6 +46,12 @@ _URL_SAFE = str.maketrans("-_", "+/")
 _SCORES = (
     "`softmax` over all labels, which compares them; or `cosine` of image and label, by which several or "
     "none may be true. Left out: `softmax`, or what a file's thresholds are of"
+)
+_EXPLAIN = (
+    "how many labels of the answer, from the best, get a heat map of the image: `heat`, R rows of R numbers "
+    "over the square that the model sees, by how much showing a place raises the label's log odds; and "
+    "`heat_of`, which is `centre` where that square is of the image's shorter side and in its middle, or "
+    "`whole` where it is the whole image. It goes with one image, and takes as long as to classify 256"
 )
 _THRESHOLDS = {
     "description": "the score from which a label is true: one number for all; one for each, in the "
@@ -93,12 +101,16 @@ class PredictRequest:
     scores: ScoreKind | None = None
     thresholds: Any = None
     """As `Predictor.classify` takes them, and no path."""
+    explain: int = 0
+    """How many labels of the answer get a heat map."""
     count_tokens: bool = False
     """Whether the results say how many tokens the texts to embed have."""
 
     @property
-    def kind(self) -> Literal["small", "texts", "images"]:
+    def kind(self) -> Literal["small", "texts", "images", "explain"]:
         """What there may be much of: requests wait with their like, so that a long one keeps only these."""
+        if self.explain:
+            return "explain"
         texts = len(self.texts or ())
         labels, templates = self.labels, template_texts(self.templates)
         if isinstance(self.thresholds, Thresholds):
@@ -153,6 +165,7 @@ class RequestBody(JsonBody):
     top_k: StrictInt = Field(5, ge=1)
     scores: ScoreKind | None = Field(None, description=_SCORES)
     thresholds: Annotated[Any, WithJsonSchema(_THRESHOLDS)] = None
+    explain: StrictInt | None = Field(None, ge=1, le=MOST_EXPLAINED, description=_EXPLAIN)
     batch_size: StrictInt = Field(32, ge=1)
     normalize: StrictBool = True
     use_gpu: StrictBool = False
@@ -186,8 +199,13 @@ class RequestBody(JsonBody):
             self._refuse(task, "texts")
             if self.images is None:
                 raise RequestError("nothing to classify: give images, or texts to embed")
+            if self.explain and len(self.images) > 1:
+                raise RequestError(
+                    f"field 'explain' goes with one image, and there are {len(self.images)}: send each in a "
+                    "request of its own"
+                )
         else:
-            self._refuse(task, "labels", "templates", "scores", "thresholds")
+            self._refuse(task, "labels", "templates", "scores", "thresholds", "explain")
             if self.images is None and self.texts is None:
                 raise RequestError("nothing to embed: give images or texts")
         return PredictRequest(
@@ -203,6 +221,7 @@ class RequestBody(JsonBody):
             limits=limits,
             scores=self.scores,
             thresholds=thresholds,
+            explain=self.explain or 0,
         )
 
     def _refuse(self, task: str, *fields: str) -> None:

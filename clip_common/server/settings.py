@@ -39,6 +39,9 @@ class Settings(BaseModel):
     """Requests that may wait for a module; more are refused with 503."""
     deadline: float = Field(30.0, gt=0)
     """Seconds after which a request that is not answered is given up with 503."""
+    explanations: int = Field(4, ge=0)
+    """Requests for heat maps that may be under way for a module, each with the work of 256 images; more are
+    refused with 503. With 0 there are none, on the page neither."""
     body_bytes: int = Field(64 << 20, ge=1)
     """Size of one request's body."""
     bytes_in_flight: int = Field(1 << 30, ge=1)

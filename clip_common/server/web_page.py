@@ -1,5 +1,5 @@
-"""A page for people, in a browser: an image's labels as bars, a map of how texts and images match, and,
-where there is an index, a search with thumbnails.
+"""A page for people, in a browser: an image's labels as bars and why they are its labels, a map of how texts
+and images match, and, where there is an index, a search with thumbnails.
 
 It asks as an HTTP request does, so the same checks and limits hold.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import io
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +26,11 @@ from ..errors import ClipError
 from ..preprocessing.heif import register_heif
 from ..search.query import combined, terms_of
 from ..search.searcher import Finder, Found
+from ..system.file_names import printable
 from ..text.prompts import split_labels
-from ..visualize import draw_similarities
+from ..visualize import draw_heat_map, draw_similarities, strengths
+from ..zero_shot.explain import COPIES
+from .request import MOST_EXPLAINED
 
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 """The body of a request to its `results`; raises `ClipError`."""
@@ -35,7 +40,8 @@ Made = TypeVar("Made")
 _PAINTER = ThreadPoolExecutor(1, "clip-page")
 _CELLS = 500  # pairs of a map; one takes about a millisecond to draw
 _SWEEP, _KEPT = 60, 600  # seconds between looking for old uploads, and until they are old
-_BARS = 10
+_BARS = MOST_EXPLAINED
+_WEAK = 0.15  # a map that is drawn nowhere stronger shows next to nothing
 _HITS = 20
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be fetched from another server
 _SCORES = {"compare the labels (softmax)": "softmax", "each label by itself (cosine)": "cosine"}
@@ -45,34 +51,86 @@ _HELP = (
     "module's default set."
 )
 _NONE = "none of these"
+_HINT = "<p>Click a label to see where the image has what speaks for it.</p>"
 
 
-def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.Blocks:
+@dataclass
+class _Answered:
+    """An answer that a visitor sees, as long as it may be asked why.
+
+    Attributes:
+        image: the uploaded file.
+        body: what was asked, without the image.
+        labels: by what stands on the page, the label.
+        maps: how strongly each label's map is drawn, once they are made.
+        squashed: the maps are of the whole image, not of the square in its middle.
+        outdated: the visitor sees another answer by now.
+    """
+
+    image: str
+    body: dict[str, Any]
+    labels: dict[str, str]
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    squashed: bool = False
+    outdated: bool = False
+
+    def keep(self, found: list[dict[str, Any]]) -> None:
+        """Keep the maps of an answer, as small as they can be drawn from."""
+        drawn = strengths([np.array(item["heat"], np.float32) for item in found])
+        names = [item["label"] for item in found]
+        self.maps = {name: each.astype(np.float16) for name, each in zip(names, drawn, strict=True)}
+        self.squashed = found[0]["heat_of"] == "whole"
+
+
+def create_page(record: Pretrained, ask: Ask, find: Finder | None = None, explains: bool = True) -> gr.Blocks:
     """The page of a module.
 
     Args:
         record: the module.
         ask: answers a request's body.
         find: searches an index; without one there is no tab for it.
+        explains: whether a click on a label shows its heat map.
     """
 
     async def classify(
-        image: str | None, labels: str, template: str, scores: str, thresholds: str
-    ) -> dict[str, float] | str:
+        image: str | None, labels: str, template: str, scores: str, thresholds: str, before: _Answered | None
+    ) -> tuple[dict[str, float] | str, _Answered, str]:
         if not image:
             raise gr.Error("Choose an image first", print_exception=False)
         kind = _SCORES.get(scores)
-        body: dict[str, Any] = {"images": await _encoded([image]), "top_k": _BARS, "scores": kind}
+        body: dict[str, Any] = {"top_k": _BARS, "scores": kind}
         if chosen := _split(labels):
             body["labels"] = chosen
             body["templates"] = template.strip() or None
         if thresholds.strip():
             body["thresholds"] = _numbers(thresholds)
-        (answer,) = await _asked(ask, body)
-        if kind != "cosine":
-            return {item["label"]: item["score"] for item in answer} or _NONE
+        (answer,) = await _asked(ask, {**body, "images": await _encoded([image])})
         # Bars are of shares, in whole percent: the cosine itself stands beside its label.
-        return {f"{item['label']} ({item['score']:.4f})": max(item["score"], 0) for item in answer} or _NONE
+        shown = "{label} ({score:.4f})" if kind == "cosine" else "{label}"
+        names = [shown.format_map(item) for item in answer]
+        if before:
+            before.outdated = True
+        answered = _Answered(image, body, {n: item["label"] for n, item in zip(names, answer, strict=True)})
+        bars = {n: max(item["score"], 0) for n, item in zip(names, answer, strict=True)}
+        return bars or _NONE, answered, _HINT if explains and bars else ""
+
+    async def explain(answered: _Answered | None, event: gr.SelectData) -> AsyncIterator[str]:
+        label = answered.labels.get(str(event.value)) if answered else None
+        if answered is None or label is None:
+            raise gr.Error("Answers are kept for ten minutes: classify again", print_exception=False)
+        if not answered.maps:
+            yield _working(label)
+            try:
+                body = {**answered.body, "images": await _encoded([answered.image]), "explain": _BARS}
+                (found,) = await _asked(ask, body)
+            except gr.Error:
+                yield _HINT
+                raise
+            answered.keep(found)
+        if label not in answered.maps:  # of two labels that are alike good, the other one was among the best
+            raise gr.Error("The answer is not the same any more: classify again", print_exception=False)
+        if not answered.outdated:
+            yield await _shown(_in_painter(lambda: _explained(answered, label)))
 
     async def compare(images: list[str] | None, texts: str) -> Image.Image:
         chosen = _split(texts)
@@ -116,8 +174,13 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None) -> gr.
                 button = gr.Button("Classify", variant="primary")
             with gr.Column():
                 scores = gr.Label(label="Scores", num_top_classes=_BARS)
+                why = gr.HTML()
                 gr.Markdown(_HELP)
-            button.click(classify, [image, labels, template, kind, thresholds], scores, api_name=False)
+            answered = gr.State(time_to_live=_KEPT)
+            asked = [image, labels, template, kind, thresholds, answered]
+            button.click(classify, asked, [scores, answered, why], api_name=False)
+            if explains:
+                scores.select(explain, answered, why, api_name=False)
         with gr.Tab("Compare"), gr.Row():
             with gr.Column():
                 images = gr.File(label="Images", file_count="multiple", file_types=["image"])
@@ -186,6 +249,34 @@ def _add_search(ask: Ask, find: Finder) -> None:
         more_button.click(more, [paths, chosen, path], found, api_name=False)
 
 
+def _working(label: str) -> str:
+    return (
+        f"<p role='status'>Looking for what speaks for {_quoted(label)}: the model sees {COPIES} copies of "
+        "the image, each with other parts blurred, which takes as long as to classify so many ...</p>"
+    )
+
+
+def _explained(answered: _Answered, label: str) -> str:
+    """A label's map over the image, in HTML."""
+    strength = answered.maps[label].astype(np.float32)
+    figure = draw_heat_map(Path(answered.image), strength, "the image", answered.squashed)
+    source = base64.b64encode(_png(figure)).decode()
+    said = f"What speaks for {_quoted(label)}, of the labels asked for"
+    if strength.max() < _WEAK:
+        said = f"Next to nothing in the image speaks for {_quoted(label)} more than for the other labels"
+    alt = f"The image in grey; in colour, where it has what speaks for {html.escape(printable(label))}"
+    return (
+        f"<figure><img src='data:image/png;base64,{source}' alt='{alt}' style='max-width: 100%'>"
+        f"<figcaption role='status'>{said}: the stronger the colour, the more. Dashed is what the model "
+        "sees. Click another label to see its map, on the same scale.</figcaption></figure>"
+    )
+
+
+def _quoted(label: str) -> str:
+    """A label as it stands, whatever it is made of."""
+    return f"“<bdi style='overflow-wrap: anywhere'>{html.escape(printable(label))}</bdi>”"
+
+
 def _gallery(found: Sequence[Found]) -> tuple[Any, list[str], None]:
     """What the gallery shows, the paths of that, and which of it is chosen: none yet."""
     shown = gr.Gallery([(one.image, one.caption) for one in found], selected_index=None)
@@ -222,7 +313,15 @@ def _refuse_addresses(block: Any) -> None:
 
 async def _encoded(paths: Sequence[str]) -> list[str]:
     """Uploaded files in base64."""
-    return await _in_painter(lambda: [base64.b64encode(Path(path).read_bytes()).decode() for path in paths])
+
+    def read() -> list[str]:
+        return [base64.b64encode(Path(path).read_bytes()).decode() for path in paths]
+
+    try:
+        return await _in_painter(read)
+    except FileNotFoundError:
+        why = "Uploads are kept for ten minutes: choose the file again"
+        raise gr.Error(why, print_exception=False) from None
 
 
 async def _in_painter(make: Callable[[], Made]) -> Made:
@@ -232,10 +331,13 @@ async def _in_painter(make: Callable[[], Made]) -> Made:
 
 def _painted(figure: Figure) -> Image.Image:
     """A figure as pixels."""
+    return Image.open(io.BytesIO(_png(figure)))
+
+
+def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png")
-    file.seek(0)
-    return Image.open(file)
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
 
 
 def _numbers(text: str) -> float | list[float]:

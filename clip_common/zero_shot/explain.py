@@ -9,7 +9,7 @@ the other labels, so that a map shows what is the label's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,10 @@ from .scoring import cosines
 if TYPE_CHECKING:
     from ..predictor import Predictor
 
+COPIES = 256
+"""How often the model sees an image to explain it: half of the masks, and the opposite of each."""
+
 _CELLS = 7  # of a mask, a side
-_PAIRS = 128  # masks with their opposites
 _SEED = 0
 _BLURRED = 6  # pixels a side of the image that is shown where the sharp one is hidden
 
@@ -89,6 +91,7 @@ def heat_maps(
     chosen: Sequence[int],
     batch_size: int = 32,
     use_gpu: bool = False,
+    encode: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """The maps of some labels, float32 [chosen, R, R], see `explain`.
 
@@ -99,14 +102,20 @@ def heat_maps(
         chosen: the places of those to explain.
         batch_size: copies passed to the engine at once.
         use_gpu: run on the GPU.
+        encode: copies to features, in place of the image tower at once.
     """
+
+    def at_once(copies: np.ndarray) -> np.ndarray:
+        return predictor.encode_image(copies, use_gpu)
+
+    encode = encode or at_once
     side = pixels.shape[-1]
     blurred = np.stack([_resized(_resized(plane, _BLURRED, Image.Resampling.BOX), side) for plane in pixels])
     together = np.zeros((len(chosen), side, side))
     variance = np.zeros((side, side))
     for masks in _batches(side, batch_size):
         copies = blurred + masks[:, None] * (pixels - blurred)
-        features = predictor.encode_image(copies.astype(np.float32), use_gpu)
+        features = encode(copies.astype(np.float32))
         scores = log_odds(predictor.logit_scale * cosines(features, label_embeddings), chosen)
         together += np.einsum("nl,nhw->lhw", scores, masks - 0.5, optimize=True)
         variance += ((masks - 0.5) ** 2).sum(axis=0)
@@ -132,7 +141,7 @@ def _batches(side: int, batch_size: int) -> Iterator[np.ndarray]:
     """All masks, float32 [n, side, side] of 0 (hidden) to 1 (shown), in batches of at most so many."""
     random = np.random.RandomState(_SEED)
     batch: list[np.ndarray] = []
-    for _ in range(_PAIRS):
+    for _ in range(COPIES // 2):
         mask = _mask(random, side)
         for copy in (mask, 1 - mask):
             batch.append(copy)

@@ -20,7 +20,10 @@ import pytest
 import requests
 
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
+from clip_common.predictor import Predictor
 from clip_common.version import __version__
+from clip_common.zero_shot.explain import explain
+from clip_common.zero_shot.thresholds import Thresholds
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND, SCORE_BOUND
 from tests.parity.make_golden import golden_file
@@ -252,6 +255,38 @@ def test_serving_names_what_is_true_and_nothing_else(server: str) -> None:
     assert {item["label"] for item in every} == set(seeded.LABELS)
     above_the_best = (every[0]["score"] + 1) / 2
     assert ask(server, "clip_mini", {**body, "thresholds": above_the_best})["results"] == [[]]
+
+
+def test_serving_explains(server: str) -> None:
+    photo = ROOT / "examples" / "photo_dog.jpg"
+    image, labels = base64.b64encode(photo.read_bytes()).decode(), ["a dog", "a cat"]
+    (answer,) = ask(server, "clip_mini", {"images": [image], "labels": labels, "explain": 1})["results"]
+    (heat,) = explain(Predictor("clip_mini"), photo, labels).values()
+    assert np.abs(np.array(answer[0]["heat"]) - heat).max() < 1e-5
+    assert set(answer[1]) == {"label", "score"}
+
+
+def test_serving_answers_with_a_file_of_thresholds(hub_home: Path, tmp_path: Path) -> None:
+    """What `evaluate --thresholds` wrote, as the documentation says: in the config file's `predict_args`."""
+    mini, photo = Predictor("clip_mini"), ROOT / "examples" / "photo_dog.jpg"
+    values = {"a dog": -1.0, "a cat": 1.0}
+    fitted = Thresholds("clip_mini", mini.weights_sha256, ("a photo of {}",), "cosine", values)
+    init, port = {"version": __version__, "weights": None}, free_port()
+    module = {"init_args": init, "predict_args": {"thresholds": fitted.document()}}
+    (tmp_path / "config.json").write_text(json.dumps({"modules_info": {"clip_mini": module}, "port": port}))
+    process = start_server(["-c", str(tmp_path / "config.json")], port, tmp_path / "log.txt")
+    url, image = f"http://127.0.0.1:{port}", base64.b64encode(photo.read_bytes()).decode()
+    try:
+        (found,) = ask(url, "clip_mini", {"images": [image]})["results"]
+        own = {"images": [image], "labels": ["a cat", "a car"], "thresholds": None}
+        others = ask(url, "clip_mini", own)["results"][0]
+        vectors = ask(url, "clip_mini", {"texts": ["a dog"], "thresholds": None})["results"]["texts"]
+    finally:
+        stop_server(process)
+    (expected,) = mini.classify(paths=[photo], thresholds=fitted)
+    assert [item["label"] for item in found] == ["a dog"]
+    assert found[0]["score"] == pytest.approx(expected[0]["score"], abs=1e-5)
+    assert {item["label"] for item in others} == {"a cat", "a car"} and len(vectors) == 1
 
 
 @pytest.mark.parametrize(

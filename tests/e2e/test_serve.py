@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import json
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -31,6 +33,7 @@ from clip_common.server.batching import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody
 from clip_common.server.timeouts import HEADER_SECONDS
+from clip_common.zero_shot.explain import explain
 from tests.support.answers import assert_same
 from tests.support.paths import ROOT
 from tests.support.served_app import Server
@@ -71,6 +74,26 @@ def test_every_answer_is_the_single_request_answer(server: Server, predictor: Pr
         assert reply.status_code == 200, reply.text
         (expected,) = answer(predictor, [RequestBody.parse(content).work(Limits())])
         assert_same(reply.json()["results"], expected)
+
+
+def test_an_explanation_beside_other_requests_and_after_a_client_that_left(
+    server: Server, predictor: Predictor
+) -> None:
+    why = body(0) | {"explain": 2}
+    content = json.dumps(why).encode()
+    head = b"POST /predict/clip_mini HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as left:
+        left.sendall(head % len(content) + content)
+    bodies = [why, *(body(number) for number in range(4))]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        replies = list(pool.map(server.ask, bodies))
+    assert [reply.status_code for reply in replies] == [200] * len(bodies)
+    (answer,) = replies[0].json()["results"]
+    image = base64.b64decode(why["images"][0])
+    expected = explain(predictor, image, why["labels"], top_k=2)
+    assert [item["label"] for item in answer[:2]] == list(expected) and len(answer) == 3
+    for item in answer[:2]:
+        assert np.abs(np.array(item["heat"]) - expected[item["label"]]).max() < 1e-5
 
 
 def test_a_bad_request_beside_good_ones(server: Server) -> None:

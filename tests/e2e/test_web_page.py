@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("selenium", reason="of the extra [test]")
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -107,6 +112,14 @@ class Page:
     def write(self, field: str, text: str) -> None:
         self.wait("label", field).find_element(By.TAG_NAME, "textarea").send_keys(text)
 
+    def heat_of(self, label: str) -> np.ndarray:
+        """How colourful the map of a label is, [height, width], once it is there."""
+        image = self.wait("figure", f"“{label}”").find_element(By.TAG_NAME, "img")
+        kind, _, content = str(image.get_attribute("src")).partition(",")
+        assert kind == "data:image/png;base64"
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")).astype(int)
+        return pixels.max(axis=2) - pixels.min(axis=2)
+
     def found(self) -> list[str]:
         """The names below the images of the gallery, read at once: it may be drawn anew meanwhile."""
         script = "return [...document.querySelectorAll('.caption-label')].map(label => label.textContent)"
@@ -146,6 +159,37 @@ def test_each_label_by_itself_and_none_of_these(chromium: webdriver.Chrome, addr
     page.wait("button.primary", "Classify").click()
     page.wait("div[role=tabpanel] h2, div[role=tabpanel]", "none of these")
     page.save("page_none_of_these")
+
+
+def test_a_click_on_a_label_shows_where_the_image_has_it(
+    chromium: webdriver.Chrome, address: str, tmp_path: Path
+) -> None:
+    """A dog on the left, a parrot on the right; the second label by keyboard."""
+    dog, parrot = (Image.open(ROOT / "examples" / f"photo_{name}.jpg") for name in ("dog", "parrot"))
+    two = Image.new("RGB", (288, 288))
+    two.paste(dog.crop((200, 0, 344, 288)), (0, 0))
+    two.paste(parrot.crop((90, 0, 234, 288)), (144, 0))
+    two.save(tmp_path / "two.png")
+    page = Page(chromium, address)
+    page.upload(tmp_path / "two.png")
+    page.wait("img")
+    page.write("Labels", "a car, a dog, a tree, a parrot, a cat")
+    page.wait("button.primary", "Classify").click()
+    page.wait("p", "Click a label")
+    page.wait("button.confidence-set", "a dog").click()
+    assert "“a dog”" in page.wait("p[role=status]", "Looking for").text
+    page.save("page_explaining")
+    heat = page.heat_of("a dog")
+    middle = heat.shape[1] // 2
+    assert heat[:, :middle].sum() > 0.8 * heat.sum()
+    page.save("page_explained")
+    page.wait("button.confidence-set", "a parrot").send_keys(Keys.ENTER)
+    heat = page.heat_of("a parrot")
+    assert heat[:, middle:].sum() > 0.8 * heat.sum()
+    page.save("page_explained_by_key")
+    page.wait("button.primary", "Classify").click()
+    page.wait("p", "Click a label")
+    assert not chromium.find_elements(By.TAG_NAME, "figure")
 
 
 def test_texts_and_images_are_compared(chromium: webdriver.Chrome, address: str) -> None:

@@ -12,11 +12,13 @@ from clip_common.search.contact_sheet import cell
 from clip_common.search.hits import Hit
 from clip_common.visualize import (
     draw_answer,
+    draw_heat_map,
     draw_heat_maps,
     draw_similarities,
     save_answer,
     save_contact_sheet,
     save_heat_maps,
+    strengths,
 )
 
 ANSWER = [{"label": "a dog", "score": 0.75}, {"label": "a cat", "score": 0.25}]
@@ -145,3 +147,17 @@ def test_heat_maps_of_an_image_of_any_kind_are_drawn(mode, size, tmp_path):
     heats = {f"{name} $x^": np.ones((8, 8), "float32") for name in "abc"}
     save_heat_maps(Image.new(mode, size), heats, "x.png", tmp_path / "x.png")
     assert Image.open(tmp_path / "x.png").size == (1600, 430)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 200), (200, 2), (300, 100), (2000, 3000)])
+def test_a_map_alone_has_the_shape_of_its_image(size):
+    figure = draw_heat_map(Image.new("RGB", size), np.ones((8, 8), "float32"), "x")
+    figure.canvas.draw()
+    height, width = np.asarray(figure.canvas.buffer_rgba()).shape[:2]
+    assert max(width, height) == 640
+    assert width / height == pytest.approx(np.clip(size[0] / size[1], 1 / 64, 64), rel=0.02)
+
+
+def test_all_maps_of_an_image_have_one_scale():
+    first, second = strengths([np.array([[4.0, -1.0]]), np.array([[1.0, 2.0]])])
+    assert first.tolist() == [[1, 0]] and second.tolist() == [[0.25, 0.5]]

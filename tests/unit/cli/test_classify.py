@@ -173,7 +173,7 @@ def test_thresholds_that_cannot_be_used_are_one_line(
 def test_explain_saves_heat_maps_of_the_best_labels(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], saved: dict[str, int | None]
 ) -> None:
-    monkeypatch.setattr(explain, "_PAIRS", 1)
+    monkeypatch.setattr(explain, "COPIES", 2)
     assert (
         main(["classify", DOG, "--labels", "dog,cat", "--explain", "--output_dir", str(tmp_path), *options])
         == 0

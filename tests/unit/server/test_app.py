@@ -16,12 +16,14 @@ import pytest
 
 pytest.importorskip("ray", reason="of the extra [test]")
 
-from clip_common.errors import BusyError, RequestError
+from clip_common.errors import BusyError, ClipError, RequestError
 from clip_common.predictor import Predictor
 from clip_common.server import app
 from clip_common.server.limits import Limits
 from clip_common.server.request import PredictRequest, RequestBody
 from clip_common.server.settings import Settings
+from clip_common.zero_shot import explain as explaining
+from clip_common.zero_shot.explain import explain
 from clip_common.zero_shot.thresholds import Thresholds
 from tests.support.paths import ROOT
 
@@ -33,6 +35,7 @@ def work(**body: Any) -> PredictRequest:
 
 
 SMALL = work(images=[DOG], labels=["a dog", "a cat"])
+WHY = work(images=[DOG], labels=["a dog", "a cat"], explain=1)
 
 
 def with_many(kind: str, words: str) -> PredictRequest:
@@ -40,6 +43,20 @@ def with_many(kind: str, words: str) -> PredictRequest:
     if kind == "labels":
         return work(images=[DOG], labels=[f"{words} {i}" for i in range(600)])
     return work(texts=[f"{words} {i}" for i in range(900)])
+
+
+def hooked_images(replica: app.Replica, before: Callable[[int], None]) -> list[int]:
+    """The sizes of the runs through the image tower; `before` is called at each."""
+    sizes: list[int] = []
+    encode = replica._predictor.encode_image
+
+    def encode_image(pixels: np.ndarray, use_gpu: bool = False) -> np.ndarray:
+        sizes.append(len(pixels))
+        before(len(pixels))
+        return encode(pixels, use_gpu)
+
+    replica._predictor.encode_image = encode_image  # type: ignore[method-assign]
+    return sizes
 
 
 class Quiet:
@@ -166,6 +183,119 @@ def test_a_deadline_ends_the_work_on_many_texts(replica: app.Replica, many: str)
     assert len(sizes) == 3
 
 
+def test_others_are_served_beside_an_explanation(
+    replica: app.Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two explanations one is made at a time; a small request comes between the parts of the first."""
+    monkeypatch.setattr(app, "_TURN", 0.0)
+    monkeypatch.setattr(explaining, "COPIES", 8)
+    begun, answered_small = threading.Event(), threading.Event()
+    answered: list[str] = []
+
+    def before(copies: int) -> None:
+        if copies > 1:
+            if begun.is_set():  # the second part: the small request has had its turn
+                assert answered_small.wait(60)
+            begun.set()
+
+    sizes = hooked_images(replica, before)
+
+    async def ask(name: str, request: PredictRequest) -> Any:
+        result = await replica.answer(request, time.time() + 600)
+        answered.append(name)
+        return result
+
+    async def run() -> list[Any]:
+        first = asyncio.create_task(ask("first", WHY))
+        while not begun.is_set():
+            assert not first.done(), first.result()
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(ask("second", WHY))
+        small = await ask("small", SMALL)
+        answered_small.set()
+        return [small, await first, await second]
+
+    small, first, second = asyncio.run(run())
+    assert answered == ["small", "first", "second"]
+    assert sizes == [1, 2, 1, 2, 2, 2, 1, 2, 2, 2, 2]
+    assert first == second and "heat" not in small[0][0]
+    (expected,) = explain(replica._predictor, base64.b64decode(DOG), ["a dog", "a cat"]).values()
+    assert np.abs(np.array(first[0][0]["heat"]) - expected).max() < 1e-5
+
+
+def explained_late(replica: app.Replica, monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> Any:
+    """What an explanation gets within 100 s where parts take so long, and all others as long as the last."""
+    now = [1000.0]
+
+    def before(copies: int) -> None:
+        if copies > 1:
+            now[0] += seconds.pop(0) if len(seconds) > 1 else seconds[0]
+
+    sizes = hooked_images(replica, before)
+    with monkeypatch.context() as patch:
+        patch.setattr(app, "_TURN", 0.0)
+        patch.setattr(app.time, "time", lambda: now[0])
+        patch.setattr(app.time, "perf_counter", lambda: now[0])
+        return asyncio.run(replica.answer(WHY, 1100.0)), sizes[1:]
+
+
+def test_an_explanation_that_cannot_be_made_in_time_ends_soon(
+    replica: app.Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, sizes = explained_late(replica, monkeypatch, [2.0])
+    assert isinstance(result, BusyError) and "heat maps take about 256 s here" in str(result)
+    assert sizes == [2, 2]  # of 256
+
+
+def test_one_slow_part_does_not_end_an_explanation(
+    replica: app.Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explaining, "COPIES", 8)
+    result, sizes = explained_late(replica, monkeypatch, [30.0, 0.1])
+    assert "heat" in result[0][0] and sum(sizes) == 8
+
+
+def test_a_deadline_ends_an_explanation(replica: app.Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, sizes = explained_late(replica, monkeypatch, [0.1, 0.1, 0.1, 200.0, 0.1])
+    assert isinstance(result, BusyError) and "the deadline" in str(result)
+    assert len(sizes) == 4
+
+
+def test_an_explanation_that_nobody_waits_for_ends(
+    replica: app.Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_TURN", 0.0)
+    begun, left = threading.Event(), threading.Event()
+
+    def before(copies: int) -> None:
+        if copies > 1:
+            begun.set()
+            assert left.wait(60)
+
+    sizes = hooked_images(replica, before)
+
+    async def run() -> Any:
+        task = asyncio.create_task(replica.answer(WHY, time.time() + 600))
+        while not begun.is_set():
+            assert not task.done(), task.result()
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        left.set()
+        return await replica.answer(SMALL, time.time() + 600)
+
+    assert asyncio.run(run())[0][0]["label"] == "a dog"
+    replica._long.shutdown()  # waits for what is under way
+    assert sizes in ([1, 2, 1], [1, 2, 1, 2])  # a part may have begun before
+
+
+def test_a_faulty_explanation_gets_its_error(replica: app.Replica) -> None:
+    wrong = work(images=["aGk="], labels=["a dog", "a cat"], explain=1)
+    result = asyncio.run(replica.answer(wrong, time.time() + 600))
+    assert isinstance(result, ClipError) and "not an image" in str(result)
+
+
 def test_a_deadline_ends_the_decoding_of_images(
     replica: app.Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,17 +337,30 @@ def test_requests_with_much_to_do_leave_room_for_the_others(monkeypatch: pytest.
     async def run() -> list[Any]:
         gateway = app.Gateway(Settings.model_validate({}), clip_mini=Handle())
         large = [with_many("labels", "room")] * 30 + [work(images=[DOG] * 20, labels=["a", "b"])] * 30
+        large += [WHY] * 30
         tasks = [asyncio.create_task(gateway.ask("clip_mini", request)) for request in large]
         await asyncio.sleep(0.1)
-        assert gateway.asking == 20
+        assert gateway.asking == 24
         assert await gateway.ask("clip_mini", SMALL) == "answered"
         for task in tasks:
             task.cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     refused = [result for result in asyncio.run(run()) if isinstance(result, BusyError)]
-    assert len(refused) == 40
-    assert (asked.count("texts"), asked.count("images"), asked.count("small")) == (4, 16, 1)
+    assert len(refused) == 66
+    assert "4 requests with heat maps to make wait for clip_mini already" in map(str, refused)
+    counts = {kind: asked.count(kind) for kind in ("texts", "images", "explain", "small")}
+    assert counts == {"texts": 4, "images": 16, "explain": 4, "small": 1}
+
+
+def test_a_server_may_make_no_heat_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(app, name, Quiet)
+    without: Any = {}
+    gateway = app.Gateway(Settings.model_validate({"explanations": 0}), clip_mini=without)
+    assert not gateway.explains and app.Gateway(Settings.model_validate({}), clip_mini=without).explains
+    with pytest.raises(RequestError, match="this server makes no heat maps"):
+        asyncio.run(gateway.ask("clip_mini", WHY))
 
 
 def test_places_are_given_in_order_and_come_back() -> None:

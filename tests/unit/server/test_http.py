@@ -7,8 +7,11 @@ import base64
 import gzip
 import json
 import threading
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -16,7 +19,9 @@ from starlette.websockets import WebSocketDisconnect
 from clip_common.errors import BusyError, RequestError
 from clip_common.server.admission import Admission, AdmissionMiddleware, api_key_from_environment
 from clip_common.server.http import create_api
-from clip_common.server.request import RequestBody
+from clip_common.server.request import PredictRequest, RequestBody
+from clip_common.zero_shot import explain as explaining
+from clip_common.zero_shot.explain import explain
 from tests.support.direct_service import MODULE, URL, Direct
 from tests.support.paths import ROOT
 
@@ -100,6 +105,86 @@ def test_thresholds_that_cannot_be_used(client: TestClient, fields: str, status:
 def test_none_of_these_is_an_empty_list(client: TestClient) -> None:
     body = {"images": [DOG, DOG], "labels": ["a dog", "a tree"], "scores": "cosine", "thresholds": 1}
     assert client.post(URL, json=body).json() == {"status": "000", "msg": "", "results": [[], []]}
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_heat_maps_are_those_of_python(
+    client: TestClient, service: Direct, admission: Admission, monkeypatch: pytest.MonkeyPatch, resize: Any
+) -> None:
+    admission.bytes_in_flight = 50 << 20
+    monkeypatch.setattr(explaining, "COPIES", 16)
+    preprocess = service.predictor.preprocess
+    squashed = replace(preprocess, settings=replace(preprocess.settings, resize=resize))
+    monkeypatch.setitem(vars(service.predictor), "preprocess", squashed)
+    labels = ["a tree", "a dog", "a cat"]
+    body = {"images": [DOG], "labels": labels, "explain": 2}
+    reply = client.post(URL, json=body)
+    assert reply.status_code == 200, reply.text
+    (answer,) = reply.json()["results"]
+    expected = explain(service.predictor, base64.b64decode(DOG), labels, top_k=2)
+    assert [item["label"] for item in answer[:2]] == list(expected)
+    for item in answer[:2]:
+        assert np.abs(np.array(item["heat"]) - expected[item["label"]]).max() < 1e-5
+        assert item["heat_of"] == ("whole" if resize == "squash" else "centre")
+    plain = client.post(URL, json={**body, "explain": None}).json()["results"]
+    assert [[{"label": item["label"], "score": item["score"]} for item in answer]] == plain
+    assert set(answer[2]) == {"label", "score"}
+    nothing = {**body, "scores": "cosine", "thresholds": 1}
+    assert client.post(URL, json=nothing).json()["results"] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "words"),
+    [
+        ('"explain": 0', 422, "field 'explain': Input should be greater than or equal to 1"),
+        ('"explain": 11', 422, "field 'explain': Input should be less than or equal to 10"),
+        ('"explain": true', 422, "field 'explain': Input should be a valid integer"),
+        ('"explain": "a dog"', 422, "field 'explain': Input should be a valid integer"),
+        ('"explain": 1, "task": "embed"', 422, "'explain' does not go with the task 'embed'"),
+        ('"explain": 1, "texts": ["a"]', 422, "'explain' does not go with the task 'embed'"),
+    ],
+)
+def test_what_cannot_be_explained(client: TestClient, fields: str, status: int, words: str) -> None:
+    reply = client.post(URL, content=f'{{"images": ["{DOG}"], {fields}}}'.encode())
+    assert (reply.status_code, words in reply.json()["msg"]) == (status, True), reply.text[:300]
+
+
+def test_heat_maps_of_several_images_are_refused(client: TestClient) -> None:
+    reply = client.post(URL, json={"images": [DOG, DOG], "labels": ["a dog"], "explain": 1})
+    assert reply.status_code == 422 and "goes with one image, and there are 2" in reply.json()["msg"]
+
+
+def test_an_explanation_whose_client_has_left_is_given_up() -> None:
+    """A request that nobody waits for; others are answered whether or not their client is there."""
+    ended: list[str] = []
+
+    class Slow(Direct):
+        async def ask(self, module: str, work: PredictRequest) -> Any:
+            if not work.explain:
+                return "answered"
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("explanation")
+
+    api, sent = create_api(Slow()), []
+
+    async def receive(body: list[bytes]) -> dict[str, Any]:
+        if body:
+            return {"type": "http.request", "body": body.pop(), "more_body": False}
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def call(body: dict[str, Any]) -> None:
+        scope = {"type": "http", "method": "POST", "path": URL, "headers": [], "query_string": b""}
+        await asyncio.wait_for(api(scope, partial(receive, [json.dumps(body).encode()]), send), 30)
+
+    asyncio.run(call({"images": [DOG], "explain": 1}))
+    assert ended == ["explanation"] and sent[0]["status"] == 503
+    asyncio.run(call({"images": [DOG]}))
+    assert sent[2]["status"] == 200
 
 
 def test_unknown_routes(client: TestClient) -> None:
@@ -351,6 +436,7 @@ def test_metrics_and_openapi(client: TestClient) -> None:
     assert body["additionalProperties"] is False
     assert set(body["properties"]) >= {"images", "labels", "texts", "templates", "top_k"}
     assert "cosine" in json.dumps(body["properties"]["scores"])
+    assert "heat_of" in json.dumps(body["properties"]["explain"])
     assert [kind["type"] for kind in body["properties"]["thresholds"]["anyOf"]] == [
         "number", "array", "object", "null",
     ]  # fmt: skip

@@ -26,7 +26,7 @@ def mini() -> Predictor:
 
 @pytest.fixture
 def few_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explaining, "_PAIRS", 2)
+    monkeypatch.setattr(explaining, "COPIES", 4)
 
 
 class Corners:
