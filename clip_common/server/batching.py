@@ -7,10 +7,12 @@ pixels, and many texts features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -28,6 +30,58 @@ _AT_ONCE = 64  # images of one run through the model; deadlines are looked at in
 _TEXTS_AN_IMAGE = 4  # take about as long
 _COPIES_AT_ONCE = 32  # of an image that is explained
 _DIGITS = 6  # of a place of a heat map
+
+Given = TypeVar("Given")
+
+
+class Batcher(Generic[Given]):
+    """Batches, one after another: what comes while one is worked on is the next.
+
+    Ray Serve's own forms a batch every few milliseconds, also while the model is busy: under load its batches
+    are small, and queue behind each other.
+
+    Args:
+        work: the results of a batch, one for each.
+        most: how many are in one.
+        wait: seconds that the first one waits for others, where nothing is worked on.
+    """
+
+    def __init__(self, work: Callable[[list[Given]], Awaitable[list[Any]]], most: int, wait: float) -> None:
+        self._work, self._most, self._wait = work, most, wait
+        self._waiting: deque[tuple[Given, asyncio.Future]] = deque()
+        self._running: asyncio.Task | None = None
+
+    async def ask(self, given: Given) -> Any:
+        """The result of one; raises what its batch raises."""
+        result = asyncio.get_running_loop().create_future()
+        self._waiting.append((given, result))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await result
+
+    async def _run(self) -> None:
+        """Work until nobody waits."""
+        try:
+            await asyncio.sleep(self._wait)
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                if batch := [(given, result) for given, result in batch if not result.done()]:
+                    await self._answer(batch)
+        finally:
+            self._running = None
+
+    async def _answer(self, batch: list[tuple[Given, asyncio.Future]]) -> None:
+        """Give results to those who still wait for them."""
+        try:
+            results = await self._work([given for given, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
 
 
 @dataclass

@@ -15,6 +15,10 @@ from functools import partial
 os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
 # Ray runs its workers at low priority, so that any other process on the machine slows the server down.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# How often its controller looks around, and its agent measures the machine for a dashboard that is off: at
+# Ray's own 0.1 s and 5 s both take 6 % of a CPU for nothing, at these 3 %.
+os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
+os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
 
 import ray
 import uvicorn
