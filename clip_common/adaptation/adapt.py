@@ -19,8 +19,8 @@ from ..models.clip import CLIP
 from ..models.dynamic_graph import dynamic_graph
 from ..models.factory import load_model
 from ..predictor import Predictor, PredictorOptions
-from ..system.cache import atomic_file
 from ..system.file_names import encodable
+from ..system.output import atomic_file, write_text
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
@@ -191,9 +191,8 @@ def adapt(task: AdaptationTask) -> Adapted:
     _write(path, task, interpolation.mix(evaluator.before, after, chosen.alpha), prepared.train)
     adapted = Adapted(path, points, chosen, probe, prepared)
     interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
-    with atomic_file(task.output / "figures.json") as temporary:
-        document = json.dumps(figures(task, adapted), indent=1, ensure_ascii=False)
-        temporary.write_text(encodable(document), "utf-8")
+    document = json.dumps(figures(task, adapted), indent=1, ensure_ascii=False)
+    write_text(task.output / "figures.json", encodable(document))
     return adapted
 
 

@@ -17,7 +17,7 @@ from ..predictor import PredictorOptions
 from ..system.output import require_file, require_folder
 from ..text.prompts import TEMPLATE_SETS, split_labels
 from ..zero_shot.scoring import SCORE_KINDS
-from .reporting import one_line
+from .reporting import emit, one_line
 
 Target = argparse.ArgumentParser | argparse._ArgumentGroup | argparse._MutuallyExclusiveGroup
 """What options are added to."""
@@ -54,6 +54,12 @@ class Parser(argparse.ArgumentParser):
         self.stored: dict[str, Any] = {}
         for name in (None, "store"):
             self.register("action", name, _StoreOnce)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message and file is sys.stdout:  # help: argparse passes over a full disk in silence
+            emit(message.removesuffix("\n"))
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         """Name the option, the fault and where help is; the exit status is 2."""

@@ -131,14 +131,14 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
         if not answer:
             result["nearest"] = predictor.nearest_label(feature, vectors, prompts.labels, scoring)
         outcome.results.append(result)
-        if task.figures and (error := _draw(predictor, path, result, scoring.kind, outcome, task.figures)):
-            outcome.add_error(path, error)
-        if task.heat_maps:
-            target = _target(task.heat_maps, path, outcome, "_explained")
-            if error := _explain(
-                predictor, path, result, scoring.kind, prompts.labels, vectors, task, target
-            ):
-                outcome.add_error(path, error)
+        try:
+            if task.figures:
+                _draw(predictor, path, result, scoring.kind, outcome, task.figures)
+            if task.heat_maps:
+                target = _target(task.heat_maps, path, outcome, "_explained")
+                _explain(predictor, path, result, scoring.kind, prompts.labels, vectors, task, target)
+        except ImageError as error:  # its file has changed meanwhile
+            outcome.add_error(path, f"{error}: its image is not saved")
     return outcome
 
 
@@ -263,17 +263,17 @@ def _draw(
     scores: ScoreKind,
     outcome: Outcome,
     folder: Path,
-) -> str | None:
-    """Save an image with its answer; returns what went wrong, since the other answers still count."""
+) -> None:
+    """Save an image with its answer.
+
+    Raises:
+        OSError: it cannot be saved, nor then can the others: it would be for nothing to go on.
+    """
     from ..visualize import save_answer  # matplotlib takes a second to import
 
+    image = predictor.preprocess.open(path, str(path))
     target = _target(folder, path, outcome)
-    try:
-        image = predictor.preprocess.open(path, str(path))
-        save_answer(image, result["labels"], path.name, target, scores, result.get("nearest"))
-    except (OSError, ImageError) as error:
-        return f"{path}: its image {target} cannot be saved ({error})"
-    return None
+    save_answer(image, result["labels"], path.name, target, scores, result.get("nearest"))
 
 
 def _explain(
@@ -285,22 +285,18 @@ def _explain(
     label_embeddings: np.ndarray,
     task: Classification,
     target: Path,
-) -> str | None:
-    """Save an image with the heat maps of its best labels, or of the nearest; returns what went wrong."""
+) -> None:
+    """Save an image with the heat maps of its best labels, or of the nearest; see `_draw`."""
     from ..visualize import save_heat_maps
 
     shown = [dict(item) for item in result["labels"] or [result["nearest"]]][:_EXPLAINED]
     places = [labels.index(item["label"]) for item in shown]
-    try:
-        image = predictor.preprocess.open(path, str(path))
-        pixels = predictor.preprocess.pixels(image, str(path))
-        heats = heat_maps(predictor, pixels, label_embeddings, places, task.batch_size, task.use_gpu)
-        captions = [f"{item['label']} {shown_score(item['score'], scores)}" for item in shown]
-        squashed = predictor.preprocess.settings.resize == "squash"
-        save_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, target, squashed)
-    except (OSError, ImageError) as error:
-        return f"{path}: its image {target} cannot be saved ({error})"
-    return None
+    image = predictor.preprocess.open(path, str(path))
+    pixels = predictor.preprocess.pixels(image, str(path))
+    heats = heat_maps(predictor, pixels, label_embeddings, places, task.batch_size, task.use_gpu)
+    captions = [f"{item['label']} {shown_score(item['score'], scores)}" for item in shown]
+    squashed = predictor.preprocess.settings.resize == "squash"
+    save_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, target, squashed)
 
 
 def _target(folder: Path, path: Path, outcome: Outcome, ending: str = "") -> Path:

@@ -18,6 +18,7 @@ from ..errors import ClipError, ImageError, RequestError
 from ..inputs import check_count
 from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.image import image_size
+from ..system.output import reason_of
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
@@ -126,7 +127,7 @@ def embed(
             f"another process writes into {output}: wait for it, or choose another folder"
         ) from None
     except OSError as error:
-        raise RequestError(f"{output} cannot be written ({error.strerror or error})") from error
+        raise RequestError(f"{output} cannot be written ({reason_of(error)})") from error
     with lock:
         return _Run(items, Store(output), job, prune or prune_all, prune_all)(address, ray)
 

@@ -23,9 +23,8 @@ import pyarrow as pa
 
 from ..embedding.origin import Origin
 from ..errors import RequestError
-from ..system.cache import atomic_file
 from ..system.file_names import escape_name
-from ..system.output import require_file
+from ..system.output import atomic_file, reason_of, require_file
 from .hits import Filter, Hit
 from .index import Changes, Index, Rows, changes_of, no_such_image, require_same_store, spellings, stamps_of
 
@@ -181,9 +180,7 @@ class FileIndex(Index):
                 raise RequestError(f"--index {self.address}: no such file; make it with `index`") from None
             return None
         except OSError as error:
-            raise RequestError(
-                f"the index {self.address} cannot be opened: {error.strerror or error}"
-            ) from error
+            raise RequestError(f"the index {self.address} cannot be opened: {reason_of(error)}") from error
         try:
             reader = pa.ipc.open_file(pa.py_buffer(mapped))
             note = json.loads(reader.schema.metadata[_KEY])
@@ -229,8 +226,7 @@ class FileIndex(Index):
                         f"the index {self.address} was written by another process meanwhile: index again"
                     )
         except (pa.ArrowException, OSError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise RequestError(f"the index {self.address} cannot be written: {reason}") from error
+            raise RequestError(f"the index {self.address} cannot be written: {reason_of(error)}") from error
         return unusable
 
 

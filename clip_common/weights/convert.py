@@ -7,7 +7,8 @@ from typing import Any
 
 from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
-from ..system.cache import atomic_file, sha256_of
+from ..system.cache import sha256_of
+from ..system.output import atomic_file
 from .class_head import read_classes
 from .model_settings import known_settings, note_of
 from .schema import expected_config, expected_shapes, require_match

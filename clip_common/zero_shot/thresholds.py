@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import LabelError, RequestError
-from ..system.cache import atomic_file
 from ..system.file_names import user_path
+from ..system.output import write_text
 from ..system.text_files import decode, read_bytes
 from ..text.prompts import check_labels
 from .scoring import ScoreKind, check_score_kind
@@ -129,8 +129,7 @@ class Thresholds:
     ) -> None:
         """Write the file, see `document`."""
         text = json.dumps(self.document(about, figures), indent=1, ensure_ascii=False)
-        with atomic_file(path) as temporary:
-            temporary.write_text(text + "\n", "utf-8")
+        write_text(path, text + "\n")
 
     def require_module(self, module: str) -> None:
         """Check that they are of this module; of which weights is for `require_weights`.
