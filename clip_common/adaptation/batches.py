@@ -12,6 +12,7 @@ from ..errors import TrainingError
 from ..inputs import NamedImage
 from ..preprocessing.image import Preprocess
 from ..system.prefetch import prefetch
+from ..system.words import counted
 from ..trainer.settings import RunSettings
 from .dataset import Dataset
 
@@ -49,7 +50,8 @@ class AdaptationBatches:
         self.epoch = len(dataset.images) // settings.batch_size  # steps
         if self.epoch == 0:
             raise TrainingError(
-                f"{len(dataset.images)} images to train on, fewer than a batch ({settings.batch_size})"
+                f"{counted(len(dataset.images), 'image')} to train on, fewer than a batch "
+                f"({settings.batch_size})"
             )
         if settings.batch_size % settings.workers:
             raise TrainingError(

@@ -22,10 +22,10 @@ from ..system.file_names import printable, user_path
 from ..system.log import logger
 from ..system.output import require_folder
 from ..system.progress import progress_bar
+from ..system.words import counted
 from ..zero_shot.explain import heat_maps
 from ..zero_shot.scoring import Answer, Nearest, ScoreKind, l2_normalize, shown_score
 from ..zero_shot.thresholds import GivenThresholds
-from .reporting import counted
 
 Format = Literal["table", "json"]
 _EXPLAINED = 3  # labels of an image, at most

@@ -13,6 +13,7 @@ from typing import TextIO
 from ..system.file_names import printable, printable_lines
 from ..system.log import logger
 from ..system.output import reason_of
+from ..system.words import counted
 
 
 def emit(text: str, stream: TextIO | None = None) -> None:
@@ -87,11 +88,6 @@ def leave_closed_output() -> None:
     gone, or the disk is full.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and what it counts, in the plural where it is not one."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def report_unread(errors: Mapping[str, str], consequence: str) -> int:

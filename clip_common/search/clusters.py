@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from ..errors import RequestError
 from ..predictor import Predictor
 from ..system.file_names import printable
+from ..system.words import counted
 from ..text.prompts import Prompts
 from ..zero_shot.scoring import Answer, Scoring, l2_normalize, top_k_labels
 from .stored_images import StoredImage, StoredImages
@@ -65,7 +66,8 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
         if len(different) >= count:
             break
     if count > len(different):
-        raise RequestError(f"--clusters is {count}, and there are only {len(different)} different images")
+        there = counted(len(different), "different image")
+        raise RequestError(f"--clusters is {count}, and the embeddings are of only {there}")
     label_embeddings = predictor.label_embeddings(prompts)
     fitted = KMeans(count, n_init=_STARTS, random_state=_SEED).fit(stored.embeddings)
     clusters = []

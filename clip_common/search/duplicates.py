@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..system.file_names import printable
+from ..system.words import counted
 from .stored_images import StoredImage, StoredImages
 
 _ROWS, _COLUMNS = 1024, 4096  # of the products that are in memory at once
@@ -117,7 +118,9 @@ def as_table(stored: StoredImages, groups: list[Group]) -> str:
             lines.append(_line(f"{one.cosine:.4f}", one.image, several) + mark)
         lines.append("")
     count = sum(len(group.duplicates) for group in groups)
-    lines.append(f"{count} of {len(stored)} images are duplicates of one that is kept; groups: {len(groups)}")
+    are = "is a duplicate" if count == 1 else "are duplicates"
+    images = counted(len(stored), "image")
+    lines.append(f"{count} of {images} {are} of one that is kept; groups: {len(groups)}")
     return "\n".join(lines)
 
 

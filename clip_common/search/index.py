@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..system.optional import require_package
+from ..system.words import counted
 from .hits import Filter, Hit, as_kept, fold
 
 if TYPE_CHECKING:
@@ -177,9 +178,10 @@ def require_same_store(
     ]
     if others:
         below = others[0] or "no known folder"
-        what = f"{len(others)} of its {len(there)} rows are of images below {below}"
+        are = "is of an image" if len(others) == 1 else "are of images"
+        what = f"{len(others)} of its {counted(len(there), 'row')} {are} below {below}"
     elif there and not there.keys() & wanted.keys():
-        what = f"none of its {len(there)} rows is in {folder}"
+        what = f"none of its {counted(len(there), 'row')} is in {folder}"
     else:
         return
     raise RequestError(

@@ -53,7 +53,7 @@ def read_classes(weights: Path, embed_dim: int) -> Classes | None:
                 return None
             record = json.loads((file.metadata() or {}).get("record", "{}"))
             vectors = file.get_tensor(CLASS_VECTORS)
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, RecursionError):
         return None  # not a safetensors file: the reader of weights says what it is
     names = record.get("classes") if isinstance(record, dict) else None
     try:

@@ -27,9 +27,11 @@ from clip_common.adaptation.trainers import ClassTrainer
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import ImageError, RequestError, TrainingError, WeightsError
+from clip_common.evaluation import datasets
 from clip_common.hub.pack import pack
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
+from clip_common.system.text_files import Table, read_table
 from clip_common.trainer import checkpoint
 from clip_common.trainer.loss import class_loss
 from clip_common.version import __version__
@@ -163,6 +165,20 @@ def test_an_error_of_reading_is_tried_again(
     assert len(adapting.prepare(asked, predictor).errors) == 1
     monkeypatch.setattr(Predictor, "prepare", prepare)
     assert adapting.prepare(asked, predictor).errors == {}
+
+
+def test_a_table_is_read_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def noted(path: Path) -> Table:
+        read.append(path)
+        return read_table(path)
+
+    monkeypatch.setattr(datasets, "read_table", noted)
+    for column in ("caption", "label"):
+        (tmp_path / f"{column}.csv").write_text(f"path,{column}\n{folder}/bim/bim0.png,a line\n")
+        read_dataset(str(tmp_path / f"{column}.csv"))
+    assert read == [tmp_path / "caption.csv", tmp_path / "label.csv"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "gbk", "utf-16"])
