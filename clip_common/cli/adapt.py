@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 
 from ..engines.base import ENGINES
-from ..system.file_names import printable
+from ..system.file_names import shown_name
 from ..system.optional import require_package
 from . import options
 from .reporting import emit, report_unread
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     emit(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
     chosen = adapted.chosen
     emit(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
-    path = printable(str(adapted.path))
+    path = shown_name(str(adapted.path))
     emit(f"{path}\nTry it:   hub run {task.module} --weights {path} --input_path IMAGE")
     emit(f"Pack it:  clip-hub pack {task.module} --weights {path} --name MY_CLIP")
     return report_unread(adapted.prepared.errors, "left out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..engines.base import ENGINES
-from ..system.file_names import printable
+from ..system.file_names import shown_name
 from ..system.optional import require_package
 from ..system.words import were
 from . import options
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     items = items_of(args.sources, may_be_empty=args.prune_all)
     report = embed(items, args.output, job, args.prune, args.address, ray, prune_all=args.prune_all)
     emit(
-        f"{printable(str(args.output))}: {report.embedded} embedded, {were(report.known)} there, "
+        f"{shown_name(str(args.output))}: {report.embedded} embedded, {were(report.known)} there, "
         f"{report.removed} taken out, {report.failed} failed, {report.failed_before} failed before"
     )
     if report.passed_over:

@@ -18,7 +18,7 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..preprocessing.files import Seen, image_files, matches_of
 from ..preprocessing.image import IMAGE_SUFFIXES
-from ..system.file_names import printable, user_path
+from ..system.file_names import printable, shown_name, user_path
 from ..system.log import logger
 from ..system.output import require_folder
 from ..system.progress import progress_bar
@@ -238,10 +238,11 @@ def _table(result: dict[str, Any], scores: ScoreKind) -> str:
         answer: Answer = result["labels"]
         rows = [f"  {shown_score(item['score'], scores):>7}  {printable(item['label'])}" for item in answer]
         rows = rows or [f"  {_none_of_these(result['nearest'], scores)}"]
-        return "\n".join([printable(result["path"]), *rows])
+        return "\n".join([shown_name(result["path"]), *rows])
     vector = result["embedding"]
     head = ", ".join(f"{number:.4f}" for number in vector[:6])
-    return f"{printable(result.get('path') or result['text'])}\n  {len(vector)} numbers: {head}, ..."
+    name = shown_name(result["path"]) if "path" in result else printable(result["text"])
+    return f"{name}\n  {len(vector)} numbers: {head}, ..."
 
 
 def _none_of_these(nearest: Nearest, scores: ScoreKind) -> str:

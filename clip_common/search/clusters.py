@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 
 from ..errors import RequestError
 from ..predictor import Predictor
-from ..system.file_names import printable
+from ..system.file_names import printable, shown_name, unescape_name
 from ..system.words import counted
 from ..text.prompts import Prompts
 from ..zero_shot.scoring import Answer, Scoring, l2_normalize, top_k_labels
@@ -117,5 +117,6 @@ def as_table(clusters: list[Cluster]) -> str:
 
 
 def _line(cluster: Cluster) -> str:
+    nearest = cluster.members[0].image
     labels = ", ".join(f"{printable(one['label'])} {one['score']:.3f}" for one in cluster.labels)
-    return f"{len(cluster.members):>7}  {labels}  {printable(cluster.members[0].image.path)}"
+    return f"{len(cluster.members):>7}  {labels}  {shown_name(unescape_name(nearest.path))}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..system.file_names import printable
+from ..system.file_names import shown_name, unescape_name
 from ..system.words import counted
 from .stored_images import StoredImage, StoredImages
 
@@ -125,7 +125,7 @@ def as_table(stored: StoredImages, groups: list[Group]) -> str:
 
 
 def _line(what: str, image: StoredImage, from_the_top: bool) -> str:
-    name = printable(image.place if from_the_top else image.path)
+    name = shown_name(image.file if from_the_top else unescape_name(image.path))
     return f"{what:>7}  {image.width:>5} x {image.height:<5}  {name}"
 
 

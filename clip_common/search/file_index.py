@@ -114,11 +114,16 @@ class FileIndex(Index):
         """See `Index.find`."""
         contents = self._of(origin)
         names = spellings(path, contents.root)
-        for block in contents.blocks:
-            for place, one in enumerate(block["path"].to_pylist()):
-                if one in names:
-                    return one, _embeddings(block)[place]
-        raise no_such_image(self.address, path)
+        found = {
+            one: _embeddings(block)[place]
+            for block in contents.blocks
+            for place, one in enumerate(block["path"].to_pylist())
+            if one in names
+        }
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            raise no_such_image(self.address, path)
+        return name, found[name]
 
     def ranked(
         self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter

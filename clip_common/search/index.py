@@ -190,11 +190,14 @@ def require_same_store(
     )
 
 
-def spellings(path: str, root: str) -> set[str]:
-    """What a path that a user typed may be called in an index: as it is kept, or from the top."""
-    names = {as_kept(path), as_kept(os.path.abspath(path))}  # noqa: PTH100
+def spellings(path: str, root: str) -> list[str]:
+    """What a path that a user typed may be called in an index: as it is kept, or from the top; the likeliest
+    first.
+    """
+    names = [name for way in (path, os.path.abspath(path)) for name in as_kept(way)]  # noqa: PTH100
     top = os.path.join(root, "")  # noqa: PTH118
-    return names | {name[len(top) :] for name in names if root and name.startswith(top)}
+    below = [name[len(top) :] for name in names if root and name.startswith(top)]
+    return list(dict.fromkeys([*names, *below]))
 
 
 def no_such_image(address: str, path: str) -> RequestError:

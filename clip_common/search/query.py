@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..predictor import Predictor
-from ..system.file_names import printable
+from ..system.file_names import printable, shown_name, unescape_name
 from ..text.prompts import is_blank
 from ..zero_shot.scoring import l2_normalize
 from .hits import Hit
@@ -169,6 +169,6 @@ def as_table(hits: Sequence[Hit]) -> str:
     lines = []
     for hit in hits:
         more = f"  (+{len(hit.duplicates)} alike)" if hit.duplicates else ""
-        name, caption = printable(hit.path), printable(hit.caption)
+        name, caption = shown_name(unescape_name(hit.path)), printable(hit.caption)
         lines.append(f"{hit.score:7.4f}  {hit.width:>5} x {hit.height:<5}  {name}{more}  {caption}".rstrip())
     return "\n".join(lines) or "nothing was found"

@@ -333,7 +333,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
         ({"top_k": 0}, RequestError, "top_k is 0"),
         ({"scores": "Cosine"}, RequestError, "scores is 'Cosine', expected 'softmax' or 'cosine'"),
         ({"thresholds": float("nan")}, RequestError, "thresholds is nan, expected a number from 0 to 1"),
-        ({"thresholds": [0.1]}, RequestError, "length 1, and there are 2 labels"),
+        ({"thresholds": [0.1]}, RequestError, "length 1, for 2 labels"),
         ({"thresholds": "nowhere.json"}, RequestError, "nowhere.json: cannot be read"),
         ({"batch_size": 0}, RequestError, "batch_size is 0"),
         ({"batch_size": 2.5}, RequestError, "batch_size is 2.5"),

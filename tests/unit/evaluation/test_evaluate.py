@@ -294,7 +294,7 @@ def test_classes_of_any_data_set_come_in_the_order_given(classes: Path, tmp_path
 def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "test_batch.bin").write_bytes(bytes([7]) + bytes(3 * 32 * 32))
     (tmp_path / "batches.meta.txt").write_text("airplane\nautomobile\n")
-    with pytest.raises(RequestError, match="CIFAR-10: 1 images, 1 labels and 2 classes"):
+    with pytest.raises(RequestError, match="CIFAR-10: 1 image, 1 label and 2 classes"):
         read_labelled(f"cifar10:{tmp_path}")
 
 

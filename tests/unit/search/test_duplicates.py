@@ -160,7 +160,7 @@ def test_what_has_no_direction_is_left_out_and_said(
     folder = write_store(tmp_path / "v", rows)
     assert main(["duplicates", str(folder)]) == 1
     said = capsys.readouterr()
-    assert "1 of 2 images are" in said.out
+    assert "1 of 2 images is a duplicate" in said.out
     assert said.err.startswith("2 images left out: ")
 
 
