@@ -27,6 +27,7 @@ from ray.serve.handle import DeploymentHandle
 
 from ..errors import RequestError
 from ..system.ray_job import RayJob
+from ..system.threads import within
 from .app import Gateway, gateway_api, replica
 from .settings import Settings
 from .timeouts import TimeoutProtocol
@@ -72,7 +73,9 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     while not stop.wait(_AWAKE):
         pass
     _drain(gateway, settings.deadline)
-    serve.shutdown()  # its handles live in the listener's event loop
+    # Its handles live in the listener's event loop. Ray would wait half a minute for a replica that died and
+    # is starting again; by now nobody waits for an answer.
+    within(_ENDING, serve.shutdown)
     gateway.admission.end_the_endless()
     server.should_exit = True
     serving.join(2 * _ENDING)
