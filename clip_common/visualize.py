@@ -21,7 +21,6 @@ from PIL import Image
 from .preprocessing.image import ImageInput, for_display
 from .system.file_names import printable
 from .system.log import logger
-from .system.output import save_figure
 from .zero_shot.scoring import Answer, Nearest, ScoreKind
 
 warnings.filterwarnings("ignore", message="Glyph ")  # one for each character; `text_style` says it once
@@ -197,7 +196,7 @@ def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, 
         if image is not None:
             place.imshow(image)
         place.set_title(_shorten(caption), fontsize=7, **text_style(caption))
-    save_figure(figure, path)
+    figure.savefig(path, dpi=100)
 
 
 def save_answer(
@@ -209,14 +208,14 @@ def save_answer(
     nearest: Nearest | None = None,
 ) -> None:
     """Draw an answer and save it as PNG, see `draw_answer`."""
-    save_figure(draw_answer(image, answer, title, scores, nearest), path)
+    draw_answer(image, answer, title, scores, nearest).savefig(path, dpi=100)
 
 
 def save_heat_maps(
     image: Image.Image, heats: dict[str, np.ndarray], title: str, path: Path, squashed: bool = False
 ) -> None:
     """Draw heat maps and save them as PNG, see `draw_heat_maps`."""
-    save_figure(draw_heat_maps(image, heats, title, squashed), path)
+    draw_heat_maps(image, heats, title, squashed).savefig(path, dpi=100)
 
 
 def text_style(*texts: str) -> dict[str, Any]:

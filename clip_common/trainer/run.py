@@ -12,7 +12,6 @@ import numpy as np
 import paddle.distributed as dist
 
 from ..errors import TrainingError
-from ..system.output import save_figure
 from ..system.progress import progress_bar
 from . import checkpoint
 from .settings import RunSettings, learning_rate
@@ -116,4 +115,4 @@ def plot(curve: np.ndarray, settings: RunSettings, path: Path) -> None:
     middle.set_ylabel("learning rate")
     bottom.plot(curve[:, 1])
     bottom.set(ylabel="images a second", xlabel="step")
-    save_figure(figure, path)
+    figure.savefig(path)
