@@ -320,9 +320,13 @@ class Gateway:
         if self._settings.use_gpu:
             work = work.on_gpu()
         try:
-            answer = self._replicas[module].answer
             with load.in_flight_request():
-                result = await asyncio.wait_for(answer.remote(work, time.time() + seconds), seconds)
+                response = self._replicas[module].answer.remote(work, time.time() + seconds)
+                try:
+                    result = await asyncio.wait_for(response, seconds)
+                except asyncio.CancelledError:  # which stays here, unless it is told to the replica
+                    response.cancel()
+                    raise
         except BackPressureError:
             raise BusyError(f"{self._settings.queue} requests wait for {module} already") from None
         except DeploymentUnavailableError:

@@ -328,9 +328,12 @@ def test_requests_with_much_to_do_leave_room_for_the_others(monkeypatch: pytest.
         def answer(self) -> Handle:
             return self
 
-        async def remote(self, request: PredictRequest, _deadline: float) -> Any:
+        def remote(self, request: PredictRequest, _deadline: float) -> asyncio.Task[str]:
             asked.append(request.kind)
-            if request.kind != "small":
+            return asyncio.create_task(self._answer(request.kind))
+
+        async def _answer(self, kind: str) -> str:
+            if kind != "small":
                 await asyncio.sleep(60)
             return "answered"
 
@@ -351,6 +354,43 @@ def test_requests_with_much_to_do_leave_room_for_the_others(monkeypatch: pytest.
     assert "4 requests with heat maps to make wait for clip_mini already" in map(str, refused)
     counts = {kind: asked.count(kind) for kind in ("texts", "images", "explain", "small")}
     assert counts == {"texts": 4, "images": 16, "explain": 4, "small": 1}
+
+
+def test_a_replica_is_told_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(app, name, Quiet)
+
+    class Response:
+        """Like Ray's: where whoever awaits it is cancelled, it is not."""
+
+        told = False
+
+        def cancel(self) -> None:
+            Response.told = True
+
+        def __await__(self) -> Any:
+            yield from asyncio.sleep(60).__await__()
+
+    class Handle:
+        @property
+        def answer(self) -> Handle:
+            return self
+
+        def remote(self, _request: PredictRequest, _deadline: float) -> Response:
+            return Response()
+
+    async def run() -> None:
+        gateway = app.Gateway(Settings.model_validate({}), clip_mini=Handle())
+        task = asyncio.create_task(gateway.ask("clip_mini", WHY))
+        while not gateway.asking:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert Response.told and not gateway.asking
+
+    asyncio.run(run())
 
 
 def test_a_server_may_make_no_heat_maps(monkeypatch: pytest.MonkeyPatch) -> None:
