@@ -21,6 +21,7 @@ from PIL import Image
 from .preprocessing.image import ImageInput, for_display
 from .system.file_names import printable
 from .system.log import logger
+from .system.output import save_figure
 from .zero_shot.scoring import Answer, Nearest, ScoreKind
 
 warnings.filterwarnings("ignore", message="Glyph ")  # one for each character; `text_style` says it once
@@ -196,7 +197,7 @@ def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, 
         if image is not None:
             place.imshow(image)
         place.set_title(_shorten(caption), fontsize=7, **text_style(caption))
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def save_answer(
@@ -208,14 +209,14 @@ def save_answer(
     nearest: Nearest | None = None,
 ) -> None:
     """Draw an answer and save it as PNG, see `draw_answer`."""
-    draw_answer(image, answer, title, scores, nearest).savefig(path, dpi=100)
+    save_figure(draw_answer(image, answer, title, scores, nearest), path)
 
 
 def save_heat_maps(
     image: Image.Image, heats: dict[str, np.ndarray], title: str, path: Path, squashed: bool = False
 ) -> None:
     """Draw heat maps and save them as PNG, see `draw_heat_maps`."""
-    draw_heat_maps(image, heats, title, squashed).savefig(path, dpi=100)
+    save_figure(draw_heat_maps(image, heats, title, squashed), path)
 
 
 def text_style(*texts: str) -> dict[str, Any]:

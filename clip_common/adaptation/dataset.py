@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RequestError
-from ..evaluation.datasets import is_table, read_captioned, read_labelled
+from ..evaluation.datasets import read_captioned, read_labelled, table_of
 from ..inputs import NamedImage
 from ..preprocessing.image import ImageInput
 from ..system.cache import digest_of
-from ..system.file_names import escape_name, user_path
-from ..system.text_files import read_table
+from ..system.file_names import escape_name
+from ..system.words import counted
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,16 @@ def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
     Raises:
         RequestError: it is not there, or not as it must be.
     """
-    if not _has_captions(source):
-        data = read_labelled(source, texts)
+    table = table_of(source)
+    if table is None or table.place(["caption"]) is None:
+        data = read_labelled(source, texts, table=table)
         return Dataset(data.images, data.targets, data.classes, captioned=False)
-    pairs = read_captioned(source)
+    pairs = read_captioned(source, table)
     captions = list(dict.fromkeys([*(texts or []), *(caption for _, caption in pairs)]))
     place = {caption: i for i, caption in enumerate(captions)}
     targets = np.array([place[caption] for _, caption in pairs])
     images: list[NamedImage] = [(escape_name(str(file)), file) for file, _ in pairs]
     return Dataset(images, targets, captions, captioned=True)
-
-
-def _has_captions(source: str) -> bool:
-    path = user_path(source)
-    return is_table(path) and read_table(path).place(["caption"]) is not None
 
 
 def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +104,7 @@ def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
             held_out[rows[np.argsort(order[rows], kind="stable")[:count]]] = True
     if held_out.all() or not held_out.any():
         raise RequestError(
-            f"{len(order)} images cannot be divided with --held_out {share}: give others with --validation"
+            f"{counted(len(order), 'image')} cannot be divided with --held_out {share}: give others "
+            "with --validation"
         )
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

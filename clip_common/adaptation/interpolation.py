@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..system.output import save_figure
 from ..trainer.checkpoint import Arrays
 
 ALPHAS = tuple(round(0.1 * step, 1) for step in range(11))
@@ -70,4 +71,4 @@ def plot(points: list[Point], chosen: float, probe: float | None, path: Path) ->
         axes.legend()
     axes.set_ylabel("accuracy, held out")
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    save_figure(figure, path)

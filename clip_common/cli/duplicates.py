@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..system.progress import progress_bar
+from ..system.words import counted
 from . import options
-from .reporting import complain, counted, emit, note
+from .reporting import complain, emit, note
 
 if TYPE_CHECKING:
     from ..search.duplicates import Group
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     stored = read_images(args.embeddings)
     pairs = pairs_of(len(stored))
     if len(stored) >= _LARGE:
-        minutes = estimated_seconds(stored) / 60
-        note(f"{len(stored)} images are {pairs} pairs: about {minutes:.0f} minutes on this machine")
+        minutes = counted(round(estimated_seconds(stored) / 60), "minute")
+        note(f"{len(stored)} images are {pairs} pairs: about {minutes} on this machine")
     with progress_bar(total=pairs, desc="pairs", unit="", unit_scale=True, delay=2) as bar:
         groups = find_groups(stored, args.threshold, bar.update)
     emit(as_json(stored, groups, args.threshold) if args.format == "json" else as_table(stored, groups))

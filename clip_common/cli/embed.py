@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from ..engines.base import ENGINES
-from ..system.file_names import printable
+from ..system.file_names import shown_name
 from ..system.optional import require_package
+from ..system.words import were
 from . import options
 from .reporting import complain, complain_of_the_first, emit, note
 
@@ -95,13 +96,13 @@ def run(args: argparse.Namespace) -> int:
     items = items_of(args.sources, may_be_empty=args.prune_all)
     report = embed(items, args.output, job, args.prune, args.address, ray, prune_all=args.prune_all)
     emit(
-        f"{printable(str(args.output))}: {report.embedded} embedded, {report.known} were there, "
+        f"{shown_name(str(args.output))}: {report.embedded} embedded, {were(report.known)} there, "
         f"{report.removed} taken out, {report.failed} failed, {report.failed_before} failed before"
     )
     if report.passed_over:
         note(f"passed over: {report.passed_over}")
     if report.kept:
-        note(f"{report.kept} were not taken out: they may be where nothing could be read")
+        note(f"{were(report.kept)} not taken out: what could not be read may hide them")
     for fault in report.faults:
         complain(fault)
     if report.reasons:

@@ -11,10 +11,11 @@ from ..engines.compile_cache import kept_folder
 from ..engines.select import choose
 from ..errors import RequestError
 from ..system.file_names import printable
+from ..system.words import counted
 from . import options
 from .classify import add_labels, given_labels
 from .prediction import Outcome, images_of
-from .reporting import counted, emit, report_unread
+from .reporting import emit, report_unread
 from .weights import on_this_machine
 
 if TYPE_CHECKING:

@@ -98,11 +98,11 @@ def _figures(
     """The figures of each task; and, where images have labels, these and how the model sees both."""
     from ..evaluation import evaluate
     from ..evaluation.datasets import (
-        has_several_labels,
         read_captioned,
         read_class_names,
         read_labelled,
         read_multi_labelled,
+        table_of,
     )
 
     running = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
@@ -110,14 +110,15 @@ def _figures(
         figures = evaluate.retrieval(predictor, read_captioned(args.data), **running)
         return {"retrieval": figures}, None, None
     classes = read_class_names(args.classes_file) if args.classes_file else None
-    if has_several_labels(args.data):
+    table = table_of(args.data)
+    if table and table.place(["labels"]) is not None:
         if args.train:
             raise RequestError("--train fits one label to each image, and the data has several")
-        several = read_multi_labelled(args.data, classes)
+        several = read_multi_labelled(args.data, classes, table)
         _check_labels(predictor, several.classes, args)
         scored = evaluate.score(predictor, several, args.templates, **running)
         return {"several labels": evaluate.multi_label_figures(several, scored)}, several, scored
-    data = read_labelled(args.data, classes, may_rename=True)
+    data = read_labelled(args.data, classes, may_rename=True, table=table)
     evaluate.require_classes(data)
     _check_labels(predictor, data.classes, args)
     scored = evaluate.score(predictor, data, args.templates, **running)

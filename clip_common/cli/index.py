@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..system.file_names import printable
+from ..system.file_names import shown_name
+from ..system.words import were
 from .reporting import emit, note
 
 
@@ -29,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     index = open_index(args.index)
     changes = index.sync(Store(args.vectors), args.prune_all)
     index.close()
-    counts = f"{changes.added} added, {changes.kept} were there, {changes.removed} removed"
-    emit(f"{printable(args.index)}: {counts}")
+    counts = f"{changes.added} added, {were(changes.kept)} there, {changes.removed} removed"
+    emit(f"{shown_name(args.index)}: {counts}")
     if changes.unusable:
-        note(f"{changes.unusable} were left out: their embeddings hold something that is no number")
+        note(f"{were(changes.unusable)} left out: something that is no number stands in the embeddings")
     return 1 if changes.unusable else 0

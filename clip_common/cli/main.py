@@ -39,13 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries, for whoever programs with them
     try:
-        args = parser().parse_args(argv)
+        args = _parsed(argv)
         prog = f"clip-hub {args.verb}"
         reporting.set_quiet(args.quiet)
         provide_home()
         status = args.run(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        reporting.flush_output()
         return status
     except BrokenPipeError:
         reporting.leave_closed_output()
@@ -56,6 +55,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         reporting.complain(reporting.one_line(prog, "interrupted"))
         return _INTERRUPTED
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; or the end, once help that is asked for has arrived."""
+    try:
+        return parser().parse_args(argv)
+    except SystemExit:
+        reporting.flush_output()
+        raise
 
 
 def parser(complete: bool = False) -> argparse.ArgumentParser:

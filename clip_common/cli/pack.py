@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..system.cache import hub_home
-from ..system.file_names import printable
+from ..system.file_names import shown_name
 from . import options
 from .reporting import emit, note
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from ..hub.pack import pack
 
     archive = pack(args.module, args.output, args.weights, not args.no_weights, args.name, args.readme)
-    emit(f"{printable(str(archive))}: {archive.stat().st_size:,} bytes")
+    emit(f"{shown_name(str(archive))}: {archive.stat().st_size:,} bytes")
     if "-" in str(home := hub_home()):
         note(
             f"`hub install` fails in {home}: PaddleHub writes `_` for each `-` of that path. "

@@ -18,15 +18,14 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..preprocessing.files import Seen, image_files, matches_of
 from ..preprocessing.image import IMAGE_SUFFIXES
-from ..system.file_names import printable, user_path
+from ..system.file_names import printable, shown_name, user_path
 from ..system.log import logger
 from ..system.output import require_folder
 from ..system.progress import progress_bar
-from ..zero_shot.cached_labels import LabelTargets
+from ..system.words import counted
 from ..zero_shot.explain import heat_maps
 from ..zero_shot.scoring import Answer, Nearest, ScoreKind, l2_normalize, shown_score
 from ..zero_shot.thresholds import GivenThresholds
-from .reporting import counted
 
 Format = Literal["table", "json"]
 _EXPLAINED = 3  # labels of an image, at most
@@ -122,24 +121,24 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
         task.output_folder.mkdir(parents=True, exist_ok=True)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
         # Before the first image, so that bad labels end the run there.
-        targets = predictor.label_targets(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
+        vectors = predictor.label_embeddings(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
     for path, feature in _features(predictor, paths, task):
         if isinstance(feature, ImageError):
             outcome.add_error(path, feature)
             continue
-        answer = predictor.top_k_labels(feature, targets, prompts.labels, task.top_k, scoring)
+        answer = predictor.top_k_labels(feature, vectors, prompts.labels, task.top_k, scoring)
         result: dict[str, Any] = {"path": str(path), "labels": answer}
         if not answer:
-            result["nearest"] = predictor.nearest_label(feature, targets, prompts.labels, scoring)
+            result["nearest"] = predictor.nearest_label(feature, vectors, prompts.labels, scoring)
         outcome.results.append(result)
-        if task.figures and (error := _draw(predictor, path, result, scoring.kind, outcome, task.figures)):
-            outcome.add_error(path, error)
-        if task.heat_maps:
-            target = _target(task.heat_maps, path, outcome, "_explained")
-            if error := _explain(
-                predictor, path, result, scoring.kind, prompts.labels, targets, task, target
-            ):
-                outcome.add_error(path, error)
+        try:
+            if task.figures:
+                _draw(predictor, path, result, scoring.kind, outcome, task.figures)
+            if task.heat_maps:
+                target = _target(task.heat_maps, path, outcome, "_explained")
+                _explain(predictor, path, result, scoring.kind, prompts.labels, vectors, task, target)
+        except ImageError as error:  # its file has changed meanwhile
+            outcome.add_error(path, f"{error}: its image is not saved")
     return outcome
 
 
@@ -239,10 +238,11 @@ def _table(result: dict[str, Any], scores: ScoreKind) -> str:
         answer: Answer = result["labels"]
         rows = [f"  {shown_score(item['score'], scores):>7}  {printable(item['label'])}" for item in answer]
         rows = rows or [f"  {_none_of_these(result['nearest'], scores)}"]
-        return "\n".join([printable(result["path"]), *rows])
+        return "\n".join([shown_name(result["path"]), *rows])
     vector = result["embedding"]
     head = ", ".join(f"{number:.4f}" for number in vector[:6])
-    return f"{printable(result.get('path') or result['text'])}\n  {len(vector)} numbers: {head}, ..."
+    name = shown_name(result["path"]) if "path" in result else printable(result["text"])
+    return f"{name}\n  {len(vector)} numbers: {head}, ..."
 
 
 def _none_of_these(nearest: Nearest, scores: ScoreKind) -> str:
@@ -264,17 +264,17 @@ def _draw(
     scores: ScoreKind,
     outcome: Outcome,
     folder: Path,
-) -> str | None:
-    """Save an image with its answer; returns what went wrong, since the other answers still count."""
+) -> None:
+    """Save an image with its answer.
+
+    Raises:
+        OSError: it cannot be saved, nor then can the others: it would be for nothing to go on.
+    """
     from ..visualize import save_answer  # matplotlib takes a second to import
 
+    image = predictor.preprocess.open(path, str(path))
     target = _target(folder, path, outcome)
-    try:
-        image = predictor.preprocess.open(path, str(path))
-        save_answer(image, result["labels"], path.name, target, scores, result.get("nearest"))
-    except (OSError, ImageError) as error:
-        return f"{path}: its image {target} cannot be saved ({error})"
-    return None
+    save_answer(image, result["labels"], path.name, target, scores, result.get("nearest"))
 
 
 def _explain(
@@ -283,25 +283,21 @@ def _explain(
     result: dict[str, Any],
     scores: ScoreKind,
     labels: Sequence[str],
-    targets: LabelTargets,
+    label_embeddings: np.ndarray,
     task: Classification,
     target: Path,
-) -> str | None:
-    """Save an image with the heat maps of its best labels, or of the nearest; returns what went wrong."""
+) -> None:
+    """Save an image with the heat maps of its best labels, or of the nearest; see `_draw`."""
     from ..visualize import save_heat_maps
 
     shown = [dict(item) for item in result["labels"] or [result["nearest"]]][:_EXPLAINED]
     places = [labels.index(item["label"]) for item in shown]
-    try:
-        image = predictor.preprocess.open(path, str(path))
-        pixels = predictor.preprocess.pixels(image, str(path))
-        heats = heat_maps(predictor, pixels, targets, places, task.batch_size, task.use_gpu)
-        captions = [f"{item['label']} {shown_score(item['score'], scores)}" for item in shown]
-        squashed = predictor.preprocess.settings.resize == "squash"
-        save_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, target, squashed)
-    except (OSError, ImageError) as error:
-        return f"{path}: its image {target} cannot be saved ({error})"
-    return None
+    image = predictor.preprocess.open(path, str(path))
+    pixels = predictor.preprocess.pixels(image, str(path))
+    heats = heat_maps(predictor, pixels, label_embeddings, places, task.batch_size, task.use_gpu)
+    captions = [f"{item['label']} {shown_score(item['score'], scores)}" for item in shown]
+    squashed = predictor.preprocess.settings.resize == "squash"
+    save_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, target, squashed)
 
 
 def _target(folder: Path, path: Path, outcome: Outcome, ending: str = "") -> Path:

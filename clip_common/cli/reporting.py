@@ -7,11 +7,13 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TextIO
 
 from ..system.file_names import printable, printable_lines
 from ..system.log import logger
+from ..system.output import reason_of
+from ..system.words import counted
 
 
 def emit(text: str, stream: TextIO | None = None) -> None:
@@ -19,7 +21,28 @@ def emit(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     if stream is None:  # the interpreter's form of a closed one
         raise OSError("standard output is closed: there is nowhere to print the answer")
-    print(for_console(text, stream), file=stream)
+    with _naming_output(stream):
+        print(for_console(text, stream), file=stream)
+
+
+def flush_output() -> None:
+    """See that what was printed has arrived."""
+    if sys.stdout is not None:
+        with _naming_output(sys.stdout):
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _naming_output(stream: TextIO) -> Iterator[None]:
+    """Name standard output in the error where it cannot be written: a full disk's names no file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if stream is sys.stdout:
+            leave_closed_output()
+        raise OSError(error.errno, reason_of(error), "standard output") from None
 
 
 def complain(text: str) -> None:
@@ -44,6 +67,8 @@ def one_line(prog: str, fault: BaseException | str) -> str:
     """What a command says that cannot go on; a file name may hold line breaks, the message not."""
     if isinstance(fault, FileNotFoundError) and fault.filename is None:
         fault = "the current folder is not there any more: change to another one"
+    elif isinstance(fault, OSError) and fault.filename is not None:
+        fault = f"{os.fsdecode(fault.filename)}: {reason_of(fault)}"
     return printable(f"{prog}: {fault}")
 
 
@@ -59,13 +84,10 @@ def set_quiet(quiet: bool) -> None:
 
 
 def leave_closed_output() -> None:
-    """Let the interpreter end without a word though whoever read standard output (`head`) has gone."""
+    """Let the interpreter end without a word though standard output takes no more: its reader (`head`) has
+    gone, or the disk is full.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and what it counts, in the plural where it is not one."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def report_unread(errors: Mapping[str, str], consequence: str) -> int:

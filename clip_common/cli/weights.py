@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import PRETRAINED, Pretrained
 from ..errors import ClipError, WeightsError
-from ..system.file_names import printable
+from ..system.file_names import shown_name
 from ..weights import locate
 from ..weights.weights_file import WeightsFile
 from . import options
@@ -101,7 +101,7 @@ def _convert(args: argparse.Namespace) -> int:
     state = convert(args.source, args.target)
     architecture = identify(state) or "an architecture that no module has"
     size = args.target.stat().st_size
-    emit(f"{printable(str(args.target))}: {len(state)} tensors of {architecture}, {size:,} bytes")
+    emit(f"{shown_name(str(args.target))}: {len(state)} tensors of {architecture}, {size:,} bytes")
     return 0
 
 

@@ -18,8 +18,10 @@ from ..errors import ClipError, ImageError, RequestError
 from ..inputs import check_count
 from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.image import image_size
+from ..system.output import reason_of
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
+from ..system.words import counted
 from ..zero_shot.scoring import l2_normalize
 from .origin import Origin
 from .sources import Item, Items
@@ -126,7 +128,7 @@ def embed(
             f"another process writes into {output}: wait for it, or choose another folder"
         ) from None
     except OSError as error:
-        raise RequestError(f"{output} cannot be written ({error.strerror or error})") from error
+        raise RequestError(f"{output} cannot be written ({reason_of(error)})") from error
     with lock:
         return _Run(items, Store(output), job, prune or prune_all, prune_all)(address, ray)
 
@@ -157,8 +159,8 @@ class _Run:
         self._report.kept = len(missing) - len(gone)
         if self._known and gone >= self._known.keys() and not prune_all:
             raise RequestError(
-                f"{self._store.folder}: none of its {len(self._known)} embeddings is among the sources; to "
-                "take all of them out say --prune_all"
+                f"{self._store.folder}: none of its {counted(len(self._known), 'embedding')} is among the "
+                "sources; to take all of them out say --prune_all"
             )
         return gone
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ImageError, RequestError
+from ..system.reading import read_whole
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "filepath")
 CAPTION_COLUMNS = ("caption", "text")
@@ -111,7 +112,7 @@ def image(file: str, row: int) -> bytes:
     if isinstance(value, dict):
         path = value.get("path")
         if value["bytes"] is None and path:
-            return (Path(file).parent / path).read_bytes()
+            return read_whole(Path(file).parent / path)
         value = value["bytes"]
     if value is None:
         raise ImageError(f"{file}#{row}: the row has no image")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import RequestError
 from ..preprocessing.files import Seen, is_apple_double, is_image, kind_of
+from ..system.reading import MOST_BYTES, require_size
 from ..system.text_files import decode
 
 _BLOCK = 512
@@ -101,4 +102,5 @@ def member(path: Path, name: str) -> bytes:
         content = shard.extractfile(name)
         if content is None:
             raise KeyError(name)
+        require_size(shard.getmember(name).size, MOST_BYTES, name)
         return content.read()

@@ -14,6 +14,7 @@ from ..errors import RequestError
 from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind_of, matches_of
 from ..system.cache import digest_of
 from ..system.file_names import escape_name, under_root, unescape_name, user_path
+from ..system.reading import MOST_BYTES, read_whole, require_regular, require_size
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from ..text.prompts import is_blank
 from . import parquet_tables, shards
@@ -58,12 +59,14 @@ class Item:
         assert self.file is not None
         if self.row is not None:
             return parquet_tables.image(self.file, self.row)
-        if not stat.S_ISREG(os.stat(self.file).st_mode):  # noqa: PTH116 - opening a pipe may wait for ever
-            raise OSError("it is no file")
+        if self.size is None:
+            return read_whole(self.file)
+        require_regular(self.file)
+        require_size(self.size, MOST_BYTES, self.path)
         with Path(self.file).open("rb") as stream:
             stream.seek(self.offset)
-            content = stream.read(-1 if self.size is None else self.size)
-        if self.size is not None and len(content) < self.size:
+            content = stream.read(self.size)
+        if len(content) < self.size:
             raise OSError(f"{self.file} ends within it")
         return content
 
@@ -339,4 +342,4 @@ def content_of(path: str, root: str) -> bytes:
             return shards.member(Path(shard), member)
         if row and number.isdecimal():
             return parquet_tables.image(table, int(number))
-    return Path(name).read_bytes()
+    return read_whole(name)

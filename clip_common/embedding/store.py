@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import RequestError
-from ..system.cache import atomic_file
+from ..system.output import atomic_file, reason_of
 from .origin import Origin
 from .sources import Item
 
@@ -238,7 +238,6 @@ def _writing(path: Path) -> Iterator[Path]:
         with atomic_file(path) as temporary:
             yield temporary
     except (pa.ArrowException, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise RequestError(
-            f"{path} cannot be written ({reason}); what was written before it is kept"
+            f"{path} cannot be written ({reason_of(error)}); what was written before it is kept"
         ) from error

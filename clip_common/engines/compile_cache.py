@@ -20,8 +20,9 @@ from filelock import FileLock
 
 from ..errors import ClipError
 from ..system import cpu
-from ..system.cache import cache_dir, content_sha256, digest_of, source_digest, sync, touch, versions
+from ..system.cache import cache_dir, content_sha256, digest_of, source_digest, touch, versions
 from ..system.log import logger
+from ..system.output import reason_of, sync
 from ..weights.weights_file import WeightsFile
 from .artifacts import MANIFEST, is_whole
 from .compiled_engine import runtime as runtime_of
@@ -60,7 +61,7 @@ def compiled_folder(
                 if again or not is_whole(folder):  # else another process was quicker
                     _compile(weights, runtime, precision, folder)
         except OSError as error:
-            raise CompileError(f"the cache {home} cannot be written ({error.strerror or error})") from error
+            raise CompileError(f"the cache {home} cannot be written ({reason_of(error)})") from error
         _prune(home, folder)
     touch(folder)
     return folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,18 @@ from ..inputs import NamedImage
 from ..preprocessing.files import Seen, image_files
 from ..system.file_names import escape_name, user_path
 from ..system.log import logger
-from ..system.text_files import TABLE_SUFFIXES, columns, decode, lines_of, read_bytes, read_names, read_table
+from ..system.reading import MOST_BYTES
+from ..system.text_files import (
+    TABLE_SUFFIXES,
+    Table,
+    columns,
+    decode,
+    lines_of,
+    read_bytes,
+    read_names,
+    read_table,
+)
+from ..system.words import counted
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,12 @@ class Labelled:
         return self.targets[:, None] == np.arange(len(self.classes))
 
 
-def read_labelled(source: str, classes: list[str] | None = None, may_rename: bool = False) -> Labelled:
+def read_labelled(
+    source: str,
+    classes: list[str] | None = None,
+    may_rename: bool = False,
+    table: Table | None = None,
+) -> Labelled:
     """Read a data set.
 
     Args:
@@ -48,6 +66,7 @@ def read_labelled(source: str, classes: list[str] | None = None, may_rename: boo
             the order of the alphabet.
         may_rename: take as many classes, none of which a usual data set has, as other names for its own, in
             its order: in another language, say.
+        table: what `table_of` read of it.
 
     Raises:
         RequestError: it is not there, or not as it must be.
@@ -61,8 +80,7 @@ def read_labelled(source: str, classes: list[str] | None = None, may_rename: boo
     path = user_path(source)
     if path.is_dir():
         pairs = _folders(path)
-    elif is_table(path):
-        table = read_table(path)
+    elif table := table or table_of(source):
         files, labels = columns(table, ("path", "label"))
         pairs = [(path.parent / file, label) for file, label in zip(files, labels, strict=True)]
     else:
@@ -91,29 +109,22 @@ class MultiLabelled:
     classes: list[str]
 
 
-def has_several_labels(source: str) -> bool:
-    """Whether a data set is a table with a column `labels`, so that an image may have several.
-
-    Raises:
-        RequestError: it is a table that cannot be read.
-    """
-    path = user_path(source)
-    return is_table(path) and read_table(path).place(["labels"]) is not None
-
-
-def read_multi_labelled(source: str, classes: list[str] | None = None) -> MultiLabelled:
+def read_multi_labelled(
+    source: str, classes: list[str] | None = None, table: Table | None = None
+) -> MultiLabelled:
     """Read a table with the columns `path` and `labels`: labels with `|` between them, or none.
 
     Args:
         source: a `.csv` or `.tsv`.
         classes: the labels that there are, in the order of the result's; left out, those that occur, in the
             order of the alphabet.
+        table: what `table_of` read of it.
 
     Raises:
         RequestError: it is not there, or not as it must be.
     """
     path = user_path(source)
-    table = read_table(path)
+    table = table or read_table(path)
     place = table.place(["labels"])
     if place is None:
         raise RequestError(f"{source}: no column 'labels', it has {', '.join(table.columns)}")
@@ -136,9 +147,14 @@ def read_multi_labelled(source: str, classes: list[str] | None = None) -> MultiL
     return MultiLabelled([_named(path.parent / file) for file in files], truth, list(names))
 
 
-def is_table(path: Path) -> bool:
-    """Whether a data set is a table."""
-    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+def table_of(source: str) -> Table | None:
+    """A data set's table, whose columns say of what kind it is; None where it is none.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    path = user_path(source)
+    return read_table(path) if path.suffix.lower() in TABLE_SUFFIXES and path.is_file() else None
 
 
 def _named(file: Path) -> NamedImage:
@@ -185,8 +201,8 @@ def _renamed(data: Labelled, source: str, names: list[str]) -> Labelled:
     """A data set whose classes are called otherwise; figures published for its own names say nothing then."""
     if len(names) != len(data.classes):
         raise RequestError(
-            f"{source}: has {len(data.classes)} classes, and {len(names)} names are given, none of them its "
-            "own: give as many, in the order of its own"
+            f"{source}: has {counted(len(data.classes), 'class', 'classes')}, and given "
+            f"{counted(len(names), 'name')}, none of them its own: give as many, in the order of its own"
         )
     return Labelled(data.images, data.targets, list(names))
 
@@ -204,16 +220,20 @@ def read_class_names(path: Path) -> list[str]:
     return names
 
 
-def read_captioned(source: str) -> list[tuple[Path, str]]:
+def read_captioned(source: str, table: Table | None = None) -> list[tuple[Path, str]]:
     """Images with captions from a table with the columns `path` and `caption`; an image may have several.
+
+    Args:
+        source: a `.csv` or `.tsv`.
+        table: what `table_of` read of it.
 
     Raises:
         RequestError: it is not there, or not as it must be.
     """
     path = user_path(source)
-    if not is_table(path):
+    table = table or table_of(source)
+    if table is None:
         raise RequestError(f"{source}: expected a .csv or .tsv with the columns path and caption")
-    table = read_table(path)
     files, captions = columns(table, ("path", "caption"))
     if not files:
         raise RequestError(f"{source}: has no rows")
@@ -227,7 +247,7 @@ def _cifar(folder: Path, files: list[str], names: str, label_bytes: int, publish
     """CIFAR's binary version: a record is its labels, the last of which counts, and 3 x 32 x 32 bytes."""
     paths = [_needed(folder, file) for file in files]
     record = label_bytes + 3 * 32 * 32
-    records = np.concatenate([np.frombuffer(path.read_bytes(), np.uint8) for path in paths])
+    records = np.concatenate([np.frombuffer(_content(path), np.uint8) for path in paths])
     if len(records) % record:
         raise RequestError(f"{folder}: {files[0]} is not CIFAR's binary version")
     rows = records.reshape(-1, record)  # n record
@@ -253,17 +273,24 @@ def _cifar100_train(folder: Path) -> Labelled:
     return _cifar(folder, ["train.bin"], "fine_label_names.txt", 2, "CIFAR-100")
 
 
+_MOST_UNPACKED = 256 << 20  # bytes, of a file of MNIST's; the largest has 47 million
 _FASHION = "T-shirt,trousers,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot".split(",")
 
 
 def _idx(path: Path) -> np.ndarray:
     """An array in MNIST's format: two zero bytes, the type (8 is uint8), the rank, the sizes, the values."""
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if content[:3] != b"\0\0\x08":
-        raise RequestError(f"{path}: not a file in MNIST's format")
-    rank = content[3]
-    sizes = np.frombuffer(content, ">u4", rank, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(sizes.tolist())
+    content = _content(path)
+    try:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+                content = file.read(_MOST_UNPACKED)
+        if content[:3] != b"\0\0\x08":
+            raise ValueError("its beginning is another")
+        rank = content[3]
+        sizes = np.frombuffer(content, ">u4", rank, 4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(sizes.tolist())
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise RequestError(f"{path}: not a file in MNIST's format, or damaged ({error})") from None
 
 
 def _fashion(folder: Path, part: str) -> Labelled:
@@ -316,8 +343,9 @@ def _in_memory(
 ) -> Labelled:
     if len(pixels) != len(targets) or (len(targets) and targets.max() >= len(classes)):
         raise RequestError(
-            f"{published or 'the data set'}: {len(pixels)} images, {len(targets)} labels and {len(classes)} "
-            "classes do not go together: is a file damaged, or of another set?"
+            f"{published or 'the data set'}: {counted(len(pixels), 'image')}, "
+            f"{counted(len(targets), 'label')} and {counted(len(classes), 'class', 'classes')} do not go "
+            "together: is a file damaged, or of another set?"
         )
     images: list[NamedImage] = [(f"image {i}", Image.fromarray(array)) for i, array in enumerate(pixels)]
     return Labelled(images, targets.astype(np.int64), classes, published)
@@ -325,6 +353,10 @@ def _in_memory(
 
 def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines_of(decode(read_bytes(path), str(path))) if line.strip()]
+
+
+def _content(path: Path) -> bytes:
+    return read_bytes(path, MOST_BYTES)
 
 
 def _needed(folder: Path, *names: str) -> Path:

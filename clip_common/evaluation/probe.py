@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from ..errors import RequestError
+from ..system.words import counted
 
 _FIRST = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # of log10 C
 _STEPS_PER_DECADE = 8
@@ -39,8 +40,9 @@ def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0, intercep
     """
     if len(np.unique(targets)) < 2 or len(targets) < _FEWEST:
         raise RequestError(
-            f"{len(targets)} images of {len(np.unique(targets))} classes are too few for a linear probe: it "
-            f"needs two classes and {_FEWEST} images at least"
+            f"too few for a linear probe: {counted(len(targets), 'image')} of "
+            f"{counted(len(np.unique(targets)), 'class', 'classes')}; it needs two classes and "
+            f"{_FEWEST} images at least"
         )
     fitted, held_back, its_targets, other_targets = train_test_split(
         features, targets, test_size=_VALIDATION_SHARE, random_state=seed, stratify=_strata(targets)

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..system.file_names import encodable, printable
+from ..system.output import save_figure, write_text
 from ..visualize import text_style
 from .evaluate import Figures
 from .thresholds import Fit, Fitted
@@ -40,15 +41,14 @@ def as_table(figures: dict[str, Figures]) -> str:
 
 def write(figures: dict[str, Figures], folder: Path) -> None:
     """Write `figures.json`, `figures.md`, and each task's plots: confusion, calibration, precision."""
-    folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, dict[str, Any]] = {}
     for task, found in figures.items():
         document[task] = {**found.numbers, "errors": found.errors}
         if found.average_precision:
             document[task]["average precision"] = found.average_precision
     shown = encodable(json.dumps(document, indent=1, ensure_ascii=False))  # as a person reads it
-    (folder / "figures.json").write_text(shown, "utf-8")
-    (folder / "figures.md").write_text(as_table(figures) + "\n", "utf-8")
+    write_text(folder / "figures.json", shown)
+    write_text(folder / "figures.md", as_table(figures) + "\n")
     for task, found in figures.items():
         stem = task.replace(" ", "_")
         if found.confusion is not None:
@@ -117,7 +117,7 @@ def draw_thresholds(fitted: Fitted, path: Path) -> None:
     figure.suptitle(title)
     for axes in (left, right):
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def _f1(fit: Fit) -> float:
@@ -138,7 +138,7 @@ def _confusion(matrix: np.ndarray, classes: list[str], path: Path) -> None:
         axes.set_xticks(range(len(names)), names, rotation=90, **text_style(*names))
         axes.set_yticks(range(len(names)), names, **text_style(*names))
     axes.set(xlabel="taken for", ylabel="is")
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def _average_precision(precisions: dict[str, float], path: Path) -> None:
@@ -152,7 +152,7 @@ def _average_precision(precisions: dict[str, float], path: Path) -> None:
     names = [printable(label) for label in ranked]
     axes.set_yticks(range(len(names)), names, **text_style(*names))
     axes.set(xlabel="average precision", xlim=(0, 1.1), ylim=(len(names) - 0.5, -0.5))
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def _calibration(table: np.ndarray, path: Path) -> None:
@@ -165,4 +165,4 @@ def _calibration(table: np.ndarray, path: Path) -> None:
     for count, confidence, accuracy in used:
         axes.annotate(f"{int(count)}", (confidence, accuracy), textcoords="offset points", xytext=(4, -10))
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title="images per point")
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)

@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import RequestError
 from ..predictor import Predictor
 from ..system.file_names import printable
+from ..system.words import counted
 from ..zero_shot.thresholds import Thresholds
 from . import metrics
 from .evaluate import Scored
@@ -135,7 +136,7 @@ def _fault(truth: np.ndarray) -> str | None:
     """Why there are too few images to fit a label's threshold to."""
     for count, what in ((int(truth.sum()), "with it"), (int((~truth).sum()), "without it")):
         if count < _FEWEST:
-            return f"{count} of the images are {what}, at least {_FEWEST} are needed"
+            return f"{counted(count, 'image')} {what}, at least {_FEWEST} are needed"
     return None
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..config import PRETRAINED, Pretrained
 from ..errors import RequestError, WeightsError
-from ..system.cache import atomic_file, content_sha256
+from ..system.cache import content_sha256
+from ..system.output import atomic_file
 from ..system.scratch import scratch_folder
 from ..weights.convert import convert
 from ..weights.locate import find_local

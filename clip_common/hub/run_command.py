@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from ..cli import classify, options
 from ..cli.prediction import perform
-from ..cli.reporting import complain, emit, for_console, one_line
+from ..cli.reporting import complain, emit, flush_output, for_console, one_line
 from ..errors import ClipError
 from ..predictor import Predictor
 
@@ -40,11 +40,11 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
         argv: what follows `hub run <name>`.
 
     Returns:
-        What to print on standard output, if everything went well.
+        What to print on standard output, if everything went well and this is not the command itself.
 
     Exits:
-        With status 1 and one line on standard error if the run cannot start; with status 1 after printing
-        the answers if some images failed.
+        With status 1 and one line on standard error if the run cannot start; after printing the answers with
+        status 1 if some images failed, with 0 in the command itself.
     """
     made = parser(name)
     args = made.parse_args(argv)
@@ -56,22 +56,31 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
     except KeyboardInterrupt:
         complain(one_line(made.prog, "interrupted"))
         sys.exit(130)
+    output = outcome.rendered(args.format)
+    if not outcome.errors and not _is_the_command():
+        return for_console(output, sys.stdout)
     _end_quietly_where_nobody_reads()
-    output = for_console(outcome.rendered(args.format), sys.stdout)
-    if not outcome.errors:
-        return output
-    emit(output)
+    try:
+        emit(output)
+        flush_output()
+    except OSError as error:
+        sys.exit(one_line(made.prog, error))
     for line in outcome.failures():
         complain(line)
-    sys.stdout.flush()
-    sys.exit(1)
+    sys.exit(1 if outcome.errors else 0)
+
+
+def _is_the_command() -> bool:
+    """Whether this process is `hub run`. It ends here: PaddleHub, which prints what `run` returns, would end
+    in a traceback where that cannot be printed.
+    """
+    return Path(sys.argv[0]).stem == "hub" and sys.argv[1:2] == ["run"]
 
 
 def _end_quietly_where_nobody_reads() -> None:
-    """PaddleHub prints what `run` returns: let `hub run ... | head` end the process without a traceback.
+    """Let `hub run ... | head` end the process without a traceback.
 
     Only the command itself: in a program of the user's a closed connection must stay an exception.
     """
-    is_the_command = Path(sys.argv[0]).stem == "hub" and sys.argv[1:2] == ["run"]
-    if is_the_command and hasattr(signal, "SIGPIPE"):
+    if _is_the_command() and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import RequestError
+from ..system.reading import require_regular
 from .heif import HEIF_SUFFIXES, looks_like_heif, reads_heif
 from .image import IMAGE_SUFFIXES
 
@@ -76,6 +77,7 @@ def is_apple_double(name: str) -> bool:
 def first_bytes(file: str) -> bytes | None:
     """What tells a format; None if the file cannot be read."""
     try:
+        require_regular(file)  # a link may lead to a pipe
         with Path(file).open("rb") as stream:
             return stream.read(_SNIFFED)
     except OSError:

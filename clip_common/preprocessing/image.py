@@ -19,7 +19,6 @@ is the same for files, bytes, PIL images and arrays:
 from __future__ import annotations
 
 import io
-import stat
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +31,7 @@ from PIL import ExifTags, Image
 
 from ..config import Preprocessing
 from ..errors import ImageError
+from ..system.reading import require_regular
 from .bit_depth import narrow_array, narrow_image
 from .bounded_reader import BoundedReader
 from .decoded_size import decoded_size
@@ -217,11 +217,7 @@ def _cannot(name: str, done: str, error: Exception) -> ImageError:
 
 
 def _decode_file(path: Path, jpeg_side: int | None) -> Image.Image:
-    kind = path.stat().st_mode
-    if stat.S_ISDIR(kind):
-        raise IsADirectoryError
-    if not stat.S_ISREG(kind):  # opening a pipe may wait for ever
-        raise ImageError("is a pipe or a device, not a file: save it to a file first")
+    require_regular(path)
     with path.open("rb") as stream:
         return _decode(stream, jpeg_side)
 

@@ -10,7 +10,8 @@ from sklearn.cluster import KMeans
 
 from ..errors import RequestError
 from ..predictor import Predictor
-from ..system.file_names import printable
+from ..system.file_names import printable, shown_name, unescape_name
+from ..system.words import counted
 from ..text.prompts import Prompts
 from ..zero_shot.scoring import Answer, Scoring, l2_normalize, top_k_labels
 from .stored_images import StoredImage, StoredImages
@@ -65,8 +66,9 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
         if len(different) >= count:
             break
     if count > len(different):
-        raise RequestError(f"--clusters is {count}, and there are only {len(different)} different images")
-    targets = predictor.label_targets(prompts)
+        there = counted(len(different), "different image")
+        raise RequestError(f"--clusters is {count}, and the embeddings are of only {there}")
+    label_embeddings = predictor.label_embeddings(prompts)
     fitted = KMeans(count, n_init=_STARTS, random_state=_SEED).fit(stored.embeddings)
     clusters = []
     for number in range(count):
@@ -75,7 +77,7 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
         cosines = np.clip(stored.embeddings[rows] @ mean, -1, 1)
         order = np.argsort(-cosines, kind="stable")
         members = [Member(stored.images[rows[i]], float(cosines[i])) for i in order]
-        labels = top_k_labels(mean, targets, 1.0, prompts.labels, _NAMES, _COSINE)
+        labels = top_k_labels(mean, label_embeddings, 1.0, prompts.labels, _NAMES, _COSINE)
         clusters.append(Cluster(members, labels))
     return sorted(clusters, key=lambda cluster: (-len(cluster.members), cluster.members[0].image.place))
 
@@ -115,5 +117,6 @@ def as_table(clusters: list[Cluster]) -> str:
 
 
 def _line(cluster: Cluster) -> str:
+    nearest = cluster.members[0].image
     labels = ", ".join(f"{printable(one['label'])} {one['score']:.3f}" for one in cluster.labels)
-    return f"{len(cluster.members):>7}  {labels}  {printable(cluster.members[0].image.path)}"
+    return f"{len(cluster.members):>7}  {labels}  {shown_name(unescape_name(nearest.path))}"

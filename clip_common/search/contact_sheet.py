@@ -23,7 +23,6 @@ _MOST_ROWS = 20
 
 def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
     """The images found, on one sheet, `search.png`; one that is not there any more is an empty place."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "search.png"
     save_contact_sheet([cell(hit) for hit in hits], title, path)
     return path
@@ -37,7 +36,6 @@ def cell(hit: Hit) -> tuple[Image.Image | None, str]:
 
 def write_rows(rows: Sequence[Sequence[tuple[StoredImage, str]]], title: str, path: Path) -> None:
     """A row of images for each group, with what stands below each; the first rows, and the first of each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     cells: list[tuple[Image.Image | None, str]] = []
     for row in rows[:_MOST_ROWS]:
         cells += [(_thumbnail(image.path, image.root), caption) for image, caption in row[:ROW]]

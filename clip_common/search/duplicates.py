@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..system.file_names import printable
+from ..system.file_names import shown_name, unescape_name
+from ..system.words import counted
 from .stored_images import StoredImage, StoredImages
 
 _ROWS, _COLUMNS = 1024, 4096  # of the products that are in memory at once
@@ -117,12 +118,14 @@ def as_table(stored: StoredImages, groups: list[Group]) -> str:
             lines.append(_line(f"{one.cosine:.4f}", one.image, several) + mark)
         lines.append("")
     count = sum(len(group.duplicates) for group in groups)
-    lines.append(f"{count} of {len(stored)} images are duplicates of one that is kept; groups: {len(groups)}")
+    are = "is a duplicate" if count == 1 else "are duplicates"
+    images = counted(len(stored), "image")
+    lines.append(f"{count} of {images} {are} of one that is kept; groups: {len(groups)}")
     return "\n".join(lines)
 
 
 def _line(what: str, image: StoredImage, from_the_top: bool) -> str:
-    name = printable(image.place if from_the_top else image.path)
+    name = shown_name(image.file if from_the_top else unescape_name(image.path))
     return f"{what:>7}  {image.width:>5} x {image.height:<5}  {name}"
 
 

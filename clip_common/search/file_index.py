@@ -23,9 +23,8 @@ import pyarrow as pa
 
 from ..embedding.origin import Origin
 from ..errors import RequestError
-from ..system.cache import atomic_file
 from ..system.file_names import escape_name
-from ..system.output import require_file
+from ..system.output import atomic_file, reason_of, require_file
 from .hits import Filter, Hit
 from .index import Changes, Index, Rows, changes_of, no_such_image, require_same_store, spellings, stamps_of
 
@@ -115,11 +114,16 @@ class FileIndex(Index):
         """See `Index.find`."""
         contents = self._of(origin)
         names = spellings(path, contents.root)
-        for block in contents.blocks:
-            for place, one in enumerate(block["path"].to_pylist()):
-                if one in names:
-                    return one, _embeddings(block)[place]
-        raise no_such_image(self.address, path)
+        found = {
+            one: _embeddings(block)[place]
+            for block in contents.blocks
+            for place, one in enumerate(block["path"].to_pylist())
+            if one in names
+        }
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            raise no_such_image(self.address, path)
+        return name, found[name]
 
     def ranked(
         self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter
@@ -181,9 +185,7 @@ class FileIndex(Index):
                 raise RequestError(f"--index {self.address}: no such file; make it with `index`") from None
             return None
         except OSError as error:
-            raise RequestError(
-                f"the index {self.address} cannot be opened: {error.strerror or error}"
-            ) from error
+            raise RequestError(f"the index {self.address} cannot be opened: {reason_of(error)}") from error
         try:
             reader = pa.ipc.open_file(pa.py_buffer(mapped))
             note = json.loads(reader.schema.metadata[_KEY])
@@ -229,8 +231,7 @@ class FileIndex(Index):
                         f"the index {self.address} was written by another process meanwhile: index again"
                     )
         except (pa.ArrowException, OSError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise RequestError(f"the index {self.address} cannot be written: {reason}") from error
+            raise RequestError(f"the index {self.address} cannot be written: {reason_of(error)}") from error
         return unusable
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..system.file_names import encodable, escape_name
+from ..system.file_names import encodable, escape_name, read_shown_name
 
 _LITERAL = re.compile(r"[^\\%_\"'\x00-\x1f\x7f]")  # what means itself in a pattern, in every Milvus
 
@@ -58,8 +58,8 @@ class Filter:
         """
         terms = []
         if self.path is not None:
-            pattern = as_kept(self.path)
-            kept = sorted({pattern, *_below(pattern, root)})
+            patterns = as_kept(self.path)
+            kept = sorted({*patterns, *(one for pattern in patterns for one in _below(pattern, root))})
             terms.append("(" + " or ".join(f'path like "{_narrow(one)}"' for one in kept) + ")")
         terms += [f"width >= {int(self.min_width)}"] if self.min_width else []
         terms += [f"height >= {int(self.min_height)}"] if self.min_height else []
@@ -69,15 +69,21 @@ class Filter:
         """Which paths, as they are kept or from the top, are like the pattern."""
         if self.path is None:
             return [True] * len(paths)
-        pattern = as_kept(self.path)
-        absolute = _expression(pattern).fullmatch
-        relative = _expression(pattern, *_below(pattern, root)).fullmatch
+        patterns = as_kept(self.path)
+        absolute = _expression(*patterns).fullmatch
+        below = [one for pattern in patterns for one in _below(pattern, root)]
+        relative = _expression(*patterns, *below).fullmatch
         return [(absolute if path[:1] == "/" else relative)(path) is not None for path in paths]
 
 
-def as_kept(path: str) -> str:
-    """A path or a pattern as paths are kept; one copied from an answer is so already."""
-    return path if encodable(path) == path else escape_name(path)
+def as_kept(path: str) -> list[str]:
+    """What a path or a pattern that a user typed may be called where paths are kept, the likeliest first.
+
+    It may be copied from a table, which `shown_name` printed; be a name itself; or be copied from JSON, which
+    has paths as they are kept.
+    """
+    own = path if encodable(path) == path else escape_name(path)
+    return list(dict.fromkeys([escape_name(read_shown_name(path)), own]))
 
 
 def _expression(*patterns: str) -> re.Pattern[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..system.optional import require_package
+from ..system.words import counted
 from .hits import Filter, Hit, as_kept, fold
 
 if TYPE_CHECKING:
@@ -177,9 +178,10 @@ def require_same_store(
     ]
     if others:
         below = others[0] or "no known folder"
-        what = f"{len(others)} of its {len(there)} rows are of images below {below}"
+        are = "is of an image" if len(others) == 1 else "are of images"
+        what = f"{len(others)} of its {counted(len(there), 'row')} {are} below {below}"
     elif there and not there.keys() & wanted.keys():
-        what = f"none of its {len(there)} rows is in {folder}"
+        what = f"none of its {counted(len(there), 'row')} is in {folder}"
     else:
         return
     raise RequestError(
@@ -188,11 +190,14 @@ def require_same_store(
     )
 
 
-def spellings(path: str, root: str) -> set[str]:
-    """What a path that a user typed may be called in an index: as it is kept, or from the top."""
-    names = {as_kept(path), as_kept(os.path.abspath(path))}  # noqa: PTH100
+def spellings(path: str, root: str) -> list[str]:
+    """What a path that a user typed may be called in an index: as it is kept, or from the top; the likeliest
+    first.
+    """
+    names = [name for way in (path, os.path.abspath(path)) for name in as_kept(way)]  # noqa: PTH100
     top = os.path.join(root, "")  # noqa: PTH118
-    return names | {name[len(top) :] for name in names if root and name.startswith(top)}
+    below = [name[len(top) :] for name in names if root and name.startswith(top)]
+    return list(dict.fromkeys([*names, *below]))
 
 
 def no_such_image(address: str, path: str) -> RequestError:

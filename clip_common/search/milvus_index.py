@@ -84,11 +84,13 @@ class MilvusIndex(Index):
         """See `Index.find`."""
         with self._errors("cannot be searched"):
             collection = self._loaded(origin)
-            ids = [_id(name) for name in spellings(path, self._root(collection))]
-            rows = self._client.get(collection, ids=ids, output_fields=["path", "vector"])
+            names = spellings(path, self._root(collection))
+            ids = [_id(name) for name in names]
+            rows = self._client.get(collection, ids=ids, output_fields=["id", "path", "vector"])
         if not rows:
             raise no_such_image(self.address, path)
-        return rows[0]["path"], np.array(rows[0]["vector"], np.float32)
+        row = min(rows, key=lambda row: ids.index(row["id"]))
+        return row["path"], np.array(row["vector"], np.float32)
 
     def ranked(
         self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter

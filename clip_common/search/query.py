@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,13 +13,18 @@ import numpy as np
 
 from ..errors import RequestError
 from ..predictor import Predictor
-from ..system.file_names import printable
+from ..system.file_names import printable, shown_name, unescape_name
 from ..text.prompts import is_blank
 from ..zero_shot.scoring import l2_normalize
 from .hits import Hit
 
-_SIGN = re.compile(r"(?:^|\s)([+-])(?=\s|$)")
-_WEIGHT = re.compile(r"\^(\d+(?:\.\d+)?)\s*$")
+_QUOTED = re.compile(r'(?:(?<=\s)|^)["“]([^"“”]*)["”](?=[^\w"]|$)')
+_HIDDEN = "\0"  # stands for what is quoted; no word has it
+_SIGN = re.compile(r"(?:^|\s)([+＋\-－−])(?=\s|$)")
+_PLUS = "+＋"
+_WEIGHT = re.compile(r"\^(\d+(?:\.\d*)?|\.\d+)\s*$")
+_NEARLY_A_SIGN = re.compile(r"(?:^|\s)([+＋\-－−][^\W\d_]\S*)")
+_NEARLY_QUOTED = re.compile(r'(?:^|\s)(["“])')
 _LEAST_LENGTH = 1e-6  # of a sum of embeddings
 
 
@@ -80,16 +86,21 @@ def terms_of(words: str) -> list[Term]:
     """The terms of what a user typed: `a dog + a beach^0.5 - snow`.
 
     A `+` or `-` that stands alone adds or takes away what follows it; `^` and a number at the end of a term
-    say how much that counts.
+    say how much that counts. What stands in double quotes is read as it stands.
 
     Raises:
-        RequestError: nothing stands where words should.
+        RequestError: nothing stands where words should, or a sign, a weight or a quotation is not whole: as
+            words they would be searched for in silence.
 
     Examples:
         >>> terms_of("a black-and-white dog - snow^0.5")
         [Term(text='a black-and-white dog', weight=1.0), Term(text='snow', weight=-0.5)]
+        >>> terms_of('"x^2 - y"')
+        [Term(text='x^2 - y', weight=1.0)]
     """
-    first, *rest = _SIGN.split(words)
+    words = words.replace(_HIDDEN, " ")
+    quoted = iter(_QUOTED.findall(words))
+    first, *rest = _SIGN.split(_QUOTED.sub(_HIDDEN, words))
     signed = list(zip(rest[::2], rest[1::2], strict=True))
     if first.strip() or not signed:
         signed.insert(0, ("+", first))
@@ -98,10 +109,27 @@ def terms_of(words: str) -> list[Term]:
         found = _WEIGHT.search(text)
         weight = float(found[1]) if found else 1.0
         text = _WEIGHT.sub("", text).strip()
+        _require_plain(text, weight)
+        marks = "" if text == _HIDDEN else '"'  # beside other words they are a part of the text
+        text = "".join(marks + next(quoted) + marks if one == _HIDDEN else one for one in text)
         if is_blank(text):
             raise RequestError(f"{words!r}: words are missing; `a dog - snow` means a dog, and no snow")
-        terms.append(Term(text, -weight if sign == "-" else weight))
+        terms.append(Term(text, weight if sign in _PLUS else -weight))
     return terms
+
+
+def _require_plain(text: str, weight: float) -> None:
+    """Refuse what looks like an expression in what is left of a term, and is none."""
+    if "^" in text or not math.isfinite(weight):
+        fault = "after ^ stands a number, at the end of a term, as in `a dog^0.5 - snow`"
+    elif found := _NEARLY_A_SIGN.search(text):
+        fault = f"in {found[1]!r} the sign stands too near: alone it adds or takes away, as in `a dog - snow`"
+    elif found := _NEARLY_QUOTED.search(text):
+        fault = f"a quotation begins with {found[1]} and does not end"
+    else:
+        return
+    shown = text.replace(_HIDDEN, '"..."')
+    raise RequestError(f"{shown!r}: {fault}; what stands in double quotes is read as it stands: '\"C^2 -x\"'")
 
 
 def combined(
@@ -141,6 +169,6 @@ def as_table(hits: Sequence[Hit]) -> str:
     lines = []
     for hit in hits:
         more = f"  (+{len(hit.duplicates)} alike)" if hit.duplicates else ""
-        name, caption = printable(hit.path), printable(hit.caption)
+        name, caption = shown_name(unescape_name(hit.path)), printable(hit.caption)
         lines.append(f"{hit.score:7.4f}  {hit.width:>5} x {hit.height:<5}  {name}{more}  {caption}".rstrip())
     return "\n".join(lines) or "nothing was found"

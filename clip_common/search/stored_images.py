@@ -12,7 +12,7 @@ import numpy as np
 from ..embedding.origin import Origin
 from ..embedding.store import Store, vectors_of
 from ..errors import RequestError
-from ..system.file_names import escape_name
+from ..system.file_names import escape_name, unescape_name
 
 _LEAST_LENGTH = 1e-6  # of an embedding
 
@@ -32,6 +32,11 @@ class StoredImage:
     width: int
     height: int
     sha256: str | None
+
+    @property
+    def file(self) -> str:
+        """The same as the file is called."""
+        return os.path.join(unescape_name(self.root), unescape_name(self.path))  # noqa: PTH118
 
     @property
     def place(self) -> str:

@@ -36,7 +36,7 @@ from ..system import threads
 from ..zero_shot.explain import COPIES
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
 from .admission import Admission, AdmissionMiddleware, api_key_from_environment
-from .batching import Job, add_heat_maps, answer_jobs, checked, encode_ahead, readable
+from .batching import Batcher, Job, add_heat_maps, answer_jobs, checked, encode_ahead, readable
 from .http import create_api, off_the_loop
 from .limits import Limits
 from .request import FEW_TEXTS, PredictRequest, RequestBody
@@ -64,7 +64,7 @@ class Replica:
         compiled.load()
         self._thresholds = settings.thresholds_of(name)
         prompts, _ = self._predictor.question(None, None, None, self._thresholds)
-        self._predictor.label_targets(prompts, settings.use_gpu)
+        self._predictor.label_embeddings(prompts, settings.use_gpu)
         self._predictor.classify(images=[_grey_image()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None
         self._model = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time
@@ -77,9 +77,7 @@ class Replica:
         self._images = Histogram("clip_batch_pictures", "Images in a batch", _COUNTS, ("module",))
         for metric in (self._requests, self._images):
             metric.set_default_tags(tags)
-        batching: Any = self.together  # the decorator adds these
-        batching.set_max_batch_size(settings.batch_requests)
-        batching.set_batch_wait_timeout_s(settings.batch_wait)
+        self._batches = Batcher(self._batch, settings.batch_requests, settings.batch_wait)
 
     async def answer(self, work: PredictRequest, deadline: float) -> Any:
         """The results of a request, or the `ClipError` that it gets; given up at a time of the clock.
@@ -108,14 +106,10 @@ class Replica:
         kind = "images" if work.kind == "images" else "small"
         async with self._places[kind].taken(len(work.images)):
             await self._prepare(job, deadline)
-            return await self.together((job, deadline))
-
-    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.005)
-    async def together(self, jobs: list[tuple[Job, float]]) -> list[Any]:
-        """The results of prepared requests, each with the time at which it is given up."""
-        return await self._batch(jobs)
+            return await self._batches.ask((job, deadline))
 
     async def _batch(self, jobs: list[tuple[Job, float]]) -> list[Any]:
+        """The results of prepared requests, each with the time at which it is given up."""
         self._requests.observe(len(jobs))
         self._images.observe(max(1, sum(len(job.pixels) for job, _ in jobs)))
         self._busy_since = time.monotonic()

@@ -7,10 +7,12 @@ pixels, and many texts features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,7 +21,6 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..system.prefetch import prefetch
 from ..text.prompts import Prompts
-from ..zero_shot.cached_labels import LabelTargets
 from ..zero_shot.explain import heat_maps
 from ..zero_shot.label_embeddings import Encode
 from ..zero_shot.scoring import SOFTMAX, Answer, Scoring, l2_normalize
@@ -30,6 +31,58 @@ _TEXTS_AN_IMAGE = 4  # take about as long
 _COPIES_AT_ONCE = 32  # of an image that is explained
 _DIGITS = 6  # of a place of a heat map
 
+Given = TypeVar("Given")
+
+
+class Batcher(Generic[Given]):
+    """Batches, one after another: what comes while one is worked on is the next.
+
+    Ray Serve's own forms a batch every few milliseconds, also while the model is busy: under load its batches
+    are small, and queue behind each other.
+
+    Args:
+        work: the results of a batch, one for each.
+        most: how many are in one.
+        wait: seconds that the first one waits for others, where nothing is worked on.
+    """
+
+    def __init__(self, work: Callable[[list[Given]], Awaitable[list[Any]]], most: int, wait: float) -> None:
+        self._work, self._most, self._wait = work, most, wait
+        self._waiting: deque[tuple[Given, asyncio.Future]] = deque()
+        self._running: asyncio.Task | None = None
+
+    async def ask(self, given: Given) -> Any:
+        """The result of one; raises what its batch raises."""
+        result = asyncio.get_running_loop().create_future()
+        self._waiting.append((given, result))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await result
+
+    async def _run(self) -> None:
+        """Work until nobody waits."""
+        try:
+            await asyncio.sleep(self._wait)
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                if batch := [(given, result) for given, result in batch if not result.done()]:
+                    await self._answer(batch)
+        finally:
+            self._running = None
+
+    async def _answer(self, batch: list[tuple[Given, asyncio.Future]]) -> None:
+        """Give results to those who still wait for them."""
+        try:
+            results = await self._work([given for given, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
 
 @dataclass
 class Job:
@@ -39,8 +92,7 @@ class Job:
         work: what is asked.
         prompts: what its images are compared with, to classify.
         pixels: its images, prepared, float32 [3, R, R].
-        encoded: features of its texts to embed, [n, d], where they were made before.
-        targets: what its images are compared with, where that was made before.
+        encoded: embeddings of its labels or features of its texts, [n, d], where they were made before.
         scoring: how its labels are scored, and which are true.
         tokens: of its texts to embed, where they are asked for.
     """
@@ -49,7 +101,6 @@ class Job:
     prompts: Prompts | None
     pixels: list[np.ndarray]
     encoded: np.ndarray | None = None
-    targets: LabelTargets | None = None
     scoring: Scoring = SOFTMAX
     tokens: int | None = None
 
@@ -59,14 +110,9 @@ class Job:
         return list(self.work.texts or ())
 
     @property
-    def is_encoded(self) -> bool:
-        """Whether nothing is left for the text tower."""
-        return self.encoded is not None or self.targets is not None
-
-    @property
     def texts_to_encode(self) -> int:
         """How many texts, or prompts, are left for the text tower."""
-        if self.is_encoded:
+        if self.encoded is not None:
             return 0
         return len(self.prompts.labels) * len(self.prompts.templates) if self.prompts else len(self.texts)
 
@@ -118,8 +164,7 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
     work.limits.check_prompts(prompts)
     work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
     work.limits.check_heat_maps(work.explain, predictor.record.config.image_resolution)
-    known = predictor.known_label_targets(prompts)
-    return Job(work, prompts, [], targets=known, scoring=scoring)
+    return Job(work, prompts, [], predictor.known_label_embeddings(prompts), scoring)
 
 
 def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
@@ -127,7 +172,7 @@ def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
     if job.texts_to_encode <= FEW_TEXTS:
         return
     if job.prompts:
-        job.targets = predictor.label_targets(job.prompts, job.work.use_gpu, encode=encode)
+        job.encoded = predictor.label_embeddings(job.prompts, job.work.use_gpu, encode=encode)
     else:
         job.encoded = encode(job.texts)
 
@@ -146,13 +191,13 @@ def add_heat_maps(
         results: what it was answered.
         encode: see `heat_maps`.
     """
-    assert job.prompts is not None and job.targets is not None
+    assert job.prompts is not None and job.encoded is not None
     ((answer,), (pixels,)) = results, job.pixels
     best = answer[: job.work.explain]
     if not best:
         return results
     chosen = [job.prompts.labels.index(item["label"]) for item in best]
-    heats = heat_maps(predictor, pixels, job.targets, chosen, _COPIES_AT_ONCE, job.work.use_gpu, encode)
+    heats = heat_maps(predictor, pixels, job.encoded, chosen, _COPIES_AT_ONCE, job.work.use_gpu, encode)
     squashed = predictor.preprocess.settings.resize == "squash"
     explained = [
         {**item, "heat": _rounded(heat), "heat_of": "whole" if squashed else "centre"}
@@ -260,10 +305,10 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
             texts = job.encoded if job.encoded is not None or not job.texts else encode(job.texts)
             answers.append(_embedding(job, images, texts))
             continue
-        if job.targets is None:
-            job.targets = predictor.label_targets(job.prompts, use_gpu, encode=encode)
-        targets, labels, top_k, scoring = job.targets, job.prompts.labels, job.work.top_k, job.scoring
-        answers.append([predictor.top_k_labels(one, targets, labels, top_k, scoring) for one in images])
+        if job.encoded is None:
+            job.encoded = predictor.label_embeddings(job.prompts, use_gpu, encode=encode)
+        vectors, labels, top_k, scoring = job.encoded, job.prompts.labels, job.work.top_k, job.scoring
+        answers.append([predictor.top_k_labels(one, vectors, labels, top_k, scoring) for one in images])
     return answers
 
 
@@ -273,7 +318,7 @@ def _text_features(
     """Features of all texts and prompts that are left to encode, each text once."""
     wanted: dict[str, None] = {}
     for job in jobs:
-        if job.is_encoded:
+        if job.encoded is not None:
             continue
         wanted |= dict.fromkeys(job.prompts.texts() if job.prompts else job.texts)
     if not wanted:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import StrictStr, WithJsonSchema, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import StrictInt, StrictStr, WithJsonSchema
 
+from ..config import pretrained
 from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
 from ..text.prompts import is_blank
 from .limits import Limits
@@ -92,19 +92,10 @@ class EmbeddingsBody(JsonBody):
     """Numbers, which is the default, or base64 of little-endian float32."""
     modality: Kind | None = None
     """What strings are; left out, they are texts."""
-    dimensions: None = None
-    """Not taken: a module's embeddings have one size."""
+    dimensions: StrictInt | None = None
+    """A module's embeddings have one size; no other is taken."""
     user: StrictStr | None = None
     """Ignored."""
-
-    @field_validator("dimensions", mode="before")
-    @classmethod
-    def _no_dimensions(cls, given: Any) -> Any:
-        if given is not None:
-            raise PydanticCustomError(
-                "dimensions", "the module's embeddings have one size and cannot be shortened: leave it out"
-            )
-        return given
 
     @classmethod
     def read(cls, body: bytes, modules: Collection[str]) -> EmbeddingsBody:
@@ -112,10 +103,18 @@ class EmbeddingsBody(JsonBody):
 
         Raises:
             UnknownModelError: naming those that are.
+            FieldError: `dimensions` is another size than that of the model's embeddings.
         """
         read = cls.parse_json(body)
         if read.model not in modules:
             raise UnknownModelError(read.model, modules)
+        size = pretrained(read.model).config.embed_dim
+        if read.dimensions not in (None, size):
+            raise FieldError(
+                f"dimensions is {read.dimensions}, and embeddings of {read.model} have {size} and cannot be "
+                "shortened: leave it out",
+                "dimensions",
+            )
         return read
 
     def work(self, limits: Limits) -> PredictRequest:

@@ -33,8 +33,9 @@ class Settings(BaseModel):
     """"float32", or "bfloat16" where the CPU has that and OpenVINO is installed."""
     batch_requests: int = Field(32, ge=1)
     """Requests that go through the model together at most."""
-    batch_wait: float = Field(0.005, ge=0)
-    """Seconds that an incomplete batch waits for more requests."""
+    batch_wait: float = Field(0.0, ge=0)
+    """Seconds that a request which finds the model idle waits for others. Those that come while it works
+    are its next batch, however long that takes."""
     queue: int = Field(128, ge=1)
     """Requests that may wait for a module; more are refused with 503."""
     deadline: float = Field(30.0, gt=0)

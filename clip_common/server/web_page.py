@@ -27,6 +27,7 @@ from ..preprocessing.heif import register_heif
 from ..search.query import combined, terms_of
 from ..search.searcher import Finder, Found
 from ..system.file_names import printable
+from ..system.words import counted
 from ..text.prompts import split_labels
 from ..visualize import draw_heat_map, draw_similarities, strengths
 from ..zero_shot.explain import COPIES
@@ -139,7 +140,8 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None, explai
         pairs = len(images) * len(chosen)
         if pairs > _CELLS:
             raise gr.Error(
-                f"{len(images)} images and {len(chosen)} texts are {pairs} pairs: at most {_CELLS} are drawn",
+                f"{counted(len(images), 'image')} and {counted(len(chosen), 'text')} are {pairs} pairs: "
+                f"at most {_CELLS} are drawn",
                 print_exception=False,
             )
         vectors = await _asked(ask, {"images": await _encoded(images), "texts": chosen})

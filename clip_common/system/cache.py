@@ -1,4 +1,4 @@
-"""Where the cache is, how files get into it whole, and hashes that are not computed twice.
+"""Where the cache is, and hashes that are not computed twice.
 
 The cache only saves time: where it cannot be written, that costs speed and a warning, never the answer.
 """
@@ -6,15 +6,11 @@ The cache only saves time: where it cannot be written, that costs speed and a wa
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
-import re
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +18,8 @@ from typing import Any
 
 from .file_names import user_path
 from .log import logger
+from .output import atomic_file
 
-_UNFINISHED = ".unfinished"  # suffix of a file that is being written
-_LEFT = re.compile(rf"\..*\.\w{{8}}{re.escape(_UNFINISHED)}")
 _TICKS = 2_000_000_000  # nanoseconds; the clocks of file systems are coarse, some count whole seconds
 
 
@@ -45,63 +40,6 @@ def home() -> Path:
 def hub_home() -> Path:
     """PaddleHub's home, where `hub install` puts modules."""
     return Path(os.environ.get("HUB_HOME") or home() / ".paddlehub")
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends, and vanishes if it fails.
-
-    What was written is on the disk before it has the name. What processes that were killed left in the folder
-    is removed.
-
-    Raises:
-        OSError: which names `path`.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
-        handle, temporary = _locked_temporary(path)
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            sync(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-            os.close(handle)
-    except OSError as error:
-        if error.filename and not str(error.filename).endswith(_UNFINISHED):
-            raise
-        # numpy tells neither which file nor why it could not be written whole.
-        reason = error.strerror or f"{error}; is the disk full?"
-        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content is on the disk: else, after a power cut, a name may stand for nothing."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _locked_temporary(path: Path) -> tuple[int, Path]:
-    """A new file beside `path`, open, and locked for as long as it is: the lock ends with the process."""
-    while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_UNFINISHED)
-        with contextlib.suppress(OSError):  # there are file systems without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        temporary = Path(name)
-        if temporary.exists():
-            return handle, temporary
-        os.close(handle)  # another process swept it up before it was locked
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the unfinished files in a folder that no process has locked any more."""
-    for name in os.listdir(folder):  # noqa: PTH208 - of paths there may be many
-        if _LEFT.fullmatch(name):
-            with contextlib.suppress(OSError), (folder / name).open("rb+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (folder / name).unlink()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
+from functools import lru_cache
 from pathlib import Path
 
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte of a name that is not UTF-8
@@ -13,31 +15,81 @@ _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _CONTROL_IN_LINES = re.compile(f"[{_CONTROLS}]")
 _CONTROL = re.compile(f"[\t\n{_CONTROLS}]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_LONG = {code: character for character, code in _SHORT.items()}
+_SHOWN = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([tnr\\]))")
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
-    r"""The text with what an encoding cannot hold as Python writes it in a string.
+    r"""The text with what an encoding cannot hold as JSON and Python write it in a string.
 
     That is `\udce9` for a byte of a file name that is not UTF-8, `\u7167` for a character that the encoding
     lacks. Nothing is lost, and nothing fails.
     """
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return _NOT_ASCII.sub(lambda found: _encodable(found[0], encoding), text)
+    return text
+
+
+@lru_cache(maxsize=10_000)
+def _encodable(character: str, encoding: str) -> str:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return _code(character)
+    return character
+
+
+def _code(character: str) -> str:
+    r"""A character in ASCII. Only below U+0080 it is `\x1b`: `\xe9` is a byte that is no character."""
+    number = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
-    r"""A name, or whatever else others chose, as a part of a line: `encodable`, and its control characters
-    as Python writes them, `\n`, `\x1b` or `\u202e`.
+    r"""What others chose, as a part of a line: control characters are `\n`, `\x1b` or `\u202e`, a byte of a
+    name that is not UTF-8 is `\xe9`, and what an encoding lacks is `\u7167`.
     """
-    return _CONTROL.sub(_escaped, encodable(text, encoding))
+    return _CONTROL.sub(lambda found: _code(found[0]), encodable(_bytes_shown(text), encoding))
 
 
 def printable_lines(text: str, encoding: str = "utf-8") -> str:
     """Several lines made of printable parts: as `printable`, but for ends of lines and tabs."""
-    return _CONTROL_IN_LINES.sub(_escaped, encodable(text, encoding))
+    return _CONTROL_IN_LINES.sub(lambda found: _code(found[0]), encodable(_bytes_shown(text), encoding))
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _bytes_shown(text: str) -> str:
+    return _RAW_BYTE.sub(lambda raw: f"\\x{ord(raw[0]) - 0xDC00:02x}", text)
+
+
+def shown_name(name: str) -> str:
+    r"""A file's name as every table prints it: `printable`, and each backslash twice.
+
+    So no two names are printed alike, and `read_shown_name` gives the name back, also as a console printed it
+    that lacks some of its characters.
+    """
+    return printable(name.replace("\\", "\\\\"))
+
+
+def read_shown_name(text: str) -> str:
+    """The name that `shown_name` made this text of."""
+    return _SHOWN.sub(_read_code, text)
+
+
+def _read_code(found: re.Match[str]) -> str:
+    byte, code, mark = found[1], found[2] or found[3], found[4]
+    if byte:
+        return chr(int(byte, 16) + (0xDC00 if int(byte, 16) >= 0x80 else 0))
+    if code:
+        return chr(int(code, 16)) if int(code, 16) <= sys.maxunicode else found[0]
+    return _LONG.get(found[0], mark)
 
 
 def escape_name(name: str) -> str:
@@ -48,7 +100,7 @@ def escape_name(name: str) -> str:
     """
     if not _RAW_BYTE.search(name) and not _ESCAPED_BYTE.search(name):
         return name
-    return _RAW_BYTE.sub(lambda raw: f"\\x{ord(raw[0]) - 0xDC00:02x}", name.replace("\\", "\\\\"))
+    return _bytes_shown(name.replace("\\", "\\\\"))
 
 
 def unescape_name(text: str) -> str:

@@ -1,13 +1,42 @@
-"""Places for results, looked at before the work begins whose results would be lost."""
+"""Places for results: looked at before the work whose results would be lost, and written whole or not at all.
+
+Every file that this package writes is written here, so that a full disk leaves nothing half-written and is
+told in one way.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import os
+import re
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import RequestError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_UNFINISHED = ".unfinished"  # suffix of a file that is being written
+_LEFT = re.compile(rf"\..*\.\w{{8}}{re.escape(_UNFINISHED)}")
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full: make room, or choose another place",
+    errno.EDQUOT: "the quota of the disk is used up: make room, or choose another place",
+}
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file cannot be written or read; where the disk is full, what to do too."""
+    number, strerror = getattr(error, "errno", None), getattr(error, "strerror", None)
+    return _NO_ROOM.get(number) or strerror or str(error)  # type: ignore[arg-type]
+
+
+# --- places ----------------------------------------------------------------------------------------------
 
 
 def require_folder(folder: Path) -> None:
@@ -55,4 +84,78 @@ def _existing(path: Path) -> Path:
 
 
 def _unusable(path: Path, error: OSError) -> RequestError:
-    return RequestError(f"{path} cannot be written ({error.strerror or error}): choose another place")
+    if error.errno in _NO_ROOM:
+        return RequestError(f"{path} cannot be written: {reason_of(error)}")
+    return RequestError(f"{path} cannot be written ({reason_of(error)}): choose another place")
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends, and vanishes if it fails.
+
+    What was written is on the disk before it has the name. What processes that were killed left in the folder
+    is removed.
+
+    Raises:
+        OSError: which names `path`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        handle, temporary = _locked_temporary(path)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+    except OSError as error:
+        if error.filename and not str(error.filename).endswith(_UNFINISHED):
+            raise
+        # numpy and Pillow tell neither which file nor why it could not be written whole.
+        reason = reason_of(error) if error.errno else f"{error}; is the disk full?"
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, see `atomic_file`."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure of matplotlib's as PNG, see `atomic_file`."""
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content is on the disk: else, after a power cut, a name may stand for nothing."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, open, and locked for as long as it is: the lock ends with the process."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_UNFINISHED)
+        with contextlib.suppress(OSError):  # there are file systems without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        temporary = Path(name)
+        if temporary.exists():
+            return handle, temporary
+        os.close(handle)  # another process swept it up before it was locked
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished files in a folder that no process has locked any more."""
+    for name in os.listdir(folder):  # noqa: PTH208 - of paths there may be many
+        if _LEFT.fullmatch(name):
+            with contextlib.suppress(OSError), (folder / name).open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink()

@@ -19,8 +19,11 @@ from pathlib import Path
 
 from ..errors import RequestError
 from .log import logger
+from .reading import MOST_BYTES, read_whole
+from .words import counted
 
 TABLE_SUFFIXES = (".csv", ".tsv")
+_MOST = 64 << 20  # bytes, of labels or of thresholds
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,14 @@ class Table:
         return next((known[name] for name in names if name in known), None)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, most: int = _MOST) -> bytes:
     """A file's bytes.
 
     Raises:
-        RequestError: it cannot be read.
+        RequestError: it cannot be read, is no file, or has more than `most` bytes.
     """
     try:
-        return path.read_bytes()
+        return read_whole(path, most)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -139,7 +142,7 @@ def read_list(path: Path) -> list[str]:
     Raises:
         RequestError: the list cannot be read.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, MOST_BYTES)
     if _utf_16(content):
         lines = lines_of(decode(content, str(path)))
     else:
@@ -177,7 +180,7 @@ def read_table(path: Path) -> Table:
         RequestError: it cannot be read, is empty, or a row is not as long as the first or has a quote that
             does not end.
     """
-    text = decode(read_bytes(path), str(path))
+    text = decode(read_bytes(path, MOST_BYTES), str(path))
     first = next((line for line in lines_of(text) if line.strip()), "")
     if not first:
         raise RequestError(f"{path}: is empty, expected a first line with the columns' names")
@@ -191,8 +194,8 @@ def read_table(path: Path) -> Table:
     for line, row in rest:
         if len(row) != len(names):
             raise RequestError(
-                f"{path}, line {line}: {len(row)} fields, and the first line has {len(names)}: put a field "
-                f"that has {separator!r} in it between double quotes"
+                f"{path}, line {line}: {counted(len(row), 'field')}, and the first line has {len(names)}: "
+                f"put a field that has {separator!r} in it between double quotes"
             )
     columns = [name.strip() for name in names]
     return Table(path, columns, [row for _, row in rest], [line for line, _ in rest])
@@ -235,8 +238,8 @@ def _quoted_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[
         ) from None
     if folded:
         logger.warning(
-            "%s: %d rows go on over several lines, the first at line %d; is a double quote missing there?",
-            path, len(folded), folded[0],
+            "%s: %s over several lines, the first at line %d; is a double quote missing there?",
+            path, "1 row goes on" if len(folded) == 1 else f"{len(folded)} rows go on", folded[0],
         )  # fmt: skip
     return rows
 

@@ -1,4 +1,5 @@
-"""CPU threads, settled once, before the first matrix product, without the user setting anything.
+"""CPU threads, settled once, before the first matrix product, without the user setting anything; and a thread
+for what may take too long.
 
 As it comes Paddle runs on one thread, its bundled mklml takes a slow path on AMD (PaddlePaddle/Paddle#75760),
 and its idle threads spin, which brings it to its knees beside any other busy process. On a two-core AMD
@@ -8,6 +9,8 @@ machine this makes the image towers two to three times faster.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +37,14 @@ def count() -> int:
     if chosen.isdecimal() and int(chosen) > 0:
         return int(chosen)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def within(seconds: float, action: Callable[[], object]) -> bool:
+    """Whether something has ended in time, in a thread of its own; what has not goes on beside all else."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def _environment_at_start() -> dict[str, str]:

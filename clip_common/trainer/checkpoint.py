@@ -16,7 +16,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ..errors import TrainingError
-from ..system.cache import atomic_file
+from ..system.output import atomic_file, reason_of
 from .settings import RunSettings
 
 _MOMENTS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")
@@ -96,8 +96,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             np.savez(file, step=checkpoint.step, curve=checkpoint.curve, settings=settings, **arrays)  # type: ignore[arg-type]
     except OSError as error:
         raise TrainingError(
-            f"cannot write the checkpoint {path}: {error.strerror or error}. "
-            "Make room and go on with --resume: the checkpoint before this one is whole"
+            f"cannot write the checkpoint {path}: {reason_of(error)}. "
+            "Then go on with --resume: the checkpoint before this one is whole"
         ) from error
 
 

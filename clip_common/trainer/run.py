@@ -12,6 +12,7 @@ import numpy as np
 import paddle.distributed as dist
 
 from ..errors import TrainingError
+from ..system.output import save_figure
 from ..system.progress import progress_bar
 from . import checkpoint
 from .settings import RunSettings, learning_rate
@@ -115,4 +116,4 @@ def plot(curve: np.ndarray, settings: RunSettings, path: Path) -> None:
     middle.set_ylabel("learning rate")
     bottom.plot(curve[:, 1])
     bottom.set(ylabel="images a second", xlabel="step")
-    figure.savefig(path)
+    save_figure(figure, path)

@@ -13,9 +13,10 @@ from filelock import FileLock
 
 from ..config import PRETRAINED, Pretrained
 from ..errors import WeightsError
-from ..system.cache import atomic_file, best_effort, cache_dir, hub_home, sha256_of
+from ..system.cache import best_effort, cache_dir, hub_home, sha256_of
 from ..system.file_names import user_path
 from ..system.log import logger
+from ..system.output import write_text
 from ..system.scratch import scratch_folder_of_process
 from .convert import convert
 from .model_settings import settle
@@ -205,8 +206,7 @@ def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFil
         path = folder / _stored_name(record)
         convert(part, path)
         sha256 = sha256_of(path)
-        with atomic_file(_note(path)) as temporary:
-            temporary.write_text(f"{sha256}  {path.name}\n", "utf-8")
+        write_text(_note(path), f"{sha256}  {path.name}\n")
         part.unlink()
         return WeightsFile(path, sha256, record)
 

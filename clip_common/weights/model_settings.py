@@ -17,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import Activation, Preprocessing, Pretrained
 from ..errors import WeightsError
-from ..system.cache import logger
+from ..system.log import logger
+from ..system.reading import read_whole
 
+_MOST_JSON = 16 << 20  # bytes of a configuration
 _ACTIVATIONS: dict[str, Activation] = {"quick_gelu": "quick_gelu", "gelu": "gelu"}
 
 
@@ -73,7 +75,7 @@ def read_note(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="np") as file:
             note = json.loads((file.metadata() or {}).get("record", "{}"))
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, RecursionError):
         return {}  # the reader of weights says what is wrong with it
     return note if isinstance(note, dict) else {}
 
@@ -89,9 +91,10 @@ def _preprocessing_noted(note: dict[str, Any], record: Pretrained, path: Path) -
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}, beside the weights, cannot be read: {error}") from error
+        content = json.loads(read_whole(path, _MOST_JSON).decode())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{path}, beside the weights, cannot be read: {reason}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}, beside the weights, is not a configuration")
     return content

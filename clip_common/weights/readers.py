@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import WeightsError
+from ..system.reading import require_regular
 from . import unpickle
 from .mapped import release
 from .tensor_names import State
@@ -50,6 +51,7 @@ def read_state(path: Path) -> State:
             names the file.
     """
     try:
+        require_regular(path)
         with path.open("rb") as file:
             head = file.read(16)
             if not head:

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..errors import LabelError
 from ..system.cache import (
-    atomic_file,
     best_effort,
     cache_dir,
     digest_of,
@@ -23,6 +22,7 @@ from ..system.cache import (
     touch,
     versions,
 )
+from ..system.output import atomic_file
 from ..text.prompts import Prompts
 from .scoring import l2_normalize
 

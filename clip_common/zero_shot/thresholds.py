@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import LabelError, RequestError
-from ..system.cache import atomic_file
 from ..system.file_names import user_path
+from ..system.output import write_text
 from ..system.text_files import decode, read_bytes
+from ..system.words import counted
 from ..text.prompts import check_labels
 from .scoring import ScoreKind, check_score_kind
 
@@ -129,8 +130,7 @@ class Thresholds:
     ) -> None:
         """Write the file, see `document`."""
         text = json.dumps(self.document(about, figures), indent=1, ensure_ascii=False)
-        with atomic_file(path) as temporary:
-            temporary.write_text(text + "\n", "utf-8")
+        write_text(path, text + "\n")
 
     def require_module(self, module: str) -> None:
         """Check that they are of this module; of which weights is for `require_weights`.
@@ -196,8 +196,8 @@ def values_of(given: Any, labels: Sequence[str], kind: ScoreKind) -> np.ndarray:
         numbers = [_number(f"{_NAME}[{i}]", value, kind) for i, value in enumerate(given)]
         if len(numbers) != len(labels):
             raise RequestError(
-                f"{_NAME} has length {len(numbers)}, and there are {len(labels)} labels: give one number for "
-                "each, in their order, or one for all"
+                f"{_NAME} has length {len(numbers)}, for {counted(len(labels), 'label')}: give one number "
+                "for each, in their order, or one for all"
             )
         return np.array(numbers)
     return np.full(len(labels), _number(_NAME, given, kind))

@@ -15,7 +15,7 @@ import numpy as np
 from clip_common.config import MINI, ClipConfig
 from clip_common.errors import ClipError, TrainingError
 from clip_common.models.clip import CLIP
-from clip_common.system.cache import atomic_file
+from clip_common.system.output import atomic_file
 from clip_common.trainer.checkpoint import Arrays, load, model_arrays
 from clip_common.weights.tensor_names import TOKEN_IDS, State, from_own
 from clip_common.weights.weights_file import write_safetensors

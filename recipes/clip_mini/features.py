@@ -17,7 +17,7 @@ from tqdm import tqdm
 from clip_common.config import MINI, PRETRAINED
 from clip_common.errors import ClipError, TrainingError
 from clip_common.preprocessing.image import Preprocess, normalize
-from clip_common.system.cache import atomic_file
+from clip_common.system.output import atomic_file
 
 from .data import DEFAULT_CACHE, Caption, Dataset, to_image
 from .packages import PHOTOGRAPHS, WALLPAPERS, unpacked

@@ -144,7 +144,7 @@ def test_cosines_in_a_table(capsys: pytest.CaptureFixture, mini: Predictor) -> N
     ("options", "words"),
     [
         (["--thresholds", "nan"], "thresholds is nan, expected a number from 0 to 1"),
-        (["--thresholds", "0.1,0.2,0.3"], "thresholds has length 3, and there are 2 labels"),
+        (["--thresholds", "0.1,0.2,0.3"], "thresholds has length 3, for 2 labels"),
         (["--thresholds", "0,2"], "thresholds[1] is 2.0"),
         (["--scores", "cosine", "--thresholds", "-2"], "thresholds is -2.0, expected a number from -1 to 1"),
         (["--thresholds", "nowhere.json"], "nowhere.json: cannot be read (No such file"),

@@ -42,27 +42,15 @@ def test_lists_add_up(tmp_path: Path, mini: Predictor, capsys: pytest.CaptureFix
 
 
 def test_of_one_value_there_is_one(mini: Predictor, capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (
-        "classify x --top_k 3 --top_k 5",
-        "classify x --weights a.pt --top_k 3 --weights=b.pt",
-        "classify x --format json --format table",
-        "classify x --use_gpu --use_gpu False",
-        "embed x --output a --output b",
-        "evaluate x --module clip_mini --module clip_rn50",
-        "adapt x --output a --held_out 0.1 --held_out 0.2",
-        "search x --index a.db --index b.db",
-        "search x --index a.db --path a* --path b*",
-        "index x --index a.db --index b.db",
-        "pack clip_mini --name a --name b",
-        "serve clip_mini --port 1 --port 2",
-        "weights fetch clip_mini --mirror a --mirror b",
-    ):
-        argv = verb.split()
-        option = next(word for word in argv if argv.count(word) == 2 or word == "--weights")
-        assert f"{option} is given twice, and not alike: give it once" in refused(capsys, *argv)
-    with pytest.raises(SystemExit) as ended:
-        run_command.run("clip_mini", lambda **_: mini, ["--input_path", DOG, "--top_k", "1", "--top_k", "2"])
-    assert "--top_k is given twice" in str(ended.value.code)
+    for verb in (["embed-text"], ["search", "--index", "x"], ["classify", "--use_gpu"]):
+        said = refused(capsys, *verb, "-frost")
+        assert "-frost is no option; behind -- it is taken as it stands, as in -- -frost" in said
+    for words in (["--", "-frost"], ["-5"], ["-5 degrees"], ["a", "-"]):
+        assert parser().parse_args(["embed-text", *words]).texts == [word for word in words if word != "--"]
+    assert (
+        parser().parse_args(["search", "--min_score", "-0.5", "a", "-", "b", "--index", "x"]).min_score
+        == -0.5
+    )
 
 
 def test_the_same_value_twice_is_one_value() -> None:

@@ -377,7 +377,7 @@ def test_a_full_disk_is_one_line(images: Path, tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
-    words = r"part-000000\.parquet cannot be written \(No space left on device\)"
+    words = r"part-000000\.parquet cannot be written \(the disk is full: make room, or choose another place\)"
     with pytest.raises(RequestError, match=words):
         run(images / "0", tmp_path / "out")
     assert not list((tmp_path / "out").glob(".part*"))

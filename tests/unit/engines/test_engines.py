@@ -152,6 +152,7 @@ def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: Weights
         np.testing.assert_allclose(feature, expected[i % 8], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not cpu.computes_bfloat16(), reason="this CPU has no bfloat16")
 def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
     pytest.importorskip("openvino")
@@ -161,7 +162,7 @@ def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
     assert (exact * near).sum(axis=1).min() > 0.99
 
 
-def test_it_is_compiled_once(cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_compiled_once(mini: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = compile_cache.compiled_folder(mini, "onnxruntime")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     assert compile_cache.compiled_folder(mini, "onnxruntime") == folder
@@ -223,7 +224,7 @@ def test_a_tower_that_cannot_be_opened_is_compiled_again(
     assert not caplog.records  # which would say that it runs on Paddle
 
 
-def test_other_users_can_read_what_is_compiled(cache: Path, mini: WeightsFile) -> None:
+def test_other_users_can_read_what_is_compiled(mini: WeightsFile) -> None:
     folder = compile_cache.compiled_folder(mini, "onnxruntime")
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
@@ -405,6 +406,7 @@ def test_both_engines_give_one_answer(mini: WeightsFile) -> None:
     assert max(abs(scores[0][label] - scores[1][label]) for label in scores[0]) <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_everything_and_reads_no_weights(cache: Path, tmp_path: Path) -> None:
     """Label vectors and engines are kept, so weights need not be opened again."""
     folder = tmp_path / "clip_mini"
@@ -444,6 +446,7 @@ def test_the_choice_is_explained(
     assert capsys.readouterr().out == "paddle, float32: asked for by name\n"
 
 
+@pytest.mark.slow
 def test_any_thread_may_be_the_first_to_import_paddle() -> None:
     """Paddle's mode is each thread's own: what imports it in a thread leaves the others in static mode."""
     code = """

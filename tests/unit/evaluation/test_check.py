@@ -39,7 +39,7 @@ class _Stub:
     def prompts(self, *_: object) -> Any:
         return type("Prompts", (), {"labels": LABELS})
 
-    def label_targets(self, _prompts: object) -> np.ndarray:
+    def label_embeddings(self, _prompts: object) -> np.ndarray:
         return np.eye(2)
 
     def top_k_labels(self, feature: np.ndarray, embeddings: np.ndarray, labels: list[str], _: int) -> Any:
@@ -77,8 +77,11 @@ def test_batches_are_of_32_and_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -
     assert [len(candidate.seconds) for candidate in candidates] == [check._ROUNDS] * 2
 
 
-def test_whatever_runs_here_is_measured_and_the_rest_has_its_reason(tmp_path: Path) -> None:
+def test_whatever_runs_here_is_measured_and_the_rest_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(check, "_ROUNDS", 1)
     broken = tmp_path / "broken.png"
     broken.write_bytes(DOG.read_bytes()[:100])
     images = [(str(path), path) for path in (DOG, broken, CAT)]
@@ -128,6 +131,7 @@ def test_nothing_to_measure_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture
 def only_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "ENGINES", ("auto", "paddle"))
+    monkeypatch.setattr(check, "_ROUNDS", 1)
 
 
 @pytest.mark.usefixtures("only_paddle")

@@ -14,12 +14,13 @@ from PIL import Image
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError
-from clip_common.evaluation import metrics
-from clip_common.evaluation.datasets import has_several_labels, read_multi_labelled
+from clip_common.evaluation import datasets, metrics
+from clip_common.evaluation.datasets import read_multi_labelled
 from clip_common.evaluation.evaluate import multi_label_figures, score
 from clip_common.evaluation.report import draw_thresholds, thresholds_table
 from clip_common.evaluation.thresholds import fit_threshold, fit_thresholds
 from clip_common.predictor import Predictor
+from clip_common.system.text_files import Table, read_table
 from clip_common.zero_shot.thresholds import Thresholds
 from tests.support.paths import EXAMPLES
 
@@ -118,12 +119,12 @@ def test_labels_with_too_few_images_get_none() -> None:
     fitted = fit_thresholds(*example())
     assert list(fitted.fits) == ["easy", "hard"]
     assert fitted.refused == {
-        "rare": "4 of the images are with it, at least 5 are needed",
-        "never": "0 of the images are with it, at least 5 are needed",
-        "always": "0 of the images are without it, at least 5 are needed",
+        "rare": "4 images with it, at least 5 are needed",
+        "never": "0 images with it, at least 5 are needed",
+        "always": "0 images without it, at least 5 are needed",
     }
     scores, truth, labels = example()
-    with pytest.raises(RequestError, match="no label can get a threshold; 'rare': 4 of the images"):
+    with pytest.raises(RequestError, match="no label can get a threshold; 'rare': 4 images"):
         fit_thresholds(scores[:, 2:], truth[:, 2:], labels[2:])
 
 
@@ -191,7 +192,6 @@ def table(path: Path, *rows: str) -> str:
 
 def test_a_table_of_images_with_several_labels(tmp_path: Path) -> None:
     source = table(tmp_path / "x.csv", "a.png,dog|cat", "b.png,", "c.png, cat | car", "d.png,cat|cat")
-    assert has_several_labels(source)
     data = read_multi_labelled(source)
     assert data.classes == ["car", "cat", "dog"]
     assert data.truth.tolist() == [
@@ -220,10 +220,20 @@ def test_a_table_that_cannot_be_used_is_said(tmp_path: Path, rows: list[str], wo
         read_multi_labelled(table(tmp_path / "x.csv", *rows))
 
 
-def test_a_table_with_one_label_an_image_is_another(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("path,label\na.png,dog\n")
-    assert not has_several_labels(str(tmp_path / "x.csv"))
-    assert not has_several_labels(str(tmp_path))
+@pytest.mark.parametrize("columns", ["path,labels", "path,label"])
+def test_a_table_is_read_once(
+    columns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[Path] = []
+
+    def noted(path: Path) -> Table:
+        read.append(path)
+        return read_table(path)
+
+    monkeypatch.setattr(datasets, "read_table", noted)
+    (tmp_path / "x.csv").write_text(f"{columns}\n{EXAMPLES}/dog.png,dog\n{EXAMPLES}/cat.png,cat\n")
+    assert main(["evaluate", str(tmp_path / "x.csv")]) == 0
+    assert read == [tmp_path / "x.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +317,7 @@ def test_a_label_without_threshold_is_said(several: Path, tmp_path: Path, capsys
     path = tmp_path / "x.json"
     classes = ["--classes_file", str(tmp_path / "classes.txt"), "--min_precision", "0.6"]
     assert main(["evaluate", str(several), *classes, "--thresholds", str(path)]) == 0
-    assert "no threshold for 'zebra': 0 of the images are with it" in capsys.readouterr().err
+    assert "no threshold for 'zebra': 0 images with it" in capsys.readouterr().err
     document = json.loads(path.read_text())
     assert document["fitted_to"] == "precision 0.6"
     assert "zebra" in document["without_threshold"] and "zebra" not in document["labels"]

@@ -37,6 +37,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and float(np.abs(a - b).max()) <= 3e-6 * float(np.abs(b).max())
 
 
+@pytest.mark.slow
 def test_paddle_inference(module: hub.Module, expected: dict, tmp_path: Path) -> None:
     module.save_inference_model(str(tmp_path))
     assert {"image.json", "image.pdiparams", "text.json", "text.pdiparams"} <= {

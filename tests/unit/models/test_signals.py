@@ -27,8 +27,8 @@ print(signal.getsignal(signal.SIGUSR2) is mine)
 @pytest.mark.parametrize(
     ("before", "module", "expected"),
     [
-        ("", "clip_common.trainer.parallel", []),
-        ("import paddle", "clip_common.engines.paddle_engine", []),
+        pytest.param("", "clip_common.trainer.parallel", [], marks=pytest.mark.slow),
+        pytest.param("import paddle", "clip_common.engines.paddle_engine", [], marks=pytest.mark.slow),
         ("signal.signal(signal.SIGTERM, mine)", "clip_common.models.clip", [15]),
     ],
 )

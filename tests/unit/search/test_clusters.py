@@ -66,7 +66,7 @@ def test_the_module_and_its_labels_are_those_of_the_store(
     assert (tmp_path / "sheet" / "clusters.png").stat().st_size > 0
     capsys.readouterr()
     assert main(["clusters", str(folder), "--clusters", "13"]) == 1
-    assert "--clusters is 13, and there are only 12 different images" in capsys.readouterr().err
+    assert "--clusters is 13, and the embeddings are of only 12 different images" in capsys.readouterr().err
     other = Store(tmp_path / "other")
     other.folder.mkdir()
     row = Row(Item(str(EXAMPLES / "dog.png"), "stamp"), np.ones(2, np.float32), 1, 1)

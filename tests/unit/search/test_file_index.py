@@ -20,6 +20,8 @@ from clip_common.search import file_index
 from clip_common.search.file_index import FileIndex
 from clip_common.search.hits import Filter
 from clip_common.search.index import open_index
+from clip_common.search.query import as_table
+from clip_common.system.file_names import escape_name, printable_lines
 from clip_common.zero_shot.scoring import l2_normalize
 from tests.support.paths import ROOT
 from tests.support.stores import ORIGIN, random_rows, random_store
@@ -185,6 +187,36 @@ def test_an_image_of_the_index_is_found_by_its_path(
         np.testing.assert_array_equal(vector, rows[place].vector)
     with pytest.raises(RequestError, match=r"--like 3\.png: .*photos\.index holds no image of that path"):
         index.find(ORIGIN, "3.png")
+
+
+@pytest.mark.parametrize("console", ["utf-8", "ascii"])
+def test_what_is_printed_can_be_given_back(console: str, tmp_path: Path, address: str) -> None:
+    """Of names that would be printed alike, too."""
+    names = [
+        "a\nb.png",
+        "a\\nb.png",
+        "a\\\\nb.png",
+        "é.png",
+        "\udce9.png",
+        "\\xe9.png",
+        "\x9b.png",
+        "狗\x1b.png",
+    ]
+    store, odd = Store(tmp_path / "vectors"), random_rows(len(names))
+    kept = [escape_name(name) for name in names]
+    rows = [dataclasses.replace(row, item=Item(name, "1")) for row, name in zip(odd, kept, strict=True)]
+    store.write_part(0, rows, ORIGIN)
+    index = FileIndex(address)
+    index.sync(store)
+    printed = []
+    for row in rows:
+        (hit,) = index.search(ORIGIN, row.vector, 1)
+        printed.append(printable_lines(as_table([hit]), console).split("  ")[-1].strip())
+    assert len(set(printed)) == len(names)
+    for name, shown in zip(kept, printed, strict=True):
+        assert index.find(ORIGIN, shown)[0] == name
+        found = [hit.path for hit in index.search(ORIGIN, rows[0].vector, 9, Filter(shown))]
+        assert name in found
 
 
 def test_near_duplicates_are_folded_into_the_first(tmp_path: Path, address: str) -> None:

@@ -26,8 +26,16 @@ from tests.support.paths import EXAMPLES
         ("+ dog\n-\tsnow ", [("dog", 1), ("snow", -1)]),
         ("black-and-white -5 C++ a+b", [("black-and-white -5 C++ a+b", 1)]),
         ("2^10", [("2", 10)]),
-        ("x^y z^", [("x^y z^", 1)]),
         ("雪 - 狗^1.5", [("雪", 1), ("狗", -1.5)]),
+        ("雪 － 狗 ＋ 山 − 海", [("雪", 1), ("狗", -1), ("山", 1), ("海", -1)]),
+        ("dog^.5 + cat^2.", [("dog", 0.5), ("cat", 2)]),
+        ('"x^y z^" - snow', [("x^y z^", 1), ("snow", -1)]),
+        ('"dog - snow"^2 + "-beach"', [("dog - snow", 2), ("-beach", 1)]),
+        ('a sign "no - entry" - snow', [('a sign "no - entry"', 1), ("snow", -1)]),
+        ('he says "stop!", "go^"', [('he says "stop!", "go^"', 1)]),
+        ("“dog - snow”", [("dog - snow", 1)]),
+        ('a 5" pipe - a 6" pipe', [('a 5" pipe', 1), ('a 6" pipe', -1)]),
+        ("at -5 degrees + 1 dog -> out", [("at -5 degrees", 1), ("1 dog -> out", 1)]),
     ],
 )
 def test_terms(words: str, expected: list[tuple[str, float]]) -> None:
@@ -38,6 +46,29 @@ def test_terms(words: str, expected: list[tuple[str, float]]) -> None:
 def test_words_that_are_missing_are_said(words: str) -> None:
     with pytest.raises(RequestError, match="words are missing; `a dog - snow` means a dog, and no snow"):
         terms_of(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("a dog^abc", "'a dog^abc': after ^ stands a number, at the end of a term, as in `a dog^0.5 - snow`"),
+        ("dog^-1 - snow", "'dog^-1': after ^ stands a number"),
+        ("dog^0,5", "after ^ stands a number"),
+        ("dog^", "after ^ stands a number"),
+        ("dog^2 in snow", "after ^ stands a number"),
+        ("dog^2^3", "after ^ stands a number"),
+        (f"dog^{'9' * 400}", "after ^ stands a number"),
+        ("dog -snow", "in '-snow' the sign stands too near: alone it adds or takes away"),
+        ("+dog", "in '+dog' the sign stands too near"),
+        ('"x^y" z^q', "z^q': after ^ stands a number"),
+        ('"dog - snow', 'a quotation begins with " and does not end'),
+    ],
+)
+def test_what_is_nearly_an_expression_is_not_read_as_words(words: str, fault: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        terms_of(words)
+    assert fault in str(refused.value)
+    assert "what stands in double quotes is read as it stands: '\"C^2 -x\"'" in str(refused.value)
 
 
 def test_terms_and_images_are_weighed() -> None:

@@ -74,17 +74,7 @@ class Quiet:
 @pytest.fixture
 def replica(monkeypatch: pytest.MonkeyPatch) -> app.Replica:
     monkeypatch.setattr(app, "Histogram", Quiet)
-    monkeypatch.setattr(app.Replica, "together", together)
     return app.Replica("clip_mini", None, Settings.model_validate({}))
-
-
-async def together(self: app.Replica, given: Any) -> Any:
-    """A batch of one, in place of Ray Serve's."""
-    (result,) = await app.Replica._batch(self, [given])
-    return result
-
-
-together.set_max_batch_size = together.set_batch_wait_timeout_s = lambda _: None  # type: ignore[attr-defined]
 
 
 def hooked(replica: app.Replica, before: Callable[[Sequence[str]], None]) -> list[int]:
@@ -109,7 +99,6 @@ def test_a_server_with_thresholds_answers_with_their_labels(
     fitted = Thresholds("clip_mini", predictor.weights_sha256, ("the {}",), "cosine", values)
     fitted.write(tmp_path / "t.json")
     monkeypatch.setattr(app, "Histogram", Quiet)
-    monkeypatch.setattr(app.Replica, "together", together)
     settings = Settings.model_validate({"thresholds": [str(tmp_path / "t.json")]})
     made = app.Replica("clip_mini", None, settings)
 
@@ -133,11 +122,11 @@ def test_others_are_served_while_one_has_many_texts(
 ) -> None:
     monkeypatch.setattr(app, "_TURN", 0.0)  # the smallest parts, however fast this machine is
     begun, queued = threading.Event(), threading.Event()
-    batch = app.Replica._batch
+    batch = replica._batches._work
 
-    async def noted(self: app.Replica, jobs: Any) -> Any:
+    async def noted(jobs: Any) -> Any:
         queued.set()
-        return await batch(self, jobs)
+        return await batch(jobs)
 
     def before(texts: Sequence[str]) -> None:
         if len(texts) > 2:
@@ -145,7 +134,7 @@ def test_others_are_served_while_one_has_many_texts(
                 assert queued.wait(60)
             begun.set()
 
-    monkeypatch.setattr(app.Replica, "_batch", noted)
+    monkeypatch.setattr(replica._batches, "_work", noted)
     sizes = hooked(replica, before)
     answered: list[str] = []
 

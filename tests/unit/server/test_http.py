@@ -89,7 +89,7 @@ def test_statuses_of_refusals(client: TestClient, content: bytes, status: int, w
         ('"thresholds": 1e400', 422, "thresholds is inf"),
         ('"thresholds": ' + "9" * 4000, 422, "thresholds is a huge number"),
         ('"thresholds": -0.1', 422, "expected a number from 0 to 1, as softmax"),
-        ('"thresholds": [0.1]', 422, "length 1, and there are 2 labels"),
+        ('"thresholds": [0.1]', 422, "length 1, for 2 labels"),
         ('"thresholds": {"a dog": 0.1}', 422, "none for the label 'a tree'"),
         ('"thresholds": {"format": "x"}', 422, "its format is 'x'"),
         ('"thresholds": [' + "0.1, " * 10_000 + "0.1]", 413, "CLIP_HUB_MAX_LABELS"),

@@ -71,6 +71,10 @@ def test_base64_is_little_endian_float32(client: TestClient) -> None:
     assert embeddings(ask(client, TEXTS, encoding_format=None)).shape == numbers.shape
 
 
+def test_the_size_that_embeddings_have_may_be_asked_for(client: TestClient) -> None:
+    assert embeddings(ask(client, TEXTS, dimensions=512)).shape[1] == 512
+
+
 @pytest.mark.parametrize(
     ("given", "fields"),
     [
@@ -121,7 +125,8 @@ REFUSED: list[tuple[bytes, int, str, str | None]] = [
     (b'{"model": 5, "input": "a"}', 400, "field 'model'", "model"),
     (b'{"model": "gpt-4", "input": "a"}', 404, "no model named 'gpt-4' is served here: there are", "model"),
     (b'{"model": "\\u0000", "input": "a"}', 404, "no model named '\\x00'", "model"),
-    (body('"a"', dimensions=64), 400, "field 'dimensions': the module's embeddings have one", "dimensions"),
+    (body('"a"', dimensions=64), 400, "dimensions is 64, and embeddings of clip_mini have 512", "dimensions"),
+    (body('"a"', dimensions="64"), 400, "field 'dimensions': Input should be a valid integer", "dimensions"),
     (body('"a"', encoding_format="int8"), 400, "field 'encoding_format'", "encoding_format"),
     (body('"a"', modality="audio"), 400, "field 'modality'", "modality"),
     (body('"a"', user=5), 400, "field 'user'", "user"),

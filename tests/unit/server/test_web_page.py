@@ -112,16 +112,19 @@ def upload(client: TestClient, name: str) -> str:
     return client.post(f"{API}/upload", files={"files": (name, content)}).json()[0]
 
 
+PUBLIC = "http://some.public.host/x.png"
+
+
 @pytest.mark.parametrize(
-    ("function", "data"),
+    ("function", "data", "address"),
     [
-        (CLASSIFY, lambda address: [file(address), "", "", COMPARED, "", None]),
-        (CLASSIFY, lambda address: [None, file(address), "", COMPARED, "", None]),
-        (COMPARE, lambda address: [[file(address)], "a dog"]),
-        (SEARCH, lambda address: ["", file(address), 0.5, ""]),
+        (CLASSIFY, lambda address: [file(address), "", "", COMPARED, "", None], PUBLIC),
+        (CLASSIFY, lambda address: [file(address), "", "", COMPARED, "", None], "https://127.0.0.1/x.png"),
+        (CLASSIFY, lambda address: [None, file(address), "", COMPARED, "", None], PUBLIC),
+        (COMPARE, lambda address: [[file(address)], "a dog"], PUBLIC),
+        (SEARCH, lambda address: ["", file(address), 0.5, ""], PUBLIC),
     ],
 )
-@pytest.mark.parametrize("address", ["http://some.public.host/x.png", "https://127.0.0.1/x.png"])
 def test_an_address_is_not_fetched(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, function: int, data: Any, address: str
 ) -> None:

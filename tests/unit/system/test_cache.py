@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import pwd
 import shutil
-from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -80,70 +77,6 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(
     monkeypatch.setattr(cache, "hash_stream", slow)
     cache.sha256_of(file)
     assert not (folder / "hashes").exists()
-
-
-# --- files that appear whole --------------------------------------------------------------------------
-
-
-def write_and_wait(target: Path, told: Connection) -> None:
-    with cache.atomic_file(target) as temporary:
-        temporary.write_bytes(b"half")
-        told.send(temporary)
-        told.recv()
-
-
-def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
-    (tmp_path / ".unfinished").write_text("a file of the user's")
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=write_and_wait, args=(tmp_path / "theirs", theirs))
-    process.start()
-    assert ours.poll(60)
-    left = ours.recv()
-    with cache.atomic_file(tmp_path / "ours"):
-        assert left.read_bytes() == b"half"
-    process.kill()
-    process.join(60)
-    assert left.exists()
-    with cache.atomic_file(tmp_path / "ours"):
-        pass
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".unfinished", "ours"]
-
-
-def test_a_name_is_given_to_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    happened: list[str] = []
-
-    def noted(name: str, real: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object) -> object:
-            happened.append(name)
-            return real(*args)
-
-        return call
-
-    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
-    monkeypatch.setattr(Path, "replace", noted("rename", Path.replace))
-    with cache.atomic_file(tmp_path / "file") as temporary:
-        temporary.write_bytes(b"content")
-    assert happened == ["fsync", "rename"]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [OSError("8388608 requested and 0 written"), OSError(28, "No space left on device")],
-    ids=["numpy's", "the system's"],
-)
-def test_what_cannot_be_written_is_named(error: OSError, tmp_path: Path) -> None:
-    with pytest.raises(OSError) as raised, cache.atomic_file(tmp_path / "figures.npz"):
-        raise error
-    assert str(tmp_path / "figures.npz") in str(raised.value)
-    assert "disk full" in str(raised.value) or "No space left" in str(raised.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
-    with cache.atomic_file(tmp_path / ("x" * 255)) as temporary:
-        temporary.write_bytes(b"content")
-    assert [file.name for file in tmp_path.iterdir()] == ["x" * 255]
 
 
 def test_pruning_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

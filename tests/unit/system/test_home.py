@@ -35,7 +35,13 @@ def shared(tmp_path: Path) -> Path:
     return made
 
 
-@pytest.mark.parametrize("home", ["/dev/null", "/proc/nowhere", "file", "file/below"])
+@pytest.mark.parametrize(
+    "home",
+    [
+        "/dev/null",
+        *(pytest.param(home, marks=pytest.mark.slow) for home in ("/proc/nowhere", "file", "file/below")),
+    ],
+)
 def test_a_home_that_cannot_be_written(home: str, shared: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     chosen = str(tmp_path / home)  # as it is if it begins at the top

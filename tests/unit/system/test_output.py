@@ -1,14 +1,17 @@
-"""Places for results are looked at before the work."""
+"""Places for results are looked at before the work, and files appear whole."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from clip_common.errors import RequestError
-from clip_common.system.output import require_file, require_folder
+from clip_common.system.output import atomic_file, require_file, require_folder
 
 
 def test_what_can_be_written_and_is_not_made(tmp_path: Path) -> None:
@@ -55,3 +58,67 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     for place in (locked, locked / "new"):
         with pytest.raises(RequestError, match=r"cannot be written \(.+\): choose another place"):
             require_folder(place)
+
+
+# --- files that appear whole --------------------------------------------------------------------------
+
+
+def write_and_wait(target: Path, told: Connection) -> None:
+    with atomic_file(target) as temporary:
+        temporary.write_bytes(b"half")
+        told.send(temporary)
+        told.recv()
+
+
+def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".unfinished").write_text("a file of the user's")
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=write_and_wait, args=(tmp_path / "theirs", theirs))
+    process.start()
+    assert ours.poll(60)
+    left = ours.recv()
+    with atomic_file(tmp_path / "ours"):
+        assert left.read_bytes() == b"half"
+    process.kill()
+    process.join(60)
+    assert left.exists()
+    with atomic_file(tmp_path / "ours"):
+        pass
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".unfinished", "ours"]
+
+
+def test_a_name_is_given_to_what_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    def noted(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            happened.append(name)
+            return real(*args)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", noted("rename", Path.replace))
+    with atomic_file(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"content")
+    assert happened == ["fsync", "rename"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("8388608 requested and 0 written"), OSError(28, "No space left on device")],
+    ids=["numpy's", "the system's"],
+)
+def test_what_cannot_be_written_is_named(error: OSError, tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised, atomic_file(tmp_path / "figures.npz"):
+        raise error
+    assert str(tmp_path / "figures.npz") in str(raised.value)
+    assert "is the disk full?" in str(raised.value) or "the disk is full: make room" in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / ("x" * 255)) as temporary:
+        temporary.write_bytes(b"content")
+    assert [file.name for file in tmp_path.iterdir()] == ["x" * 255]

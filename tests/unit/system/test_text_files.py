@@ -113,7 +113,7 @@ def test_quoted_fields(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
         table = read_table(write(tmp_path / "t.csv", text))
     assert [row[1] for row in table.rows] == ['says "hello", twice', "on two\nlines", "plain"]
     assert table.lines == [2, 4, 6]
-    assert "t.csv: 1 rows go on over several lines, the first at line 4" in caplog.text
+    assert "t.csv: 1 row goes on over several lines, the first at line 4" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_quoted_fields(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
         ('path,caption\na.png,"what a dog\nb.png,a cat\n', r"t\.csv, line 2: cannot be read as a table"),
         ('path,caption\na.png,x\nb.png,"tree" house\nc.png,y\n', "line 3: .* double quote"),
         ("path,caption\na.png,a dog, brown\n", "line 2: 3 fields, and the first line has 2"),
-        ("path,caption\na.png\n", "line 2: 1 fields, and the first line has 2"),
+        ("path,caption\na.png\n", "line 2: 1 field, and the first line has 2"),
         ("path,caption\na.png," + "x" * 200_000 + "\n", "line 2: cannot be read as a table"),
         (" \n\n", "is empty, expected a first line with the columns' names"),
     ],

@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(TrainingError, match="No space left"):
+    with pytest.raises(TrainingError, match="the disk is full: make room"):
         checkpoint.save(path, whole_run)
     assert checkpoint.load(path).step == 24
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.npz"]

@@ -278,6 +278,7 @@ def test_what_is_not_known_is_not_written_as_known(
     assert len(said(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_packed_modules_say_it_themselves(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

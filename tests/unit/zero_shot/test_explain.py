@@ -62,6 +62,7 @@ def share(heat: np.ndarray, rows: slice, columns: slice) -> float:
     return float(gain[rows, columns].sum() / gain.sum())
 
 
+@pytest.mark.slow
 def test_two_animals_in_one_photograph_each_have_their_own_half(mini: Predictor) -> None:
     """Measured: 0.91 of either map; of maps of nothing, a half."""
     dog, parrot = (Image.open(EXAMPLES / f"photo_{name}.jpg") for name in ("dog", "parrot"))
