@@ -40,9 +40,9 @@ def add_stores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "embeddings",
         nargs="+",
-        type=Path,
+        type=options.store_folder,
         metavar="EMBEDDINGS",
-        help="folders that `embed` wrote with one module; several are taken together",
+        help="what `embed` wrote with one module: folders or s3://BUCKET/PREFIX; several are taken together",
     )
 
 

@@ -20,13 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="folders, images, globs, .tar shards, .txt lists, .csv/.tsv/.parquet of paths or captions",
+        help="folders, images, s3://BUCKET/PREFIX, gs://, globs, .tar shards, .txt lists of paths or "
+        "addresses, .csv/.tsv/.parquet of them or of captions",
     )
     parser.add_argument(
         "--output",
-        type=options.output_folder,
+        type=options.output_store,
         required=True,
-        help="folder of Parquet parts; goes on where it was",
+        help="folder of Parquet parts, or s3://BUCKET/PREFIX; goes on where it was",
     )
     options.add_module(parser)
     parser.add_argument("--executor", choices=_EXECUTORS, help="this process, or Ray Data; default: local")
@@ -107,5 +108,5 @@ def run(args: argparse.Namespace) -> int:
         complain(fault)
     if report.reasons:
         complain_of_the_first(report.reasons)
-        complain(f"all of them: {args.output / 'errors.parquet'}")
+        complain(f"all of them: {args.output}/errors.parquet")
     return 0 if report.complete else 1

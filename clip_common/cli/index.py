@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..system.file_names import shown_name
 from ..system.words import were
+from . import options
 from .reporting import emit, note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("vectors", type=Path, metavar="EMBEDDINGS", help="a folder that `embed` wrote")
+    parser.add_argument(
+        "vectors",
+        type=options.store_folder,
+        metavar="EMBEDDINGS",
+        help="what `embed` wrote: a folder or s3://BUCKET/PREFIX",
+    )
     parser.add_argument("--index", required=True, help="a file, or http://HOST:19530 of a Milvus server")
     parser.add_argument(
         "--prune_all",

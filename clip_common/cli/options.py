@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..config import PRETRAINED, Pretrained, pretrained
+from ..embedding.folders import folder_at
 from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
+from ..system.addresses import is_address, without_secrets
 from ..system.output import require_file, require_folder
 from ..text.prompts import TEMPLATE_SETS, split_labels
 from ..zero_shot.scoring import SCORE_KINDS
@@ -197,6 +199,22 @@ def thresholds(text: str) -> float | list[float] | str:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
+def store_folder(text: str) -> Path | str:
+    """A folder of embeddings, or its address in a bucket."""
+    if not is_address(text):
+        return Path(text)
+    try:
+        folder_at(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def output_store(text: str) -> Path | str:
+    """A folder for embeddings, which can be written, or an address in a bucket."""
+    return store_folder(text) if is_address(text) else output_folder(text)
+
+
 def output_folder(text: str) -> Path:
     """A folder for results, which can be written: who waits for hours is not to learn then that it cannot."""
     return _place(text, require_folder)
@@ -208,6 +226,10 @@ def output_file(text: str) -> Path:
 
 
 def _place(text: str, require: Callable[[Path], None]) -> Path:
+    if is_address(text):
+        raise argparse.ArgumentTypeError(
+            f"is {without_secrets(text)}: only `embed` writes to addresses; name a place on this machine"
+        )
     try:
         require(Path(text))
     except RequestError as error:

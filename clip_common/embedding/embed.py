@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..config import Pretrained
@@ -18,7 +17,6 @@ from ..errors import ClipError, ImageError, RequestError
 from ..inputs import check_count
 from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.image import image_size
-from ..system.output import reason_of
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
 from ..system.words import counted
@@ -35,6 +33,8 @@ class Failure(NamedTuple):
     reason: str
     may_pass: bool = False
 
+
+_WAITING = 32  # images that are waited for at once
 
 Part = tuple[int, list[Item]]
 """Its number, and what goes into it."""
@@ -95,7 +95,7 @@ class Report:
 
 def embed(
     items: Items,
-    output: Path,
+    output: Path | str,
     job: Job,
     prune: bool = False,
     address: str | None = None,
@@ -106,11 +106,11 @@ def embed(
 
     Args:
         items: what there is, from `items_of`.
-        output: the folder of the store.
+        output: the folder of the store, or its address in a bucket.
         job: how.
         prune: also take out what is not among `items` any more, unless it may only be out of sight.
         address: a Ray cluster's, with `ray`; None starts one on this machine.
-        ray: work on a Ray cluster, whose machines see the same files under the same paths.
+        ray: work on a Ray cluster, whose machines see the same files and buckets.
         prune_all: `prune`, even if nothing of what there was stays.
 
     Raises:
@@ -119,18 +119,9 @@ def embed(
     """
     check_count("batch_size", job.batch_size)
     check_count("part_size", job.part_size)
-    lock = FileLock(output / ".lock", timeout=0)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise RequestError(
-            f"another process writes into {output}: wait for it, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise RequestError(f"{output} cannot be written ({reason_of(error)})") from error
-    with lock:
-        return _Run(items, Store(output), job, prune or prune_all, prune_all)(address, ray)
+    store = Store(output)
+    with store.held():
+        return _Run(items, store, job, prune or prune_all, prune_all)(address, ray)
 
 
 class _Run:
@@ -174,7 +165,7 @@ class _Run:
             if ray:
                 from .ray_executor import make_parts_on_ray
 
-                results = make_parts_on_ray(parts, store.folder.resolve(), self._job, self._origin, address)
+                results = make_parts_on_ray(parts, store, self._job, self._origin, address)
             else:
                 results = (
                     make_part(part, store, self._job, self._origin, self._predictor, bar) for part in parts
@@ -208,7 +199,9 @@ class _Run:
                 self._errors.pop(item.path, None)
                 pending.append(item)
         stamps: dict[str, str] = {}
-        for item, verdict in zip(doubtful, prefetch(self._compared, doubtful, 32), strict=True):
+        for item, verdict in zip(
+            doubtful, prefetch(self._compared, doubtful, 32, _waiting(doubtful)), strict=True
+        ):
             self._errors.pop(item.path, None)
             if isinstance(verdict, Failure):  # what was embedded stays until the file can be read
                 self._fail([verdict])
@@ -266,7 +259,8 @@ def make_part(
     failures: list[Failure] = []
     images = [item for item in items if item.file is not None]
     for batch in _batches(
-        prefetch(lambda item: _prepare(predictor, item), images, job.batch_size), job.batch_size
+        prefetch(lambda item: _prepare(predictor, item), images, job.batch_size, _waiting(images)),
+        job.batch_size,
     ):
         good = [prepared for prepared in batch if isinstance(prepared, _Prepared)]
         failures += [failure for failure in batch if isinstance(failure, Failure)]
@@ -284,6 +278,11 @@ def make_part(
     if rows:
         store.write_part(number, rows, origin)
     return len(rows), failures
+
+
+def _waiting(items: Iterable[Item]) -> int:
+    """Threads to read items in that mostly wait for other machines; 0 if none does."""
+    return _WAITING if any(item.is_remote for item in items) else 0
 
 
 @dataclass(frozen=True)

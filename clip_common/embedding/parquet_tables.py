@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ..errors import ImageError, RequestError
 from ..system.reading import read_whole
 
-PATH_COLUMNS = ("path", "image", "file", "filename", "filepath")
+PATH_COLUMNS = ("path", "image", "file", "filename", "filepath", "url")
 CAPTION_COLUMNS = ("caption", "text")
 _LOCK = Lock()
 

@@ -7,7 +7,6 @@ number and contents were fixed before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,8 +21,8 @@ from .store import Store
 class _Worker:
     """An actor's model."""
 
-    def __init__(self, folder: Path, job: Job, origin: Origin) -> None:
-        self._store, self._job, self._origin = Store(folder), job, origin
+    def __init__(self, store: Store, job: Job, origin: Origin) -> None:
+        self._store, self._job, self._origin = store, job, origin
         self._predictor = job.predictor()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -32,13 +31,13 @@ class _Worker:
 
 
 def make_parts_on_ray(
-    parts: Iterable[Part], folder: Path, job: Job, origin: Origin, address: str | None
+    parts: Iterable[Part], store: Store, job: Job, origin: Origin, address: str | None
 ) -> Iterator[tuple[int, list[Failure]]]:
     """Make parts on a cluster, as many at a time as it has CPUs for; yields as `make_part` returns.
 
     Args:
         parts: numbers and contents.
-        folder: the store's, on storage that all machines share.
+        store: on storage that all machines share.
         job: how vectors are made.
         origin: what stands in the parts' metadata.
         address: the cluster's; None starts one on this machine.
@@ -59,7 +58,7 @@ def make_parts_on_ray(
         resources: dict[str, Any] = {"num_gpus": 1} if job.use_gpu else {"num_cpus": 1}
         data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Worker,
-            fn_constructor_args=(folder, job, origin),
+            fn_constructor_args=(store, job, origin),
             compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(cpus, len(rows)))),
             max_restarts=-1,
             max_task_retries=-1,

@@ -1,4 +1,4 @@
-"""What to embed: images in folders, globs, lists, tables and tar shards, and captions in tables."""
+"""What to embed: images in folders, buckets, globs, lists, tables and tar shards, and captions in tables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import RequestError
-from ..preprocessing.files import Seen, first_bytes, image_files, is_image, kind_of, matches_of
+from ..preprocessing.files import (
+    Seen,
+    first_bytes,
+    image_files,
+    is_apple_double,
+    is_image,
+    kind_of,
+    matches_of,
+)
+from ..system.addresses import BUCKETS, WEB, is_address, scheme_of, without_secrets
 from ..system.cache import digest_of
-from ..system.file_names import escape_name, under_root, unescape_name, user_path
+from ..system.file_names import escape_name, from_top, under_root, unescape_name, user_path
 from ..system.reading import MOST_BYTES, read_whole, require_regular, require_size
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from ..text.prompts import is_blank
@@ -21,6 +30,7 @@ from . import parquet_tables, shards
 from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS
 
 _EVERYTHING = os.sep
+_AS_NAMED = "address"  # the stamp of what only a list names: the address is taken to stand for one image
 
 
 @dataclass(frozen=True)
@@ -28,10 +38,10 @@ class Item:
     """One image, or one text.
 
     Attributes:
-        path: what it is called: a file from the root of `Items`, `shard.tar::member`, or `table.csv#row` for
-            a text or an image in a table; see `escape_name`.
+        path: what it is called: a file from the root of `Items`, `shard.tar::member`, `table.csv#row` for a
+            text or an image in a table, or an address without its secrets; see `escape_name`.
         stamp: changes when the content does.
-        file: where an image's bytes are.
+        file: where an image's bytes are: a path, or an address.
         offset: where in that file they begin, in a tar shard.
         size: how many there are; None is all.
         row: of a Parquet file that holds the bytes.
@@ -49,6 +59,11 @@ class Item:
     row: int | None = None
     fault: str | None = None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether its bytes come from another machine."""
+        return self.file is not None and is_address(self.file)
+
     def read(self) -> bytes:
         """An image's bytes.
 
@@ -57,6 +72,8 @@ class Item:
             ImageError: there are none.
         """
         assert self.file is not None
+        if self.is_remote:
+            return _read_address(self.file)
         if self.row is not None:
             return parquet_tables.image(self.file, self.row)
         if self.size is None:
@@ -133,13 +150,13 @@ class Items:
             return self
         moved = Items(root, self.may_be_empty, faults=self.faults, passed_over=self.passed_over)
         for item in self:
-            absolute = os.path.join(self.root, unescape_name(item.path))  # noqa: PTH118
+            absolute = from_top(unescape_name(item.path), self.root)
             moved.add(replace(item, path=escape_name(absolute.removeprefix(os.path.join(root, "")))))  # noqa: PTH118
         return moved
 
     def may_hold(self, path: str) -> bool:
         """Whether a path that was not found may be there nevertheless, in what could not be looked into."""
-        absolute = os.path.join(self.root, unescape_name(path))  # noqa: PTH118
+        absolute = from_top(unescape_name(path), self.root)
         for fault in self.faults:
             if fault.hides == _EVERYTHING or (
                 fault.hides and absolute.startswith(tuple(fault.hides + end for end in (os.sep, "::", "#")))
@@ -158,8 +175,9 @@ def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
     What is damaged or cannot be listed is a fault of the result, and the rest is found.
 
     Args:
-        sources: folders, files, globs, `.tar` shards, `.txt` lists of paths, and `.csv`, `.tsv` or `.parquet`
-            tables with a column of paths or captions. Paths in a list or table are relative to its folder.
+        sources: folders, files, globs, `.tar` shards, `.txt` lists of paths and addresses, and `.csv`, `.tsv`
+            or `.parquet` tables with a column of them or of captions. Paths in a list or table are relative
+            to its folder. Also addresses: of images, or of what is below one in a bucket.
         may_be_empty: a source with nothing in it, or nothing found at all, is not an error.
 
     Raises:
@@ -167,7 +185,10 @@ def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
     """
     items = Items(Path.cwd(), may_be_empty)
     for source in sources:
-        _add(items, str(user_path(source)) if source else source)
+        if is_address(source):
+            _add_address(items, source)
+        else:
+            _add(items, str(user_path(source)) if source else source)
     if not items.by_path and not may_be_empty:
         raise RequestError(items.faults[0].message if items.faults else "nothing to embed: name a source")
     return items
@@ -207,6 +228,75 @@ def _add(items: Items, source: str, matched: bool = False) -> None:
             f"{source}: expected a folder, an image, a glob, a .tar (not compressed), a .csv, .tsv or "
             ".parquet, or a .txt list"
         )
+
+
+def _add_address(items: Items, source: str) -> None:
+    """Add the image of an address, or what is below it in a bucket."""
+    shown, scheme = without_secrets(source), scheme_of(source)
+    if scheme not in (*BUCKETS, *WEB):
+        raise RequestError(
+            f"{shown}: addresses begin with s3://, gs:// or https://; a service of another name may answer "
+            "as s3://, see docs/buckets.md"
+        )
+    suffix = Path(shown.partition("?")[0]).suffix.lower()
+    if suffix in (".tar", ".txt", ".parquet", *TABLE_SUFFIXES):
+        raise RequestError(f"{shown}: lists, tables and shards are read from files: copy it to this machine")
+    if scheme in WEB:
+        items.add(_named(source))
+    else:
+        _add_bucket(items, source)
+
+
+def _add_bucket(items: Items, source: str) -> None:
+    from . import buckets
+
+    place = source.rstrip("/")
+    try:
+        found = buckets.objects_at(source)
+    except FileNotFoundError as error:
+        raise RequestError(f"{source}: {error.strerror}, and nothing below it") from None
+    except OSError as error:
+        items.faults.append(
+            Fault(f"{escape_name(source)}: cannot be listed ({error.strerror or error})", place)
+        )
+        return
+    before = len(items)
+    for one in found:
+        name = PurePosixPath(one.address).name
+        if is_apple_double(name) or not is_image(name, None):
+            items.passed_over[kind_of(name)] += 1
+            continue
+        path = escape_name(one.address)
+        fault = buckets.fault_of_key(one.address)
+        stamp = f"{one.size}-{one.modified}"
+        items.add(Item(path, stamp, one.address, fault=f"{path}: {fault}" if fault else None))
+    if len(items) == before and not items.may_be_empty:
+        seen = f"; passed over: {items.summary()}" if items.passed_over else ""
+        items.faults.append(Fault(f"{escape_name(source)}: no images in it that can be read{seen}", place))
+
+
+def _named(address: str, caption: str | None = None) -> Item:
+    """The image of an address that a list names."""
+    path = escape_name(without_secrets(address))
+    known = scheme_of(address) in (*BUCKETS, *WEB)
+    fault = None if known else f"{path}: addresses begin with s3://, gs:// or https://"
+    return Item(path, _AS_NAMED, address, caption=caption, fault=fault)
+
+
+def _read_address(address: str) -> bytes:
+    """An image's bytes, from a bucket or a web server. Whoever reads no addresses imports neither."""
+    if scheme_of(address) in BUCKETS:
+        from . import buckets
+
+        return buckets.read(address)
+    from . import web
+
+    return web.read(address)
+
+
+def _listed(items: Items, folder: Path, name: str, caption: str | None = None) -> Item:
+    """What a line of a list, or a field of a table, names."""
+    return _named(name, caption) if is_address(name) else _file(items, str(folder / name), caption)
 
 
 def _add_folder(items: Items, folder: str) -> None:
@@ -267,7 +357,7 @@ def _add_table(items: Items, source: str, suffix: str) -> None:
     before = len(items)
     if suffix == ".txt":
         for line in read_list(path):
-            items.add(_file(items, str(path.parent / line)))
+            items.add(_listed(items, path.parent, line))
         rows = 0
     elif suffix == ".parquet":
         rows = _add_parquet(items, path)
@@ -285,7 +375,7 @@ def _add_rows(items: Items, path: Path, table: Table) -> int:
         if place is None:
             _add_text(items, path, number, caption)
         elif row[place].strip():
-            items.add(_file(items, str(path.parent / row[place].strip()), caption))
+            items.add(_listed(items, path.parent, row[place].strip(), caption))
         else:
             items.faults.append(Fault(f"{path}, line {line}: no path"))
     return len(table.rows)
@@ -310,7 +400,7 @@ def _add_parquet(items: Items, path: Path) -> int:
         elif not table.has_images:
             _add_text(items, path, row, caption)
         elif file:
-            items.add(_file(items, str(path.parent / file), caption))
+            items.add(_listed(items, path.parent, file, caption))
         else:
             items.faults.append(Fault(f"{path}, row {row}: no path"))
     return table.rows
@@ -334,7 +424,9 @@ def content_of(path: str, root: str) -> bytes:
     Raises:
         OSError, ClipError, KeyError: they cannot be had.
     """
-    name = os.path.join(unescape_name(root), unescape_name(path))  # noqa: PTH118
+    name = from_top(unescape_name(path), unescape_name(root))
+    if is_address(name):
+        return _read_address(name)
     shard, inside, member = name.partition("::")
     table, row, number = name.rpartition("#")
     if not os.path.lexists(name):

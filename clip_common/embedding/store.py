@@ -1,4 +1,4 @@
-"""Vectors on disk: a folder of numbered Parquet parts, each written whole or not at all.
+"""Vectors on disk or in a bucket: a folder of numbered Parquet parts, each written whole or not at all.
 
 Columns: `path`, `stamp` (changes when the image does), `width`, `height` (null for texts), `sha256` (of the
 file), `caption` (null where there is none) and `vector`, a fixed-size list of unit length. What made them
@@ -13,8 +13,10 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import RequestError
-from ..system.output import atomic_file, reason_of
+from ..system.output import reason_of
+from .folders import folder_at
 from .origin import Origin
 from .sources import Item
 
@@ -47,21 +50,32 @@ class Row:
 
 
 class Store:
-    """A folder of parts."""
+    """A folder of parts.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: its path, or its address in a bucket.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
         self.folder = folder
+        self._files = folder_at(folder)
 
-    def parts(self) -> list[Path]:
-        """The parts, by number. A file that is being written has another name."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(path for path in self.folder.iterdir() if _PART.fullmatch(path.name))
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other writers out, for the block.
+
+        Raises:
+            RequestError: another process writes there, or none can.
+        """
+        return self._files.held()
+
+    def parts(self) -> list[str]:
+        """The parts' names, by number. A file that is being written has another name."""
+        return [name for name in self._names() if _PART.fullmatch(name)]
 
     def next_number(self) -> int:
         """The number of a new part."""
         parts = self.parts()
-        return int(_PART.fullmatch(parts[-1].name)[1]) + 1 if parts else 0  # type: ignore[index]
+        return int(_PART.fullmatch(parts[-1])[1]) + 1 if parts else 0  # type: ignore[index]
 
     def origin(self) -> Origin | None:
         """What made the vectors; None where there are none yet.
@@ -70,7 +84,7 @@ class Store:
             RequestError: a part is damaged, or was not written by this program.
         """
         parts = self.parts()
-        return _origin(parts[0]) if parts else None
+        return self._origin(parts[0]) if parts else None
 
     def require_origin(self) -> Origin:
         """What made the vectors.
@@ -98,13 +112,14 @@ class Store:
 
     def root(self) -> Path | None:
         """Where relative paths begin; None if that is not known."""
-        path = self.folder / _ROOT
-        return Path(os.fsdecode(path.read_bytes())) if path.is_file() else None
+        if _ROOT not in self._names():
+            return None
+        with self._opened(_ROOT) as stream:
+            return Path(os.fsdecode(stream.read()))
 
     def write_root(self, root: Path) -> None:
         """Note where relative paths begin."""
-        with _writing(self.folder / _ROOT) as temporary:
-            temporary.write_bytes(os.fsencode(root))
+        self._write(os.fsencode(root), _ROOT)
 
     def known(self) -> dict[str, tuple[str, str | None]]:
         """Stamp and the content's sha256 (None for a text) of what has a vector, by path."""
@@ -116,9 +131,9 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed writers left; nobody may be writing."""
-        for path in self.folder.iterdir():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        for name in self._names():
+            if _TEMPORARY.fullmatch(name):
+                self._remove(name)
 
     def write_part(self, number: int, rows: Sequence[Row], origin: Origin) -> None:
         """Write a part. The same number again replaces it, so a part that is computed twice is there once."""
@@ -137,56 +152,115 @@ class Store:
             pa.array(column, field.type) if isinstance(column, list) else column
             for column, field in zip(columns, schema, strict=True)
         ]
-        _write(pa.Table.from_arrays(arrays, schema=schema), self.folder / f"part-{number:06d}.parquet")
+        self._write_table(pa.Table.from_arrays(arrays, schema=schema), f"part-{number:06d}.parquet")
 
     def errors(self) -> dict[str, tuple[str, str]]:
         """Stamp and reason of what could not be read, by path."""
         found: dict[str, tuple[str, str]] = {}
-        for path in self._errors_file():
-            for row in _read(path).to_pylist():
+        if _ERRORS in self._names():
+            for row in self._read(_ERRORS).to_pylist():
                 found[row["path"]] = (row["stamp"], row["error"])
         return found
 
     def write_errors(self, errors: dict[str, tuple[str, str]]) -> None:
         """Write all errors there are; none leaves no file."""
         if not errors:
-            (self.folder / _ERRORS).unlink(missing_ok=True)
+            if _ERRORS in self._names():
+                self._remove(_ERRORS)
             return
         rows = [{"path": path, "stamp": stamp, "error": error} for path, (stamp, error) in errors.items()]
-        _write(pa.Table.from_pylist(rows, schema=_ERROR_SCHEMA), self.folder / _ERRORS)
+        self._write_table(pa.Table.from_pylist(rows, schema=_ERROR_SCHEMA), _ERRORS)
 
     def remove(self, paths: set[str]) -> int:
         """Take rows out, by path; parts are rewritten whole, empty ones vanish. Returns the rows removed."""
         removed = 0
         wanted = pa.array(sorted(paths), pa.string())
         for part in self.parts() if paths else ():
-            gone = pc.is_in(_read(part, ["path"])["path"], wanted)
+            gone = pc.is_in(self._read(part, ["path"])["path"], wanted)
             count = pc.sum(gone).as_py() or 0
             if count == len(gone):
-                part.unlink()
+                self._remove(part)
             elif count:
-                _write(_read(part).filter(pc.invert(gone)), part)
+                self._write_table(self._read(part).filter(pc.invert(gone)), part)
             removed += count
         return removed
 
     def restamp(self, stamps: dict[str, str]) -> None:
         """Write other stamps of some paths, whose content is as it was."""
         for part in self.parts() if stamps else ():
-            paths, there = (column.to_pylist() for column in _read(part, ["path", "stamp"]).columns)
+            paths, there = (column.to_pylist() for column in self._read(part, ["path", "stamp"]).columns)
             new = [stamps.get(path, stamp) for path, stamp in zip(paths, there, strict=True)]
             if new != there:
-                table = _read(part)
+                table = self._read(part)
                 place = table.schema.get_field_index("stamp")
-                _write(table.set_column(place, table.schema.field(place), pa.array(new, pa.string())), part)
+                column = pa.array(new, pa.string())
+                self._write_table(table.set_column(place, table.schema.field(place), column), part)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The parts' contents, one by one."""
         for part in self.parts():
-            yield _read(part, columns)
+            yield self._read(part, columns)
 
-    def _errors_file(self) -> list[Path]:
-        path = self.folder / _ERRORS
-        return [path] if path.exists() else []
+    def _names(self) -> list[str]:
+        try:
+            return self._files.names()
+        except OSError as error:
+            raise RequestError(f"{self.folder} cannot be listed ({reason_of(error)})") from error
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        """A file to read from. That it cannot be read now is no damage, which has errors without a number."""
+        try:
+            with self._files.opened(name) as stream:
+                yield stream
+        except OSError as error:
+            if not error.errno:
+                raise
+            raise RequestError(f"{self._place(name)} cannot be read ({reason_of(error)})") from error
+
+    def _origin(self, part: str) -> Origin:
+        try:
+            with self._opened(part) as stream:
+                note = pq.read_schema(stream).metadata[_KEY]
+            return Origin(**json.loads(note))
+        except RequestError:
+            raise
+        except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+            raise RequestError(
+                f"{self._place(part)}: not a part that `embed` wrote, or damaged ({error})"
+            ) from error
+
+    def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        try:
+            with self._opened(name) as stream:
+                return pq.ParquetFile(stream).read(columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise RequestError(
+                f"{self._place(name)} is damaged, remove it and embed again ({error})"
+            ) from error
+
+    def _write_table(self, table: pa.Table, name: str) -> None:
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content, compression="zstd")
+        self._write(content.getvalue(), name)
+
+    def _write(self, content: bytes | pa.Buffer, name: str) -> None:
+        try:
+            self._files.write(name, content)
+        except OSError as error:
+            raise RequestError(
+                f"{self._place(name)} cannot be written ({reason_of(error)}); what was written before "
+                "it is kept"
+            ) from error
+
+    def _remove(self, name: str) -> None:
+        try:
+            self._files.remove(name)
+        except OSError as error:
+            raise RequestError(f"{self._place(name)} cannot be removed ({reason_of(error)})") from error
+
+    def _place(self, name: str) -> str:
+        return f"{self.folder}/{name}"
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
@@ -208,36 +282,3 @@ def _schema(origin: Origin) -> pa.Schema:
         ("vector", pa.list_(_DTYPES[origin.dtype], origin.embed_dim)),
     ]
     return pa.schema(fields, metadata={_KEY: json.dumps(vars(origin))})
-
-
-def _origin(part: Path) -> Origin:
-    try:
-        with part.open("rb") as stream:
-            note = pq.read_schema(stream).metadata[_KEY]
-        return Origin(**json.loads(note))
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{part}: not a part that `embed` wrote, or damaged ({error})") from error
-
-
-def _read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    try:
-        with path.open("rb") as stream:  # Arrow cannot open a path that is not UTF-8
-            return pq.ParquetFile(stream).read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"{path} is damaged, remove it and embed again ({error})") from error
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    with _writing(path) as temporary, temporary.open("wb") as stream:
-        pq.write_table(table, stream, compression="zstd")
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    try:
-        with atomic_file(path) as temporary:
-            yield temporary
-    except (pa.ArrowException, OSError) as error:
-        raise RequestError(
-            f"{path} cannot be written ({reason_of(error)}); what was written before it is kept"
-        ) from error

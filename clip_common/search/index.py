@@ -162,7 +162,7 @@ def changes_of(there: Rows, wanted: Rows) -> Changes:
 
 
 def require_same_store(
-    address: str, folder: Path, there: Rows, wanted: Mapping[str, tuple[str, str]], root: str
+    address: str, folder: Path | str, there: Rows, wanted: Mapping[str, tuple[str, str]], root: str
 ) -> None:
     """Refuse a store that is not the one that an index holds: its rows would take the others' place.
 

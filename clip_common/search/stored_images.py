@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from ..embedding.origin import Origin
 from ..embedding.store import Store, vectors_of
 from ..errors import RequestError
-from ..system.file_names import escape_name, unescape_name
+from ..system.file_names import escape_name, from_top, unescape_name
 
 _LEAST_LENGTH = 1e-6  # of an embedding
 
@@ -36,12 +35,12 @@ class StoredImage:
     @property
     def file(self) -> str:
         """The same as the file is called."""
-        return os.path.join(unescape_name(self.root), unescape_name(self.path))  # noqa: PTH118
+        return from_top(unescape_name(self.path), unescape_name(self.root))
 
     @property
     def place(self) -> str:
         """Its path from the top."""
-        return os.path.join(self.root, self.path)  # noqa: PTH118
+        return from_top(self.path, self.root)
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class StoredImages:
         return len(self.images)
 
 
-def read_images(folders: Sequence[Path]) -> StoredImages:
+def read_images(folders: Sequence[Path | str]) -> StoredImages:
     """The images of some stores. It takes 4 bytes for each number of an embedding.
 
     Args:

@@ -9,6 +9,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from .addresses import is_address
+
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte of a name that is not UTF-8
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
 # What moves a terminal's cursor, ends a line, or turns the order of what is read: none of it is to be seen.
@@ -127,6 +129,11 @@ def under_root(path: str, root: Path) -> str:
     absolute = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
     prefix = os.path.join(root, "")  # noqa: PTH118
     return absolute[len(prefix) :] if absolute.startswith(prefix) and absolute != prefix else absolute
+
+
+def from_top(path: str, root: str | Path) -> str:
+    """A path, which begins at `root` if it is relative, from the top; an address is there already."""
+    return path if is_address(path) else os.path.join(root, path)  # noqa: PTH118
 
 
 def is_file(path: Path) -> bool:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import RequestError
+from .addresses import is_address
 from .log import logger
 from .reading import MOST_BYTES, read_whole
 from .words import counted
@@ -134,7 +135,7 @@ def read_names(path: Path, what: str) -> list[str]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Paths, one on a line or separated by NULs, as `os.open` takes them; not yet relative to anything.
+    """Paths and addresses, one on a line or separated by NULs; not yet relative to anything.
 
     A line in another encoding than the rest costs at most itself: its bytes are a name if such a file is
     there. Quotes around a path, as file managers copy it, and blanks count only where such a file is there.
@@ -163,6 +164,8 @@ def _name_of(folder: Path, raw: bytes) -> str:
 def _meant(folder: Path, line: str) -> str:
     bare = line.strip()
     unquoted = bare[1:-1] if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'" else bare
+    if is_address(unquoted):
+        return unquoted
     return next((name for name in (line, bare, unquoted) if _is_there(folder, name)), bare)
 
 

@@ -63,7 +63,7 @@ def test_vectors_are_those_of_the_module(images: Path, tmp_path: Path) -> None:
     assert sorted(found) == [path for path in paths if "broken" not in path]
     expected = Predictor(pretrained("clip_mini")).embed(paths=sorted(found))["images"]
     np.testing.assert_allclose(np.stack([found[path] for path in sorted(found)]), expected, atol=1e-5)
-    table = pq.read_table(Store(tmp_path / "out").parts()[0])
+    table = pq.read_table(tmp_path / "out" / Store(tmp_path / "out").parts()[0])
     assert table.schema.field("vector").type == pa.list_(pa.float32(), 512)
     row = table.to_pylist()[0]
     with Image.open(row["path"]) as image:
@@ -188,7 +188,7 @@ def test_what_cannot_be_done_is_said(images: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(RequestError, match=words):
             run(tmp_path / source, output)
-    part = Store(output).parts()[0]
+    part = output / Store(output).parts()[0]
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(RequestError, match=r"part-000000\.parquet"):
         run(images, output)
@@ -223,11 +223,13 @@ def test_a_caption_arrives_when_it_changes(images: Path, tmp_path: Path) -> None
 def test_content_decides_what_is_unchanged(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     run(images / "0", output)
-    before = [part.read_bytes() for part in Store(output).parts()]
+    before = [(output / part).read_bytes() for part in Store(output).parts()]
     for path in (images / "0").iterdir():
         path.touch()
     assert (run(images / "0", output).embedded, run(images / "0", output).known) == (0, 7)
-    assert [part.read_bytes() for part in Store(output).parts()] != before  # the new times are noted
+    assert [
+        (output / part).read_bytes() for part in Store(output).parts()
+    ] != before  # the new times are noted
     noted = Store(output).known()
     assert all(noted[item.path][0] == item.stamp for item in items_of([str(images / "0")]))
     shard = tmp_path / "s.tar"
@@ -373,10 +375,14 @@ def test_paths_are_one_wherever_a_run_begins(
 
 
 def test_a_full_disk_is_one_line(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: Any, **options: Any) -> None:
-        raise OSError(28, "No space left on device")
+    write = Path.write_bytes
 
-    monkeypatch.setattr(pq, "write_table", full)
+    def full(path: Path, content: bytes) -> int:
+        if "part-" in path.name:
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     words = r"part-000000\.parquet cannot be written \(the disk is full: make room, or choose another place\)"
     with pytest.raises(RequestError, match=words):
         run(images / "0", tmp_path / "out")

@@ -1,0 +1,162 @@
+"""Where a store's files are: in a folder of this machine, or below an address in a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from ..errors import RequestError
+from ..system.addresses import BUCKETS, is_address, scheme_of, without_secrets
+from ..system.output import atomic_file, reason_of
+
+
+class Folder(Protocol):
+    """Files by their names. All raise OSError where that is not possible."""
+
+    def names(self) -> list[str]:
+        """Those that are there, in order; none where there is no folder yet."""
+
+    def opened(self, name: str) -> AbstractContextManager[Any]:
+        """A file to read from."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file whole, or not at all."""
+
+    def remove(self, name: str) -> None:
+        """Take a file away; it need not be there."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other writers out, for the block."""
+
+
+def folder_at(place: Path | str) -> Folder:
+    """The folder of a path or an address.
+
+    Raises:
+        RequestError: embeddings are not kept at such an address.
+    """
+    text = str(place)
+    if not is_address(text):
+        return LocalFolder(Path(place).absolute())
+    if scheme_of(text) not in BUCKETS:
+        raise RequestError(
+            f"{without_secrets(text)}: embeddings are kept in a folder, at s3:// or at gs://, nowhere else"
+        )
+    return BucketFolder(text.rstrip("/"))
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine, or of a disk that machines share."""
+
+    path: Path
+
+    def names(self) -> list[str]:
+        """See `Folder`."""
+        return sorted(os.listdir(self.path)) if self.path.is_dir() else []  # noqa: PTH208
+
+    def opened(self, name: str) -> AbstractContextManager[Any]:
+        """See `Folder`."""
+        return (self.path / name).open("rb")  # Arrow cannot open a path that is not UTF-8
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Folder`."""
+        with atomic_file(self.path / name) as temporary:
+            temporary.write_bytes(content)
+
+    def remove(self, name: str) -> None:
+        """See `Folder`."""
+        (self.path / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock it; the lock ends with the process.
+
+        Raises:
+            RequestError: another process writes there, or none can.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise RequestError(
+                f"another process writes into {self.path}: wait for it, or choose another folder"
+            ) from None
+        except OSError as error:
+            raise RequestError(f"{self.path} cannot be written ({reason_of(error)})") from error
+        with lock:
+            yield
+
+
+_WRITER = ".writer"
+
+
+@dataclass(frozen=True)
+class BucketFolder:
+    """What is below an address.
+
+    A bucket has no locks that end with a process. So whoever begins to write leaves a mark, and whoever finds
+    another's mark in its place stops: of two writers the later one goes on.
+    """
+
+    address: str
+    mark: bytes = field(default_factory=lambda: uuid.uuid4().hex.encode())
+
+    def names(self) -> list[str]:
+        """See `Folder`."""
+        from . import buckets
+
+        return buckets.names_in(self.address)
+
+    def opened(self, name: str) -> AbstractContextManager[Any]:
+        """See `Folder`."""
+        from . import buckets
+
+        return buckets.opened(f"{self.address}/{name}")
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Folder`."""
+        from . import buckets
+
+        self._require_mark()
+        buckets.write(f"{self.address}/{name}", content)
+
+    def remove(self, name: str) -> None:
+        """See `Folder`."""
+        from . import buckets
+
+        self._require_mark()
+        buckets.remove(f"{self.address}/{name}")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Leave a mark.
+
+        Raises:
+            RequestError: nothing can be written there.
+        """
+        from . import buckets
+
+        try:
+            buckets.write(f"{self.address}/{_WRITER}", self.mark)
+        except OSError as error:
+            raise RequestError(f"{self.address} cannot be written ({reason_of(error)})") from None
+        yield
+        with contextlib.suppress(OSError):
+            self.remove(_WRITER)
+
+    def _require_mark(self) -> None:
+        with contextlib.suppress(FileNotFoundError), self.opened(_WRITER) as stream:
+            if stream.read() == self.mark:
+                return
+        raise OSError(errno.EBUSY, "another process has begun to write there")

@@ -1,0 +1,318 @@
+"""Images from web servers, with manners: robots.txt, few connections to each, no haste, bounded sizes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from functools import cache
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urljoin, urlsplit
+from urllib.robotparser import RobotFileParser
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, NewConnectionError
+
+from ..errors import ImageError
+from ..system.addresses import WEB, scheme_of, without_secrets
+from ..version import __version__
+from .buckets import MOST_BYTES, too_large
+
+_AGENT = "clip-hub"
+_CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 15  # seconds
+_ALLOWED = 60.0  # seconds for an image, all attempts and waits between them together
+_ATTEMPTS = 4
+_CONNECTIONS = 4  # to one server
+_REDIRECTS = 5
+_GIVEN_UP_AFTER = 5  # addresses of one server that fail in a row
+_GIVEN_UP_FOR = 600.0  # seconds
+_LONGEST_PAUSE = 30.0  # seconds, that a robots.txt may ask for between two requests
+_ROBOTS_BYTES = 500 << 10  # all that has to be read of a robots.txt, RFC 9309
+_BUSY = (429, 500, 502, 503, 504)
+_NO_ADDRESS = "is no address that can be read"
+_MOVED = (301, 302, 303, 307, 308)
+
+
+class _AnswerError(OSError):
+    """A server answered that there is nothing to have."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(errno.EIO, reason)
+        self.status = status
+
+
+class _TryAgainError(OSError):
+    """What may do a moment later; `wait` is what the server asks for."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(errno.EAGAIN, reason)
+        self.wait = wait
+
+
+def read(address: str) -> bytes:
+    """An image's bytes.
+
+    Raises:
+        ImageError: they are more than are taken, or it is no address at all.
+        OSError: they cannot be had now.
+    """
+    return _client().read(address)
+
+
+@cache
+def _client() -> _Client:
+    return _Client()
+
+
+class _Allowance:
+    """The time that one image may take; waiting for its turn does not count."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[float]:
+        """Count the block; gives when it must have ended."""
+        begun = time.monotonic()
+        try:
+            yield begun + self.left
+        finally:
+            self.left -= time.monotonic() - begun
+
+
+class _Server:
+    """What is known of a server, for all threads that read from it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.connections = threading.BoundedSemaphore(_CONNECTIONS)
+        self.rules_lock = threading.Lock()
+        self.rules: RobotFileParser | None = None
+        self.pause = 0.0
+        self._lock = threading.Lock()
+        self._ready_at = 0.0
+        self._failures = 0
+        self._given_up_until = 0.0
+        self._last_reason = ""
+
+    def hold_off(self, seconds: float) -> None:
+        """Let nobody ask for so long."""
+        with self._lock:
+            self._ready_at = max(self._ready_at, time.monotonic() + seconds)
+
+    def wait_for_turn(self) -> None:
+        """Wait until the server may be asked.
+
+        Raises:
+            OSError: it was given up.
+        """
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                if now < self._given_up_until:
+                    raise OSError(
+                        errno.EHOSTUNREACH,
+                        f"{self.name} was given up for a while, after {_GIVEN_UP_AFTER} addresses in a row; "
+                        f"the last: {self._last_reason}",
+                    )
+                delay = self._ready_at - now
+                if delay <= 0:
+                    self._ready_at = now + self.pause
+                    return
+            time.sleep(min(delay, 1.0))
+
+    def succeeded(self) -> None:
+        """Note that it answers."""
+        with self._lock:
+            self._failures = 0
+
+    def failed(self, reason: str) -> None:
+        """Note that it did not answer, or not with sense."""
+        with self._lock:
+            self._failures += 1
+            if self._failures >= _GIVEN_UP_AFTER:
+                self._failures, self._last_reason = 0, reason
+                self._given_up_until = time.monotonic() + _GIVEN_UP_FOR
+
+
+class _Client:
+    """Reads addresses, in many threads."""
+
+    def __init__(self) -> None:
+        self._session = requests.Session()
+        self._session.headers.update(
+            {"User-Agent": f"{_AGENT}/{__version__}", "Accept": "image/*", "Accept-Encoding": "identity"}
+        )
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in WEB:
+            self._session.mount(f"{scheme}://", HTTPAdapter(pool_connections=64, pool_maxsize=_CONNECTIONS))
+        self._servers: dict[str, _Server] = {}
+        self._servers_lock = threading.Lock()
+
+    def read(self, address: str) -> bytes:
+        """See `read`."""
+        allowance = _Allowance(_ALLOWED)
+        try:
+            return self._follow(address, MOST_BYTES, allowance, ask_robots=True)
+        except ImageError as error:
+            raise ImageError(f"{without_secrets(address)}: {error}") from None
+
+    def _follow(self, address: str, most: int, allowance: _Allowance, ask_robots: bool) -> bytes:
+        """The content of an address, or of the one that it was moved to."""
+        for _ in range(_REDIRECTS + 1):
+            server = self._server(address)
+            if ask_robots:
+                self._require_allowed(server, address)
+            content = self._ask(server, address, most, allowance)
+            if isinstance(content, bytes):
+                return content
+            address = urljoin(address, content)
+            if scheme_of(address) not in WEB:
+                raise OSError(errno.EPROTO, "it was moved to what is no address of the web")
+        raise OSError(errno.ELOOP, f"it was moved more than {_REDIRECTS} times")
+
+    def _server(self, address: str) -> _Server:
+        try:
+            parts = urlsplit(address)
+        except ValueError:
+            raise ImageError(_NO_ADDRESS) from None
+        if not parts.hostname:
+            raise ImageError(_NO_ADDRESS)
+        name = f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2].lower()}"
+        with self._servers_lock:
+            if name not in self._servers:
+                self._servers[name] = _Server(name)
+            return self._servers[name]
+
+    # --- robots.txt -----------------------------------------------------------------------------------
+
+    def _require_allowed(self, server: _Server, address: str) -> None:
+        """Check that robots.txt allows an address; it is read once, and as RFC 9309 says: one that is not
+        there, or that nobody may read, forbids nothing; one that the server fails to give forbids all.
+
+        Raises:
+            OSError: it does not, or cannot be read.
+        """
+        with server.rules_lock:
+            if server.rules is None:
+                server.rules = self._rules(server)
+                asked = server.rules.crawl_delay(_AGENT)
+                server.pause = min(float(asked or 0), _LONGEST_PAUSE)
+        if not server.rules.can_fetch(_AGENT, without_secrets(address)):
+            raise OSError(errno.EACCES, f"{server.name}/robots.txt does not allow it")
+
+    def _rules(self, server: _Server) -> RobotFileParser:
+        try:
+            allowance = _Allowance(_ALLOWED)
+            content = self._follow(f"{server.name}/robots.txt", _ROBOTS_BYTES, allowance, ask_robots=False)
+        except _AnswerError:
+            content = b""
+        except ImageError as error:  # too long
+            raise OSError(errno.EIO, f"its robots.txt {error}") from None
+        except OSError as error:
+            raise OSError(errno.EIO, f"its robots.txt cannot be read ({error.strerror})") from None
+        rules = RobotFileParser()
+        rules.parse(content.decode("utf-8", "replace").splitlines())
+        return rules
+
+    # --- one address ----------------------------------------------------------------------------------
+
+    def _ask(self, server: _Server, address: str, most: int, allowance: _Allowance) -> bytes | str:
+        """The content of an address, or where it was moved; several attempts, with more time between each."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            server.wait_for_turn()
+            try:
+                with server.connections, allowance.running() as deadline:
+                    content = self._answer(address, most, deadline)
+            except _TryAgainError as error:
+                wait = (
+                    error.wait if error.wait is not None else 2 ** (attempt - 1) * (0.5 + random.random() / 2)
+                )
+                if attempt == _ATTEMPTS or wait >= allowance.left:
+                    asked = f", and asks to come back in {wait:.0f} s" if error.wait else ""
+                    server.failed(str(error.strerror))
+                    raise OSError(errno.EIO, f"{error.strerror}{asked}") from None
+                if error.wait is not None:
+                    server.hold_off(wait)
+                with allowance.running():
+                    time.sleep(wait)
+            except (_AnswerError, ImageError):
+                server.succeeded()
+                raise
+            except OSError as error:
+                server.failed(str(error.strerror))
+                raise
+            else:
+                server.succeeded()
+                return content
+        raise AssertionError("the last attempt returns or raises")
+
+    def _answer(self, address: str, most: int, deadline: float) -> bytes | str:
+        """One request."""
+        try:
+            with self._session.get(
+                address, stream=True, allow_redirects=False, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)
+            ) as response:
+                status = response.status_code
+                if status in _MOVED and response.headers.get("Location"):
+                    return response.headers["Location"]
+                if status in _BUSY:
+                    raise _TryAgainError(f"the server answers {status}", _retry_after(response))
+                if status in (404, 410):
+                    raise _AnswerError(status, f"the server answers {status}: it is gone")
+                if status != 200:
+                    raise _AnswerError(status, f"the server answers {status}")
+                return _content(response, most, deadline)
+        except requests.exceptions.InvalidURL:
+            raise ImageError(_NO_ADDRESS) from None
+        except (requests.RequestException, HTTPError) as error:
+            raise _in_words(error) from None
+
+
+def _content(response: requests.Response, most: int, deadline: float) -> bytes:
+    """The body, read as it comes, so that one that trickles ends in time."""
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) > most:
+        raise ImageError(too_large(int(length)))
+    content = bytearray()
+    while chunk := response.raw.read1(1 << 16):
+        content += chunk
+        if len(content) > most:
+            raise ImageError(too_large(len(content)))
+        if time.monotonic() > deadline:
+            raise OSError(errno.ETIMEDOUT, f"it has not come whole in {_ALLOWED:.0f} s")
+    if length.isdecimal() and len(content) < int(length):
+        raise _TryAgainError("the connection broke")
+    return bytes(content)
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Seconds that a server asks to wait: it says how many, or until when."""
+    given = response.headers.get("Retry-After", "").strip()
+    if given.isdecimal():
+        return float(given)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+    return None
+
+
+def _in_words(error: Exception) -> OSError:
+    """What went wrong; the library's own words hold the address with its secrets."""
+    kinds = requests.exceptions
+    if isinstance(error, kinds.SSLError):
+        return OSError(errno.EPROTO, "its certificate is not valid, or it does not speak TLS")
+    if isinstance(error, kinds.ProxyError):
+        return OSError(errno.EHOSTUNREACH, "the proxy cannot be reached")
+    if isinstance(error, kinds.ConnectTimeout):
+        return OSError(errno.ETIMEDOUT, f"no connection in {_CONNECT_TIMEOUT} s")
+    cause = error.args[0] if error.args else None
+    if isinstance(getattr(cause, "reason", None), NewConnectionError):
+        return OSError(errno.EHOSTUNREACH, "the server cannot be reached")
+    if isinstance(error, kinds.Timeout) or "timed out" in str(cause):
+        return _TryAgainError(f"no answer in {_READ_TIMEOUT} s")
+    return _TryAgainError("the connection broke")
