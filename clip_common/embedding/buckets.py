@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import itertools
 import os
+import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
@@ -21,20 +26,25 @@ from pyarrow import fs
 from ..errors import ImageError, RequestError
 from ..system.addresses import scheme_of, without_secrets
 
+Made = TypeVar("Made")
+
 MOST_BYTES = 128 << 20  # of an image; that many threads' worth must fit into memory
-_ATTEMPTS = 10  # 25 ms after the first, twice as long after each: half a minute in all
+_ATTEMPTS = 5  # half a second after the first, twice as long after each
+_LIBRARY_ATTEMPTS = 5  # 25 ms after the first; it gives up at once where an answer is shorter than its error
 _CONNECT_TIMEOUT = 10  # seconds
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _TRUE = ("1", "true", "yes")
 _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
+_MAY_PASS = re.compile("SLOW_DOWN|UNAVAILABLE|INTERNAL|THROTTL|NETWORK|TIMEOUT|EXCEEDED|EXHAUSTED|(429|5..)")
 _CREDENTIALS = "the credentials in the environment are not accepted"
+_NOTHING = "there is no such object"
 _BUSY = "the service is overloaded; later may do"
 _REASONS = {
     "ACCESS_DENIED": "access denied: credentials come from the environment, and may lack this right",
     "PERMISSION_DENIED": "access denied: credentials come from the environment, and may lack this right",
     "NO_SUCH_BUCKET": "there is no such bucket",
-    "NO_SUCH_KEY": "there is no such object",
-    "RESOURCE_NOT_FOUND": "there is no such object",
+    "NO_SUCH_KEY": _NOTHING,
+    "RESOURCE_NOT_FOUND": _NOTHING,
     "NOT_FOUND": "there is no such bucket or object",
     "NETWORK_CONNECTION": "the service cannot be reached",
     "REQUEST_TIMEOUT": "the service does not answer",
@@ -78,13 +88,13 @@ def objects_at(address: str) -> list[Object]:
         OSError: it cannot be listed.
     """
     system, path = _resolve(address)
-    with in_words():
-        there = None if path.endswith("/") or "/" not in path else system.get_file_info(path)
-        if there is not None and there.type == fs.FileType.File:
+    if "/" in path:
+        there = _patiently(lambda: system.get_file_info(path))
+        if there.type == fs.FileType.File:
             return [_object(address, there)]
-        if there is not None and there.type == fs.FileType.NotFound:
-            raise FileNotFoundError
-        found = system.get_file_info(fs.FileSelector(path, recursive=True))
+        if there.type == fs.FileType.NotFound:
+            raise FileNotFoundError(errno.ENOENT, _NOTHING)
+    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, recursive=True)))
     scheme = scheme_of(address)
     files = [info for info in found if info.type == fs.FileType.File and not info.path.endswith("/")]
     return sorted((_object(f"{scheme}://{info.path}", info) for info in files), key=lambda one: one.address)
@@ -97,8 +107,7 @@ def names_in(address: str) -> list[str]:
         RequestError, OSError: as `objects_at`.
     """
     system, path = _resolve(address)
-    with in_words():
-        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, allow_not_found=True)))
     return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
 
@@ -110,18 +119,18 @@ def read(address: str) -> bytes:
         RequestError, OSError: they cannot be had.
     """
     with opened(address) as stream:
-        if stream.size() > MOST_BYTES:
-            raise ImageError(f"{without_secrets(address)}: {too_large(stream.size())}")
-        return stream.read()
+        if stream.size > MOST_BYTES:
+            raise ImageError(f"{without_secrets(address)}: {too_large(stream.size, MOST_BYTES)}")
+        return stream.readall()
 
 
-def too_large(size: int) -> str:
-    """What is said of an image of so many bytes."""
-    return f"has {size:,} bytes, at most {MOST_BYTES:,} are taken"
+def too_large(size: int, most: int) -> str:
+    """What is said of something that has more bytes than are taken."""
+    return f"has {size:,} bytes, at most {most:,} are taken"
 
 
 @contextlib.contextmanager
-def opened(address: str) -> Iterator[pa.NativeFile]:
+def opened(address: str) -> Iterator[_Reader]:
     """An object to read from, anywhere in it.
 
     Raises:
@@ -130,8 +139,8 @@ def opened(address: str) -> Iterator[pa.NativeFile]:
     system, path = _resolve(address)
     if fault := fault_of_key(address):
         raise OSError(errno.EINVAL, fault)
-    with in_words(), system.open_input_file(path) as stream:
-        yield stream
+    with _patiently(lambda: system.open_input_file(path)) as stream:
+        yield _Reader(stream)
 
 
 def write(address: str, content: bytes) -> None:
@@ -141,10 +150,13 @@ def write(address: str, content: bytes) -> None:
         RequestError, OSError: it cannot be written.
     """
     system, path = _resolve(address)
-    with in_words():
+
+    def put() -> None:
         stream = system.open_output_stream(path)
         stream.write(content)  # all of it at once: were it cut short, closing would make an object of that
         stream.close()
+
+    _patiently(put)
 
 
 def remove(address: str) -> None:
@@ -154,8 +166,8 @@ def remove(address: str) -> None:
         RequestError, OSError: that is not possible.
     """
     system, path = _resolve(address)
-    with contextlib.suppress(FileNotFoundError), in_words():
-        system.delete_file(path)
+    with contextlib.suppress(FileNotFoundError):
+        _patiently(lambda: system.delete_file(path))
 
 
 def fault_of_key(address: str) -> str | None:
@@ -165,26 +177,80 @@ def fault_of_key(address: str) -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def in_words() -> Iterator[None]:
-    """Turn the services' errors into an `OSError` in words; all others pass."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, "there is no such object") from None
-    except OSError as error:
-        code = _CODE.search(str(error))
-        if code is None:
-            raise
-        name = code[1] or code[2]
-        reason = _REASONS.get(name) or f"{name.lower().replace('_', ' ')}{_status(str(error))}"
-        raise OSError(errno.EIO, reason) from None
+class _Reader(io.RawIOBase):
+    """An object as a file to read from; a range that cannot be had is asked for again.
+
+    Attributes:
+        size: in bytes.
+    """
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream, self._place = stream, 0
+        self.size: int = stream.size()
+
+    def readable(self) -> bool:
+        """See `io`."""
+        return True
+
+    def seekable(self) -> bool:
+        """See `io`."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See `io`."""
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """See `io`."""
+        return self._place
+
+    def readall(self) -> bytes:
+        """See `io`."""
+        return self._take(self.size)
+
+    def readinto(self, buffer: Any) -> int:
+        """See `io`."""
+        content = self._take(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _take(self, count: int) -> bytes:
+        content = _patiently(lambda: self._stream.read_at(count, self._place))
+        self._place += len(content)
+        return content
 
 
-def _status(message: str) -> str:
-    """The number that a service answered with, where the library has no name for it."""
-    found = re.search(r"HTTP status (\d+)|HTTP response code: (\d+)", message)
-    return f" ({found[1] or found[2]})" if found else ""
+def _patiently(action: Callable[[], Made]) -> Made:
+    """The result of what asks a service, several times where that may help.
+
+    Raises:
+        OSError: it fails; `strerror` says in words why.
+    """
+    for attempt in itertools.count():
+        try:
+            return action()
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, _NOTHING) from None
+        except (OSError, pa.ArrowException) as error:
+            code, reason = _in_words(str(error))
+            if attempt + 1 == _ATTEMPTS or not _MAY_PASS.search(code):
+                raise OSError(errno.EIO, reason) from None
+            time.sleep(2**attempt * (0.25 + random.random() / 4))
+    raise AssertionError("it counts for ever")
+
+
+def _in_words(message: str) -> tuple[str, str]:
+    """A service's error: its code, with the number that the service answered with, and what it means."""
+    found = _CODE.search(message)
+    if found is None:
+        return "", message.splitlines()[0][:200] if message else "for no known reason"
+    name = found[1] or found[2]
+    number = re.search(r"HTTP status (\d+)|HTTP response code: (\d+)", message)
+    status = f" ({number[1] or number[2]})" if number else ""
+    return name + status, _REASONS.get(
+        name
+    ) or f"the service answers {name.lower().replace('_', ' ')}{status}"
 
 
 def _object(address: str, info: fs.FileInfo) -> Object:
@@ -200,8 +266,7 @@ def _resolve(address: str) -> tuple[fs.FileSystem, str]:
         )
     if not _BUCKET.fullmatch(bucket):
         raise RequestError(f"{address}: {bucket!r} is no name of a bucket, expected {scheme}://BUCKET/KEY")
-    with in_words():
-        return _system(scheme, bucket), f"{bucket}{slash}{key}" if key else bucket
+    return _patiently(lambda: _system(scheme, bucket)), f"{bucket}{slash}{key}".rstrip("/")
 
 
 @lru_cache(maxsize=100)
@@ -221,7 +286,7 @@ def _system(scheme: str, bucket: str) -> fs.FileSystem:
         anonymous=anonymous,
         region=region or "us-east-1",
         connect_timeout=_CONNECT_TIMEOUT,
-        retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=_ATTEMPTS),
+        retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=_LIBRARY_ATTEMPTS),
         force_virtual_addressing=_is_set("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"),
         **endpoint,
     )

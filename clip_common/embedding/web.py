@@ -268,7 +268,9 @@ class _Client:
                 if status != 200:
                     raise _AnswerError(status, f"the server answers {status}")
                 return _content(response, most, deadline)
-        except requests.exceptions.InvalidURL:
+        except ImageError:
+            raise
+        except ValueError:  # of the address, or of the one that it was moved to
             raise ImageError(_NO_ADDRESS) from None
         except (requests.RequestException, HTTPError) as error:
             raise _in_words(error) from None
@@ -278,12 +280,12 @@ def _content(response: requests.Response, most: int, deadline: float) -> bytes:
     """The body, read as it comes, so that one that trickles ends in time."""
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) > most:
-        raise ImageError(too_large(int(length)))
+        raise ImageError(too_large(int(length), most))
     content = bytearray()
     while chunk := response.raw.read1(1 << 16):
         content += chunk
         if len(content) > most:
-            raise ImageError(too_large(len(content)))
+            raise ImageError(too_large(len(content), most))
         if time.monotonic() > deadline:
             raise OSError(errno.ETIMEDOUT, f"it has not come whole in {_ALLOWED:.0f} s")
     if length.isdecimal() and len(content) < int(length):

@@ -50,12 +50,12 @@ def write_images(folder: Path) -> Path:
     return folder
 
 
-def run(source: Any, output: Path, **options: Any) -> Report:
+def run(source: Any, output: Path | str, **options: Any) -> Report:
     sources = [str(source)] if isinstance(source, (str, Path)) else [str(item) for item in source]
     return embed(items_of(sources), output, options.pop("job", JOB), **options)
 
 
-def contents(output: Path) -> dict[str, np.ndarray]:
+def contents(output: Path | str) -> dict[str, np.ndarray]:
     """Vectors by path; a path that is there twice is an error."""
     found: dict[str, np.ndarray] = {}
     for table in Store(output).tables():

@@ -24,6 +24,9 @@ HIDDEN = {
     "selenium",
     "resvg_py",
     "zensical",
+    "moto",
+    "boto3",
+    "flask_cors",
 }
 
 

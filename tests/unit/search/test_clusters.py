@@ -26,7 +26,6 @@ def folder(tmp_path: Path) -> Path:
     """Twelve embeddings around those of three labels; there are no images."""
     predictor = Predictor("clip_mini")
     store = Store(tmp_path / "vectors")
-    store.folder.mkdir()
     rng = np.random.default_rng(0)
     texts = predictor.embed(texts=list(LABELS))["texts"]
     places = [0] * 6 + [1] * 4 + [2] * 2
@@ -36,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         for i, (place, vector) in enumerate(zip(places, l2_normalize(texts[places] + noise), strict=True))
     ]
     store.write_part(0, rows, Origin.of(predictor))
-    return store.folder
+    return tmp_path / "vectors"
 
 
 def test_clusters_have_the_names_of_what_they_show(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +67,6 @@ def test_the_module_and_its_labels_are_those_of_the_store(
     assert main(["clusters", str(folder), "--clusters", "13"]) == 1
     assert "--clusters is 13, and the embeddings are of only 12 different images" in capsys.readouterr().err
     other = Store(tmp_path / "other")
-    other.folder.mkdir()
     row = Row(Item(str(EXAMPLES / "dog.png"), "stamp"), np.ones(2, np.float32), 1, 1)
     other.write_part(0, [row], Origin("clip_mini", "0" * 64, 2))
     assert main(["clusters", str(other.folder), "--clusters", "1"]) == 1

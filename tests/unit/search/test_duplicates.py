@@ -169,7 +169,6 @@ def test_stores_that_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="nowhere holds no embeddings"):
         read_images([first, tmp_path / "nowhere"])
     other = Store(tmp_path / "other")
-    other.folder.mkdir()
     other.write_part(0, [row("y.jpg", [1, 0])], Origin("clip_mini", "1" * 64, 2))
     with pytest.raises(RequestError, match="other holds embeddings of clip_mini"):
         read_images([first, other.folder])

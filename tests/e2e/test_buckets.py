@@ -1,0 +1,91 @@
+"""`embed` from and to a bucket that is busy now and then: killed, and on Ray."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("moto", reason="of the extra [test]")
+
+import boto3
+
+from clip_common.embedding.store import Store
+from tests.support.paths import ROOT
+from tests.support.s3_server import S3Server
+from tests.support.stores import contents
+
+IMAGES = 300
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """One with a bucket of small images, whose every twentieth answer is an error."""
+    made = S3Server()
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    client: Any = boto3.client("s3", endpoint_url=made.address, region_name="us-east-1")
+    client.create_bucket(Bucket="photos")
+    client.create_bucket(Bucket="vectors")
+    for number in range(IMAGES):
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), (number % 256, number // 256, 77)).save(file, "PNG")
+        client.put_object(Bucket="photos", Key=f"all/{number:03d}.png", Body=file.getvalue())
+    made.fails = lambda _: len(made.requests) % 20 == 0
+    yield made
+    made.stop()
+
+
+def command(output: str, *options: str) -> list[str]:
+    embed = ["embed", "s3://photos/all", "--output", output, "--part_size", "20", "--batch_size", "4"]
+    return [sys.executable, "-m", "clip_common", *embed, *options]
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_killed_at_any_moment_each_image_is_there_once(server: S3Server) -> None:
+    output = "s3://vectors/killed"
+    rng = random.Random(1)
+    kills = 0
+    for _ in range(5):
+        process = subprocess.Popen(
+            command(output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline, goal = time.monotonic() + 60, len(Store(output).parts()) + rng.randint(1, 2)
+        while process.poll() is None and len(Store(output).parts()) < goal and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(rng.random() * 0.3)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert len(contents(output)) % 20 == 0
+    assert kills >= 3
+    done = subprocess.run(command(output), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(contents(output)) == IMAGES
+
+
+@pytest.mark.e2e
+def test_on_ray_each_image_is_there_once(server: S3Server) -> None:
+    pytest.importorskip("ray", reason="of the extra [test]")
+    output = "s3://vectors/ray"
+    done = subprocess.run(
+        command(output, "--executor", "ray"),
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{IMAGES} embedded" in done.stdout
+    assert len(contents(output)) == IMAGES
