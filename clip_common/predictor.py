@@ -111,8 +111,9 @@ class Predictor:
         fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
         engine: what multiplies the matrices on the CPU: "onnxruntime", "openvino" or "paddle"; or
             "auto", which is the fastest of those installed.
-        precision: what it computes in: "float32", or "bfloat16" where the CPU has that and OpenVINO is
-            installed. Features are float32 in any case, and so is all that runs on a GPU.
+        precision: what it computes in: "float32", or "bfloat16" or, of the image encoder's layers, "int8",
+            where the CPU has that and OpenVINO is installed. Features are float32 in any case, and so is all
+            that runs on a GPU.
 
     Raises:
         RequestError: there is no such module, or the engine or the precision is not to be had here.

@@ -282,7 +282,9 @@ def add_engine(target: Target) -> None:
 def add_precision(target: Target) -> None:
     """`--precision` alone, for a verb with an `--engine` of its own."""
     target.add_argument(
-        "--precision", choices=PRECISIONS, help="bfloat16 where the CPU has it; default: float32"
+        "--precision",
+        choices=PRECISIONS,
+        help="bfloat16 or int8 where the CPU has it; default: float32",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 ENGINES = ("auto", "onnxruntime", "openvino", "paddle")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 class Engine(Protocol):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock
@@ -24,6 +25,7 @@ from ..system.cache import cache_dir, content_sha256, digest_of, source_digest, 
 from ..system.log import logger
 from ..system.output import reason_of, sync
 from ..weights.weights_file import WeightsFile
+from . import calibration
 from .artifacts import MANIFEST, is_whole
 from .compiled_engine import runtime as runtime_of
 
@@ -79,6 +81,8 @@ def _folder(weights: WeightsFile, runtime: str, precision: str) -> Path:
     made_for = [runtime, runtime_of(runtime).VERSION, precision, cpu.identity()]
     made_by = [source_digest(*_SOURCE), *versions(*_MAKERS)]
     key = [record.name, str(record.config), weights.sha256, *made_for, *made_by]
+    if precision == "int8":
+        key += [str(record.preprocessing), calibration.digest()]
     return cache_dir() / "engines" / digest_of(json.dumps(key))[:32]
 
 
@@ -97,7 +101,7 @@ def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -
         "-m",
         f"{package.name}.engines.compile_worker",
         record.name,
-        record.config.activation,
+        json.dumps([record.config.activation, asdict(record.preprocessing)]),
         str(weights.path.absolute()),
         weights.sha256,
         runtime,

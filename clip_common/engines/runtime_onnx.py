@@ -34,21 +34,28 @@ def compile_tower(source: Path, target: Path, precision: str) -> None:
 def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:
     """What runs a tower that `compile_tower` wrote, in any thread."""
     assert precision == "float32"
-    return _open(path, _options())  # it was optimised when it was compiled
+    run = _open(path, _options())  # it was optimised when it was compiled
+    return lambda *inputs: run(*inputs)[0]
 
 
 def open_graph(path: Path) -> Callable[..., np.ndarray]:
-    """What runs an ONNX graph as it is written: no node is rewritten, no weight packed."""
+    """What runs an ONNX graph as it is written to its first output: no node rewritten, no weight packed."""
+    run = open_outputs(path)
+    return lambda *inputs: run(*inputs)[0]
+
+
+def open_outputs(path: Path) -> Callable[..., list[np.ndarray]]:
+    """What runs an ONNX graph as it is written, to all of its outputs."""
     options = _options()
     options.add_session_config_entry("session.disable_prepacking", "1")
     return _open(path, options)
 
 
-def _open(path: Path, options: onnxruntime.SessionOptions) -> Callable[..., np.ndarray]:
+def _open(path: Path, options: onnxruntime.SessionOptions) -> Callable[..., list[np.ndarray]]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
-    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 def _options() -> onnxruntime.SessionOptions:

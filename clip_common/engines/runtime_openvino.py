@@ -36,7 +36,7 @@ openvino = _import_without_telemetry()
 VERSION: str = openvino.__version__
 
 _INTERVAL = 0.005  # seconds, in which a CPU copies some ten megabytes
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what a graph does not round
 
 
 def compile_tower(source: Path, target: Path, precision: str) -> None:

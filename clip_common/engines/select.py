@@ -41,8 +41,8 @@ def choose(engine: str = "auto", precision: str = "float32") -> Choice:
         raise RequestError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     if engine in ("onnxruntime", "openvino"):
         _require(engine)
-    if precision == "bfloat16":
-        return _choose_bfloat16(engine)
+    if precision != "float32":
+        return _choose_rounded(engine, precision)
     if engine != "auto":
         return Choice(engine, precision, "asked for by name")
     if "avx512f" in cpu.features() and _is_installed("openvino") and _can_enter_current_folder():
@@ -53,18 +53,22 @@ def choose(engine: str = "auto", precision: str = "float32") -> Choice:
     return Choice("paddle", precision, reason)
 
 
-def _choose_bfloat16(engine: str) -> Choice:
+def _choose_rounded(engine: str, precision: str) -> Choice:
     if engine not in ("auto", "openvino"):
         raise RequestError(
-            f"precision is 'bfloat16', and engine {engine!r} computes in float32: use 'openvino'"
+            f"precision is {precision!r}, and engine {engine!r} computes in float32: use 'openvino'"
         )
-    if not cpu.computes_bfloat16():
+    is_there, needed = {
+        "bfloat16": (cpu.computes_bfloat16(), "AMX or AVX512-BF16"),
+        "int8": (cpu.computes_int8(), "AVX-512 VNNI or AVX-VNNI"),
+    }[precision]
+    if not is_there:
         raise RequestError(
-            "precision is 'bfloat16', which this CPU does not multiply (it takes AMX or AVX512-BF16): "
+            f"precision is {precision!r}, which this CPU does not multiply (it takes {needed}): "
             "leave it at 'float32'"
         )
     _require("openvino")
-    return Choice("openvino", "bfloat16", "the engine that computes in bfloat16")
+    return Choice("openvino", precision, f"the engine that computes in {precision}")
 
 
 def _is_installed(package: str) -> bool:

@@ -36,7 +36,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         weights: a weights file, or the tag of published weights, in place of the module's own.
         exif_rotation: turn images as their EXIF tag says, which OpenAI's code does not.
         engine: "auto", "onnxruntime", "openvino" or "paddle", see `Predictor`.
-        precision: "float32" or "bfloat16", see `Predictor`.
+        precision: "float32", "bfloat16" or "int8", see `Predictor`.
         fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
     """
 

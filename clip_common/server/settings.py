@@ -30,7 +30,7 @@ class Settings(BaseModel):
     engine: str = "auto"
     """What multiplies the matrices on the CPU."""
     precision: str = "float32"
-    """"float32", or "bfloat16" where the CPU has that and OpenVINO is installed."""
+    """"float32", or "bfloat16" or "int8" where the CPU has that and OpenVINO is installed."""
     batch_requests: int = Field(32, ge=1)
     """Requests that go through the model together at most."""
     batch_wait: float = Field(0.0, ge=0)

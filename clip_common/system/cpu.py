@@ -37,3 +37,8 @@ def is_amd() -> bool:
 def computes_bfloat16() -> bool:
     """Whether it multiplies bfloat16 matrices in hardware."""
     return not features().isdisjoint({"amx_bf16", "avx512_bf16"})
+
+
+def computes_int8() -> bool:
+    """Whether it multiplies int8 in hardware faster than float32."""
+    return not features().isdisjoint({"avx512_vnni", "avx_vnni"})

@@ -24,13 +24,16 @@ Operand = Tensor | np.ndarray | float
 
 
 class Graph:
-    """A graph of one output that is written to `path`, and its large weights beside it, to `<path>.data`.
+    """A graph that is written to `path`, and its large weights beside it, to `<path>.data`.
 
     Weights go to their file as they come, so that of a model only the tensor at hand is in memory.
 
     Args:
         path: the file of the graph.
         state: the weights, by OpenAI's names.
+
+    Attributes:
+        outputs: what it gives besides its answer, as ONNX declares it.
     """
 
     def __init__(self, path: Path, state: Mapping[str, np.ndarray]) -> None:
@@ -38,6 +41,7 @@ class Graph:
         self._nodes: list[Any] = []
         self._inputs: list[Any] = []
         self._constants: list[TensorProto] = []
+        self.outputs: list[Any] = []
         self._data = path.with_name(f"{path.name}.data").open("wb")
 
     def __enter__(self) -> Graph:
@@ -97,10 +101,12 @@ class Graph:
         return names
 
     def save(self, output: Tensor, width: int) -> Path:
-        """Write the graph, of which `output` [N, width] is the answer."""
+        """Write the graph, of which `output` [N, width] is the answer, the first output."""
         answer = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", width])
         self._nodes.append(helper.make_node("Identity", [output], ["features"]))
-        graph = helper.make_graph(self._nodes, self._path.stem, self._inputs, [answer], self._constants)
+        graph = helper.make_graph(
+            self._nodes, self._path.stem, self._inputs, [answer, *self.outputs], self._constants
+        )
         model: ModelProto = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,13 @@ TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, ...] = ("image", "text")
 
 
-def write_tower(config: ClipConfig, state: Mapping[str, np.ndarray], tower: TowerName, folder: Path) -> Path:
+def write_tower(
+    config: ClipConfig,
+    state: Mapping[str, np.ndarray],
+    tower: TowerName,
+    folder: Path,
+    kind: Callable[[Path, Mapping[str, np.ndarray]], Graph] = Graph,
+) -> Path:
     """Write a tower's graph and weights into a folder, as `<tower>.onnx` and `<tower>.onnx.data`.
 
     The image tower takes pixels, float32 [N, 3, R, R]; a BERT token ids, int64 [N, L]; the causal text tower
@@ -29,8 +35,9 @@ def write_tower(config: ClipConfig, state: Mapping[str, np.ndarray], tower: Towe
 
     Args:
         state: all tensors of the model in OpenAI's names, and shapes as `weights/schema.py` lists them.
+        kind: makes the graph, see `int8.py` for others.
     """
-    with Graph(folder / f"{tower}.onnx", state) as graph:
+    with kind(folder / f"{tower}.onnx", state) as graph:
         features = _image(graph, config) if tower == "image" else _text(graph, config)
         return graph.save(features, config.embed_dim)
 

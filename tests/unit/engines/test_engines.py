@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,7 @@ import pytest
 
 from clip_common.cli.main import main
 from clip_common.config import PRETRAINED, Pretrained, pretrained
-from clip_common.engines import artifacts, compile_cache, compile_worker, select
-from clip_common.engines.base import PRECISIONS
+from clip_common.engines import artifacts, calibration, compile_cache, compile_worker, select
 from clip_common.engines.compiled_engine import CompiledEngine
 from clip_common.engines.paddle_engine import PaddleEngine
 from clip_common.engines.select import Engines, choose
@@ -157,9 +156,56 @@ def test_a_compiled_engine_answers_threads_side_by_side(name: str, mini: Weights
 def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
     pytest.importorskip("openvino")
     paths = sorted((ROOT / "examples").glob("*.png"))
-    exact, near = (Predictor(MINI, precision=name).embed(paths=paths)["images"] for name in PRECISIONS)
+    exact, near = (
+        Predictor(MINI, precision=name).embed(paths=paths)["images"] for name in ("float32", "bfloat16")
+    )
     assert not np.array_equal(exact, near)
     assert (exact * near).sum(axis=1).min() > 0.99
+
+
+needs_vnni = pytest.mark.skipif(not cpu.computes_int8(), reason="this CPU has no VNNI")
+
+
+@needs_vnni
+def test_int8_is_near_float32_and_the_text_encoder_stays_in_it(mini: WeightsFile) -> None:
+    pytest.importorskip("openvino")
+    exact, near = (Engines(mini, choose("openvino", name)).get(False) for name in ("float32", "int8"))
+    pixels = np.stack([Predictor(MINI).prepare(("", path)) for path in sorted(EXAMPLE.parent.glob("*.jpg"))])
+    images = [unit(engine.encode_image(pixels)) for engine in (exact, near)]
+    assert not np.array_equal(*images)
+    assert (images[0] * images[1]).sum(axis=1).min() > 0.95
+    ids = tokenize(TEXTS)
+    np.testing.assert_array_equal(near.encode_text(ids, 32), exact.encode_text(ids, 32))
+
+
+@needs_vnni
+def test_an_image_in_int8_does_not_depend_on_its_neighbours(mini: WeightsFile) -> None:
+    """Scales that were taken from each batch would."""
+    pytest.importorskip("openvino")
+    engine = Engines(mini, choose("openvino", "int8")).get(False)
+    pixels = seeded.pixels(MINI.config)[:3]
+    alone = engine.encode_image(pixels[:1])[0]
+    for others in (pixels[1:], pixels[1:] * 1000, pixels[1:] * 0, np.repeat(pixels[1:], 3, axis=0)):
+        np.testing.assert_array_equal(engine.encode_image(np.concatenate([pixels[:1], others]))[0], alone)
+
+
+def test_weights_that_int8_does_not_suit_are_refused(
+    mini: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = json.dumps(["quick_gelu", asdict(MINI.preprocessing)])
+    given = [settings, str(mini.path), mini.sha256, "onnxruntime", "int8", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["worker", "clip_mini", *given])
+    monkeypatch.setattr(compile_worker, "_mean_cosine", lambda *_: 0.42)
+    with pytest.raises(SystemExit, match=r"int8 does not suit these weights.*0\.42"):
+        compile_worker.main()
+
+
+def test_a_worker_knows_how_its_weights_see_images() -> None:
+    """int8 is calibrated on images as the model sees them."""
+    seen = replace(MINI.preprocessing, mean=(0.1, 0.2, 0.3), background=None, resize="squash")
+    settings = json.dumps(["gelu", asdict(seen)])
+    found = compile_worker._with_settings(MINI, settings)
+    assert found.preprocessing == seen and found.config.activation == "gelu"
 
 
 def test_it_is_compiled_once(mini: WeightsFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +330,7 @@ def test_towers_that_give_something_else_are_refused(
         [
             "worker",
             "clip_mini",
-            "quick_gelu",
+            json.dumps(["quick_gelu", asdict(MINI.preprocessing)]),
             str(mini.path),
             mini.sha256,
             "onnxruntime",
@@ -341,9 +387,16 @@ def test_what_is_compiled_depends_on_weights_and_machine(
         with monkeypatch.context() as patched:
             patched.setattr(compile_cache, what, lambda *_: ["another"])
             others.add(folder())
+    rounded = folder(precision="int8")
+    others.add(rounded)
+    with monkeypatch.context() as patched:  # other images to calibrate on, and images seen otherwise
+        patched.setattr(calibration, "digest", lambda: "another")
+        others.add(folder(precision="int8"))
+    seen = MINI.with_settings(MINI.config.activation, replace(MINI.preprocessing, resize="squash"))
+    others.add(folder(record=seen, precision="int8"))
     monkeypatch.setattr(cpu, "identity", lambda: "another")
     others.add(folder())
-    assert first not in others and len(others) == 6 + len(PRETRAINED) - 1
+    assert first not in others and len(others) == 9 + len(PRETRAINED) - 1
 
 
 # --- the choice ---------------------------------------------------------------------------------------
@@ -353,7 +406,7 @@ def test_the_choice_is_explained_and_wrong_names_are_errors(monkeypatch: pytest.
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
     assert choose("auto")[:2] == ("onnxruntime", "float32") and "fastest" in choose("auto").reason
     assert choose("paddle").name == "paddle"
-    with pytest.raises(RequestError, match="precision is 'float8', expected one of float32, bfloat16"):
+    with pytest.raises(RequestError, match="precision is 'float8', expected one of float32, bfloat16, int8"):
         Predictor(MINI, precision="float8")
     with pytest.raises(RequestError, match="engine is 'tensorrt', expected one of auto"):
         Predictor(MINI, engine="tensorrt")
@@ -367,8 +420,15 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
     assert choose("auto").name == "onnxruntime"
-    with pytest.raises(RequestError, match="this CPU does not multiply"):
-        choose("auto", "bfloat16")
+    for precision, needed in (("bfloat16", "AMX or AVX512-BF16"), ("int8", "AVX-512 VNNI or AVX-VNNI")):
+        with pytest.raises(RequestError, match=f"this CPU does not multiply .it takes {needed}"):
+            choose("auto", precision)
+    monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "avx512f", "avx512_vnni"}))
+    assert choose("auto", "int8")[:2] == ("openvino", "int8")
+    with pytest.raises(
+        RequestError, match="precision is 'int8', and engine 'onnxruntime' computes in float32"
+    ):
+        choose("onnxruntime", "int8")
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "avx512f", "amx_bf16"}))
     assert choose("auto").name == "openvino"
     assert choose("auto", "bfloat16")[:2] == ("openvino", "bfloat16")
