@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from ..errors import ClipError
 from ..system import cpu
-from ..system.cache import cache_dir, content_sha256, digest_of, source_digest, touch, versions
+from ..system.cache import cache_dir, digest_of, source_digest, touch, versions
 from ..system.log import logger
 from ..system.output import reason_of, sync
 from ..weights.weights_file import WeightsFile
@@ -120,12 +120,9 @@ def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -
             env={**os.environ, "PYTHONPATH": _search_path(package.parent), "TMPDIR": str(scratch)},
         )
         shutil.rmtree(scratch)
-        manifest = json.loads((temporary / MANIFEST).read_text("utf-8"))
-        files = {file.name: content_sha256(file) for file in temporary.glob("*.compiled*")}
-        (temporary / MANIFEST).write_text(json.dumps({**manifest, "files": files}), "utf-8")
         for file in temporary.iterdir():
             file.chmod(0o644)
-            sync(file)
+        sync(temporary / MANIFEST)  # the worker has synced the others
         temporary.chmod(0o755)  # other users may read the cache
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         temporary.rename(folder)

@@ -6,22 +6,28 @@ settings of its weights, the weights, their hash, the runtime, the precision and
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from ..config import Preprocessing, Pretrained, pretrained
+from ..system.cache import content_sha256
+from ..system.output import sync
 from ..weights.weights_file import WeightsFile, read_whole
 from .artifacts import MANIFEST, file_of
 from .calibration import calibration_images
-from .compiled_engine import runtime
+from .compiled_engine import Runtime, runtime
 from .graph.int8 import Int8Graph, Range, RangesGraph, joined
-from .graph.towers import TOWERS, probe, write_tower
+from .graph.towers import TOWERS, TowerName, probe, write_tower
 from .runtime_onnx import open_graph, open_outputs
 
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.1}  # of the largest number of a feature
@@ -33,26 +39,47 @@ _MEASURED_AT_ONCE = 4  # images
 def main() -> None:
     """Compile what the command line names."""
     name, settings, weights, sha256, runtime_name, precision, folder = sys.argv[1:]
-    compiler = runtime(runtime_name)
     record = _with_settings(pretrained(name), settings)
     found = WeightsFile(Path(weights), sha256, record)
-    config = record.config
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        state = read_whole(found)
-        graphs = {
-            "image": _write_image_tower(record, state, precision, Path(scratch)),
-            "text": write_tower(config, state, "text", Path(scratch)),
-        }
-        scale = float(np.exp(state["logit_scale"].astype(np.float32)))
-        found.require_unchanged()
-        for tower in TOWERS:
-            given, target = probe(config, tower), Path(folder) / file_of(tower)
-            expected = open_graph(graphs[tower])(*given)
-            compiler.compile_tower(graphs[tower], target, precision)
-            answer = compiler.open_tower(target, precision)(*given)
-            if not np.abs(answer - expected).max() <= _TOLERANCE[precision] * np.abs(expected).max():
-                raise SystemExit(f"the compiled {tower} tower does not give what its graph says")
-    (Path(folder) / MANIFEST).write_text(json.dumps({"logit_scale": scale}), "utf-8")
+    state = read_whole(found)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, ThreadPoolExecutor(len(TOWERS)) as pool:
+        work = _Work(record, state, runtime(runtime_name), precision, Path(folder), Path(scratch))
+        files = dict(itertools.chain(*pool.map(work, TOWERS)))
+    found.require_unchanged()
+    scale = float(np.exp(state["logit_scale"].astype(np.float32)))
+    (Path(folder) / MANIFEST).write_text(json.dumps({"logit_scale": scale, "files": files}), "utf-8")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Makes a tower, beside the other one: most of it is copying in one thread."""
+
+    record: Pretrained
+    state: Mapping[str, np.ndarray]
+    compiler: Runtime
+    precision: str
+    folder: Path
+    scratch: Path
+    compiling: Lock = field(default_factory=Lock)
+    """Held by one at a time: this takes twice a tower's memory."""
+
+    def __call__(self, tower: TowerName) -> list[tuple[str, str]]:
+        """Returns the names of its files and their hashes, once they are on the disk."""
+        if tower == "image" and self.precision == "int8":
+            graph = _write_int8(self.record, self.state, self.scratch)
+        else:
+            graph = write_tower(self.record.config, self.state, tower, self.scratch)
+        given, target = probe(self.record.config, tower), self.folder / file_of(tower)
+        expected = open_graph(graph)(*given)
+        with self.compiling:
+            self.compiler.compile_tower(graph, target, self.precision)
+        answer = self.compiler.open_tower(target, self.precision)(*given)
+        if not np.abs(answer - expected).max() <= _TOLERANCE[self.precision] * np.abs(expected).max():
+            raise SystemExit(f"the compiled {tower} tower does not give what its graph says")
+        files = list(self.folder.glob(f"{target.name}*"))
+        for file in files:
+            sync(file)
+        return [(file.name, content_sha256(file)) for file in files]
 
 
 def _with_settings(record: Pretrained, settings: str) -> Pretrained:
@@ -62,15 +89,11 @@ def _with_settings(record: Pretrained, settings: str) -> Pretrained:
     return record.with_settings(activation, Preprocessing(**{**preprocessing, **lists}))
 
 
-def _write_image_tower(
-    record: Pretrained, state: Mapping[str, np.ndarray], precision: str, folder: Path
-) -> Path:
-    """The image tower's graph; in int8 with ranges that are measured now.
+def _write_int8(record: Pretrained, state: Mapping[str, np.ndarray], folder: Path) -> Path:
+    """The image tower's graph in int8, with ranges that are measured now.
 
     The text tower stays in float32: its labels are kept, and it is the smaller part of any work.
     """
-    if precision != "int8":
-        return write_tower(record.config, state, "image", folder)
     images = calibration_images(record.config.image_resolution, record.preprocessing)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         measured = write_tower(record.config, state, "image", Path(scratch), RangesGraph)

@@ -61,7 +61,8 @@ class CompiledEngine:
     ) -> None:
         self.name, self._precision = name, precision
         self._find_folder, self._on_failure, self._text_config = find_folder, on_failure, text
-        self.logit_scale = artifacts.logit_scale(find_folder(False))
+        self._folder = find_folder(False)
+        self.logit_scale = artifacts.logit_scale(self._folder)
 
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels, float32 [N, 3, R, R], to features, float32 [N, D], not normalised."""
@@ -92,7 +93,7 @@ class CompiledEngine:
         """A tower. Long after the other was opened its file may have vanished: then it is compiled again."""
         try:
             try:
-                return self._open_in(self._find_folder(False), tower)
+                return self._open_in(self._folder, tower)
             except ClipError:
                 raise
             except Exception:  # each runtime has errors of its own

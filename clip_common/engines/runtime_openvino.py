@@ -4,6 +4,7 @@ they have that."""
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from threading import Event, Lock, Thread
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -44,7 +45,28 @@ def compile_tower(source: Path, target: Path, precision: str) -> None:
     core = openvino.Core()
     settings = {**_settings(precision), "CACHE_MODE": "OPTIMIZE_SPEED"}
     compiled = core.compile_model(core.read_model(source), "CPU", settings)
-    target.write_bytes(compiled.export_model().getvalue())
+    with target.open("wb") as file:
+        compiled.export_model(_IntoFile(file))
+
+
+class _IntoFile(io.BytesIO):
+    """A file as the one kind of stream that OpenVINO writes to; itself it would keep the model in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def write(self, part: Any) -> int:
+        """As of the file, like the others."""
+        return self._file.write(part)
+
+    def seek(self, *place: int) -> int:
+        """OpenVINO completes the beginning at the end."""
+        return self._file.seek(*place)
+
+    def tell(self) -> int:
+        """Where the next part goes."""
+        return self._file.tell()
 
 
 def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from clip_common.config import ViTConfig
 from clip_common.engines.graph.towers import write_tower
+from clip_common.engines.runtime_onnx import open_graph
 from tests.parity import seeded
 from tests.parity.tiny import TINY_VIT
 from tests.support.memory import mapped_pages, resident
@@ -52,3 +54,21 @@ def test_weights_that_openvino_packs_are_not_in_memory_twice(tmp_path: Path) -> 
     tower = open_tower(target, "float32")
     assert resident(target) < 1000
     assert np.isfinite(tower(seeded.pixels(config))).all()
+
+
+def test_what_is_compiled_is_written_part_by_part(tmp_path: Path) -> None:
+    """A whole one in memory is a third of the peak of the first call after an installation."""
+    from clip_common.engines.runtime_openvino import compile_tower, open_tower
+
+    config = replace(TINY_VIT, vision=ViTConfig(patch_size=8, layers=2, width=256))
+    graph, target = write_tower(config, seeded.state(config), "image", tmp_path), tmp_path / "image.compiled"
+    tracemalloc.start()
+    try:
+        compile_tower(graph, target, "float32")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < target.stat().st_size / 2
+    pixels = seeded.pixels(config)
+    expected = open_graph(graph)(pixels)
+    np.testing.assert_allclose(open_tower(target, "float32")(pixels), expected, rtol=1e-3, atol=1e-4)
