@@ -32,6 +32,7 @@ from .text.tokenizer import tokenize, tokenizer_of
 from .weights.class_head import Classes, read_classes
 from .weights.locate import find
 from .weights.weights_file import WeightsFile
+from .zero_shot.cached_labels import CachedLabels, LabelTargets
 from .zero_shot.label_embeddings import Encode, LabelEmbeddings, Progress
 from .zero_shot.scoring import (
     SOFTMAX,
@@ -253,11 +254,9 @@ class Predictor:
             raise RequestError("nothing to classify: give images or paths")
         check_count("top_k", top_k)
         prompts, scoring = self.question(labels, templates, scores, thresholds)
-        embeddings = self.label_embeddings(prompts, use_gpu)
+        targets = self.label_targets(prompts, use_gpu)
         features = self._all_features(named, batch_size, use_gpu)
-        return [
-            self.top_k_labels(feature, embeddings, prompts.labels, top_k, scoring) for feature in features
-        ]
+        return [self.top_k_labels(feature, targets, prompts.labels, top_k, scoring) for feature in features]
 
     @overload
     def embed(
@@ -455,12 +454,28 @@ class Predictor:
             warn_of_same_classes(tuple(classes), self.record.config.text)
         return Prompts(tuple(classes), template_texts(templates))
 
-    def known_label_embeddings(self, prompts: Prompts) -> np.ndarray | None:
-        """The labels' embeddings, [labels, d], if they are there, so that no text needs to be encoded."""
+    def known_label_targets(self, prompts: Prompts) -> LabelTargets | None:
+        """See `label_targets`, if the embeddings are there, so that no text needs to be encoded."""
         loaded = self._load()
         if not prompts.templates and loaded.classes:
-            return loaded.classes.of(prompts.labels)
+            return self.label_targets(prompts)
         return loaded.label_embeddings.find(prompts)
+
+    def label_targets(
+        self,
+        prompts: Prompts,
+        use_gpu: bool = False,
+        on_progress: Progress | None = None,
+        encode: Encode | None = None,
+    ) -> LabelTargets:
+        """What images are compared with: `label_embeddings`, and the cache if the weights have one."""
+        embeddings = self.label_embeddings(prompts, use_gpu, on_progress, encode)
+        classes = self._load().classes
+        if prompts.templates or classes is None or classes.cache is None:
+            return embeddings
+        keys = classes.cache.by_class()
+        own_keys = tuple(keys[place] for place in classes.places(prompts.labels))
+        return CachedLabels(embeddings, own_keys, classes.cache.strength)
 
     def label_embeddings(
         self,
@@ -479,7 +494,7 @@ class Predictor:
         """
         loaded = self._load()
         if not prompts.templates and loaded.classes:
-            return loaded.classes.of(prompts.labels)
+            return loaded.classes.vectors[loaded.classes.places(prompts.labels)]
 
         def at_once(texts: Sequence[str]) -> np.ndarray:
             return self.text_features(texts, _PROMPTS_AT_ONCE, use_gpu)
@@ -489,19 +504,19 @@ class Predictor:
     def top_k_labels(
         self,
         feature: np.ndarray,
-        label_embeddings: np.ndarray,
+        targets: LabelTargets,
         labels: Sequence[str],
         top_k: int,
         scoring: Scoring = SOFTMAX,
     ) -> Answer:
-        """An image's best labels, from its feature [d] and the labels' embeddings."""
-        return top_k_labels(feature, label_embeddings, self.logit_scale, labels, top_k, scoring)
+        """An image's best labels, from its feature [d] and what it is compared with."""
+        return top_k_labels(feature, targets, self.logit_scale, labels, top_k, scoring)
 
     def nearest_label(
-        self, feature: np.ndarray, label_embeddings: np.ndarray, labels: Sequence[str], scoring: Scoring
+        self, feature: np.ndarray, targets: LabelTargets, labels: Sequence[str], scoring: Scoring
     ) -> Nearest:
         """What came nearest to its threshold, where no label reaches its own."""
-        return nearest_label(feature, label_embeddings, self.logit_scale, labels, scoring)
+        return nearest_label(feature, targets, self.logit_scale, labels, scoring)
 
 
 def encode_images(

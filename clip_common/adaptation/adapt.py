@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,32 @@ from ..models.dynamic_graph import dynamic_graph
 from ..models.factory import load_model
 from ..predictor import Predictor, PredictorOptions
 from ..system.file_names import encodable
+from ..system.log import logger
 from ..system.output import atomic_file, write_text
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.settings import RunSettings
 from ..trainer.trainer import Trainer
+from ..weights.class_head import Classes
 from ..weights.locate import find
 from ..weights.model_settings import note_of
-from ..weights.tensor_names import CLASS_VECTORS, from_own
+from ..weights.tensor_names import from_own
 from ..weights.weights_file import WeightsFile, read_openai, write_safetensors
+from ..zero_shot.cached_labels import CachedLabels, LabelTargets
+from ..zero_shot.scoring import label_logits
 from . import interpolation
-from .batches import AdaptationBatches
+from .batches import AdaptationBatch, AdaptationBatches, FeatureBatches
+from .cache import MOST_IMAGES, FittedCache, fit_cache
 from .dataset import Dataset, read_dataset, split
 from .evaluator import Evaluator
 from .trainers import CaptionTrainer, ClassTrainer
 
 WEIGHTS = "adapted.safetensors"
+_OF_TRAINING = (
+    "reference", "flip", "epochs", "learning_rate", "weight_decay", "bfloat16", "use_gpu", "workers", "seed",
+    "save_every", "resume", "lock_image_tower",
+)  # fmt: skip
+_LOCKED_RATE = 10  # times the module's: embeddings of classes alone bear it, and need it to get far enough
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class AdaptationSettings(RunSettings):
     """
 
     head: str
+    lock_image_tower: bool
     flip: bool
     bfloat16: bool
     weights: str
@@ -64,10 +76,16 @@ class AdaptationTask:
         data: images to adapt to, see `read_dataset`.
         validation: images that are held out; None holds out `held_out` of the data.
         reference: images of another kind, whose accuracy is to be seen beside.
+        held_out: the share to hold out; 0, nothing, is for a cache.
         head: where the classes' embeddings begin: "text", their names in the module's templates, or "probe",
-            logistic regression on the frozen features (Kumar et al. 2022, LP-FT).
+            logistic regression on the frozen features (Kumar et al. 2022, LP-FT). Or "cache": nothing is
+            trained, and the images are kept beside the names (Zhang et al. 2022, Tip-Adapter).
+        lock_image_tower: train all but the image tower (Zhai et al. 2022, LiT), on features that are computed
+            once.
         flip: mirror every other image.
-        alpha: how far to go towards the adapted weights; None takes what is best on the held-out images.
+        alpha: how far to go towards the adapted weights; None takes what is best on the held-out images. Of a
+            cache, how much it counts.
+        beta: of a cache, how fast an image's affinity falls with its distance; None chooses it.
         learning_rate: None for the module's.
         engine: what runs the model before it is adapted, on the CPU, see `Predictor`.
         exif_rotation: turn images as their EXIF tag says.
@@ -82,8 +100,10 @@ class AdaptationTask:
     reference: str | None = None
     held_out: float = 0.1
     head: str = "text"
+    lock_image_tower: bool = False
     flip: bool = False
     alpha: float | None = None
+    beta: float | None = None
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float | None = None
@@ -114,6 +134,28 @@ class AdaptationTask:
         options = ("exif_rotation", "fast_jpeg")
         return "".join(f" {name}" for name in options if getattr(self, name))
 
+    def check(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            RequestError: naming one that does not.
+        """
+        if self.held_out >= 1 or (self.held_out == 0 and self.head != "cache"):
+            raise RequestError(
+                f"--held_out is {self.held_out:g}, expected more than 0 and less than 1: give others with "
+                "--validation; only a cache needs none"
+            )
+        if self.head == "cache":
+            for field in fields(self):
+                if field.name in _OF_TRAINING and getattr(self, field.name) != field.default:
+                    raise RequestError(f"--head cache trains nothing: leave --{field.name} out")
+        elif self.beta is not None:
+            raise RequestError("--beta is for --head cache: leave it out")
+        elif self.alpha is not None and self.alpha > 1:
+            raise RequestError(f"--alpha is {self.alpha:g}, expected 0 to 1: only of a cache it may be more")
+        if self.lock_image_tower and self.flip:
+            raise RequestError("--flip is for training the image tower: leave it or --lock_image_tower out")
+
     def settings(self, train: Dataset, weights_sha256: str) -> AdaptationSettings:
         """The run's, on these training images and from these weights."""
         images = len(train.images)
@@ -122,18 +164,23 @@ class AdaptationTask:
         return AdaptationSettings(
             steps=steps,
             batch_size=size,
-            learning_rate=self.learning_rate or self.record.adaptation_rate,
+            learning_rate=self.learning_rate or self._usual_rate(train),
             warm_up=max(1, steps // 10),
             weight_decay=self.weight_decay,
             average_decay=0.99,
             workers=self.workers,
             seed=self.seed,
             head=self.head,
+            lock_image_tower=self.lock_image_tower,
             flip=self.flip,
             bfloat16=self.bfloat16,
             weights=weights_sha256,
             data=train.stamp() + self.reading,
         )
+
+    def _usual_rate(self, train: Dataset) -> float:
+        only_classes = self.lock_image_tower and not train.captioned
+        return self.record.adaptation_rate * (_LOCKED_RATE if only_classes else 1)
 
 
 @dataclass(frozen=True)
@@ -158,12 +205,59 @@ class Adapted:
     prepared: Prepared
 
 
+@dataclass(frozen=True)
+class AdaptedByCache:
+    """What came of a cache.
+
+    Attributes:
+        before: the share of held-out images that the names alone get right, 0 to 1; None if none is held out.
+        held_out: the same with the cache.
+    """
+
+    path: Path
+    fitted: FittedCache
+    before: float | None
+    held_out: float | None
+    prepared: Prepared
+
+
+def adapt_by_cache(task: AdaptationTask) -> AdaptedByCache:
+    """Put a cache of the images beside the classes' names; write `adapted.safetensors` and `figures.json`.
+
+    Raises:
+        ClipError: the data, the weights or the disk is not as it must be.
+    """
+    task.check()
+    run.begun(task.output, task.resume)
+    predictor = task.predictor()
+    prepared = prepare(task, predictor)
+    train, rest = prepared.train, prepared.held_out
+    names = _names(task, predictor, train)
+    scale = predictor.logit_scale
+    fitted = fit_cache(train, prepared.train_features, names, scale, task.alpha, task.beta)
+    if fitted.unused:
+        logger.warning("a cache holds %d images at most: %d are left out", MOST_IMAGES, fitted.unused)
+
+    def right(targets: LabelTargets) -> float | None:
+        if not len(rest.images):
+            return None
+        logits = label_logits(prepared.held_out_features, targets, scale)
+        return float((logits.argmax(axis=1) == rest.targets).mean())
+
+    path = task.output / WEIGHTS
+    adapted = AdaptedByCache(path, fitted, right(names), right(fitted.targets()), prepared)
+    _write(path, task, {}, fitted.classes)
+    _write_figures(task, cache_figures(task, adapted))
+    return adapted
+
+
 def adapt(task: AdaptationTask) -> Adapted:
     """Adapt, and write `adapted.safetensors`, `figures.json`, `trade_off.png` and `curves.png`.
 
     Raises:
         ClipError: the data, the weights, the checkpoint or the disk is not as it must be.
     """
+    task.check()
     begun = run.begun(task.output, task.resume)
     predictor = task.predictor()
     reference = read_labelled(task.reference) if task.reference else None
@@ -174,10 +268,15 @@ def adapt(task: AdaptationTask) -> Adapted:
     settings = task.settings(prepared.train, predictor.weights_sha256)
     if begun:
         begun.require(settings)
+    locked = task.lock_image_tower
     if begun is None or begun.step < settings.steps:
-        parallel.start(_work, (task, settings, prepared.train, embeddings), task.workers)
+        features = prepared.train_features if locked else None
+        parallel.start(_work, (task, settings, prepared.train, features, embeddings), task.workers)
     after = checkpoint.load(task.output / run.CHECKPOINT).average
-    evaluator = Evaluator(predictor, _model(task), prepared.held_out, reference, task.batch_size)
+    held_out_features = prepared.held_out_features if locked else None
+    evaluator = Evaluator(
+        predictor, _model(task), prepared.held_out, held_out_features, reference, task.batch_size
+    )
 
     def measure(alpha: float) -> interpolation.Point:
         return interpolation.Point(alpha, *evaluator(interpolation.mix(evaluator.before, after, alpha)))
@@ -188,12 +287,18 @@ def adapt(task: AdaptationTask) -> Adapted:
         known = {point.alpha: point for point in points}
         chosen = known.get(task.alpha) or measure(task.alpha)
     path = task.output / WEIGHTS
-    _write(path, task, interpolation.mix(evaluator.before, after, chosen.alpha), prepared.train)
+    arrays = interpolation.mix(evaluator.before, after, chosen.alpha)
+    classes = None if embeddings is None else Classes(tuple(prepared.train.texts), arrays["classes"])
+    _write(path, task, arrays, classes)
     adapted = Adapted(path, points, chosen, probe, prepared)
     interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
-    document = json.dumps(figures(task, adapted), indent=1, ensure_ascii=False)
-    write_text(task.output / "figures.json", encodable(document))
+    _write_figures(task, figures(task, adapted))
     return adapted
+
+
+def _write_figures(task: AdaptationTask, figures: dict[str, Any]) -> None:
+    document = json.dumps(figures, indent=1, ensure_ascii=False)
+    write_text(task.output / "figures.json", encodable(document))
 
 
 def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
@@ -207,17 +312,23 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     dataset = read_dataset(task.data)
     if not dataset.captioned and len(dataset.texts) < 2:
         raise RequestError(f"{task.data}: has one class, {dataset.texts[0]!r}; there must be two at least")
+    if dataset.captioned and task.head == "cache":
+        raise RequestError(f"{task.data}: has captions, and --head cache is for images by class")
     if task.validation:
         other = read_dataset(task.validation, dataset.texts)
         if other.captioned != dataset.captioned:
             raise RequestError(f"{task.data} and {task.validation}: both need classes, or both captions")
         train, rest = dataset, other
+    elif task.head == "cache" and task.held_out == 0:
+        train, rest = dataset, dataset.part(np.arange(0))
     else:
         rows, held_out = split(dataset, task.held_out)
         train, rest = dataset.part(rows), dataset.part(held_out)
     if dataset.captioned:
         predictor.tokenize([*train.texts, *rest.texts])  # one that is too long ends here, before any image
     features, kept, errors = _features("train", task, predictor, train)
+    if not rest.images:
+        return Prepared(train.part(kept), rest, features, features[:0], errors)
     rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
     readable = train.part(kept), rest.part(rest_kept)
     return Prepared(*readable, features, rest_features, errors | rest_errors)
@@ -252,8 +363,9 @@ def _beginning(
 ) -> tuple[np.ndarray, float | None]:
     """The classes' embeddings that training begins with; if they are a probe's, its accuracy, held out."""
     train = prepared.train
+    names = _names(task, predictor, train)
     if task.head == "text":
-        return predictor.label_embeddings(predictor.class_prompts(train.texts)), None
+        return names, None
     from ..evaluation.probe import fit_probe  # scikit-learn is of the extra [evaluate]
 
     if len(np.unique(train.targets)) < len(train.texts):
@@ -266,14 +378,38 @@ def _beginning(
     return (weights / predictor.logit_scale).astype("float32"), accuracy
 
 
+def _names(task: AdaptationTask, predictor: Predictor, train: Dataset) -> np.ndarray:
+    """The classes' embeddings by their names; or, where the weights have such classes, those that they bring.
+
+    Raises:
+        RequestError: they bring a cache, which is no embeddings.
+    """
+    targets = predictor.label_targets(predictor.class_prompts(train.texts))
+    if isinstance(targets, CachedLabels):
+        raise RequestError(
+            f"{task.weights}: has a cache of images of these classes, from which nothing can go on: give the "
+            "weights that it was made from"
+        )
+    return targets
+
+
 def _work(
-    task: AdaptationTask, settings: AdaptationSettings, train: Dataset, embeddings: np.ndarray | None
+    task: AdaptationTask,
+    settings: AdaptationSettings,
+    train: Dataset,
+    features: np.ndarray | None,
+    embeddings: np.ndarray | None,
 ) -> None:
-    """A worker's life."""
+    """A worker's life; with features the image tower is locked."""
     parallel.configure(task.workers)
     clip = _model(task)
-    preprocess = task.predictor().preprocess
-    batches = AdaptationBatches(train, preprocess, settings, task.flip, dist.get_rank())
+    batches: Callable[[int], AdaptationBatch]
+    if features is None:
+        preprocess = task.predictor().preprocess
+        batches = AdaptationBatches(train, preprocess, settings, task.flip, dist.get_rank())
+    else:
+        batches = FeatureBatches(train, features, settings, dist.get_rank())
+        del clip.visual  # its features are there
     trainer: Trainer
     if embeddings is None:
         trainer = CaptionTrainer(clip, Predictor(task.record).tokenize(train.texts), settings, task.bfloat16)
@@ -298,8 +434,8 @@ def _weights(task: AdaptationTask) -> WeightsFile:
     return find(task.record, task.weights)
 
 
-def _write(path: Path, task: AdaptationTask, arrays: Arrays, train: Dataset) -> None:
-    """The mixture as a weights file of the module: each tensor in the type that it had."""
+def _write(path: Path, task: AdaptationTask, arrays: Arrays, classes: Classes | None) -> None:
+    """The module's weights with what was adapted of them, each tensor in the type that it had."""
     weights = _weights(task)
     state = read_openai(weights.path)
     for name, value in from_own(arrays).items():
@@ -307,9 +443,9 @@ def _write(path: Path, task: AdaptationTask, arrays: Arrays, train: Dataset) -> 
             state[name] = value.astype(state[name].dtype)
     record: dict[str, Any] = {"layout": "openai", "module": task.module, "source_sha256": weights.sha256}
     record |= note_of(weights.record)
-    if not train.captioned:
-        state[CLASS_VECTORS] = arrays["classes"]
-        record["classes"] = train.texts
+    if classes:
+        state |= classes.tensors()
+        record |= classes.note()
     with atomic_file(path) as temporary:
         write_safetensors(state, temporary, record)
 
@@ -327,5 +463,22 @@ def figures(task: AdaptationTask, adapted: Adapted) -> dict:
         "linear probe": adapted.probe,
         "adapted": asdict(adapted.chosen),
         "trade-off": [asdict(point) for point in adapted.points],
+        "errors": adapted.prepared.errors,
+    }
+
+
+def cache_figures(task: AdaptationTask, adapted: AdaptedByCache) -> dict:
+    """All figures of a cache, ready for JSON."""
+    fitted, train = adapted.fitted, adapted.prepared.train
+    return {
+        "module": task.module,
+        "measure": "top-1",
+        "classes": train.texts,
+        "training images": len(train.images),
+        "held-out images": len(adapted.prepared.held_out.images),
+        "before": adapted.before,
+        "cache": {"held_out": adapted.held_out, **asdict(fitted.strength)},
+        "each left out": {"before": fitted.before, "cache": fitted.accuracy},
+        "left out of the cache": fitted.unused,
         "errors": adapted.prepared.errors,
     }

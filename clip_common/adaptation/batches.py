@@ -1,4 +1,6 @@
-"""What a step of adaptation sees: images, cropped at random, through the module's own preprocessing."""
+"""What a step of adaptation sees: images, cropped at random, through the module's own preprocessing; or their
+features, where the image tower is locked.
+"""
 
 from __future__ import annotations
 
@@ -24,29 +26,19 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 class AdaptationBatch:
     """A worker's part of a step's images, and the targets of all of them."""
 
-    pixels: np.ndarray  # float32 [part, 3, R, R]
+    images: np.ndarray  # float32 [part, 3, R, R], or features [part, d]
     targets: np.ndarray  # int64 [batch]
     part: range  # which of the batch's are this worker's
 
 
-class AdaptationBatches:
-    """The batches of a run, each from the seed and its step alone; `worker` gets its part of them.
+class _Batches:
+    """Which images are in a step, from the seed and the step alone; `worker` gets its part of them.
 
     Every image comes once in an epoch, but for the last few that do not fill a batch.
-
-    Args:
-        flip: mirror every other image, where a mirror image means the same.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        preprocess: Preprocess,
-        settings: RunSettings,
-        flip: bool = False,
-        worker: int = 0,
-    ) -> None:
-        self.dataset, self.preprocess, self.settings, self.flip = dataset, preprocess, settings, flip
+    def __init__(self, dataset: Dataset, settings: RunSettings, worker: int) -> None:
+        self.dataset, self.settings = dataset, settings
         self.epoch = len(dataset.images) // settings.batch_size  # steps
         if self.epoch == 0:
             raise TrainingError(
@@ -60,16 +52,58 @@ class AdaptationBatches:
         size = settings.batch_size // settings.workers
         self.part = range(worker * size, (worker + 1) * size)
 
+    def rows(self, step: int) -> np.ndarray:
+        """The images of a step, int64 [batch]."""
+        epoch, place = divmod(step, self.epoch)
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.dataset.images))
+        size = self.settings.batch_size
+        return order[place * size : (place + 1) * size]
+
+
+class FeatureBatches(_Batches):
+    """The batches of a run whose image tower is locked.
+
+    Args:
+        features: of the images, float32 [n, d].
+    """
+
+    def __init__(
+        self, dataset: Dataset, features: np.ndarray, settings: RunSettings, worker: int = 0
+    ) -> None:
+        super().__init__(dataset, settings, worker)
+        self.features = features
+
+    def __call__(self, step: int) -> AdaptationBatch:
+        """A worker's part of a step."""
+        rows = self.rows(step)
+        return AdaptationBatch(self.features[rows[list(self.part)]], self.dataset.targets[rows], self.part)
+
+
+class AdaptationBatches(_Batches):
+    """The batches of a run that trains the image tower.
+
+    Args:
+        flip: mirror every other image, where a mirror image means the same.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        preprocess: Preprocess,
+        settings: RunSettings,
+        flip: bool = False,
+        worker: int = 0,
+    ) -> None:
+        super().__init__(dataset, settings, worker)
+        self.preprocess, self.flip = preprocess, flip
+
     def __call__(self, step: int) -> AdaptationBatch:
         """A worker's part of a step.
 
         Raises:
             ImageError: an image cannot be read any more.
         """
-        epoch, place = divmod(step, self.epoch)
-        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.dataset.images))
-        size = self.settings.batch_size
-        rows = order[place * size : (place + 1) * size]
+        rows = self.rows(step)
 
         def image(i: int) -> np.ndarray:
             rng = np.random.default_rng([self.settings.seed, step, i])

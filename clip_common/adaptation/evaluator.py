@@ -10,8 +10,8 @@ import numpy as np
 from ..engines.paddle_engine import PaddleEngine
 from ..errors import ImageError, RequestError
 from ..evaluation.datasets import Labelled
+from ..evaluation.evaluate import image_features
 from ..evaluation.metrics import retrieval_recall
-from ..inputs import NamedImage
 from ..models.clip import CLIP
 from ..predictor import Predictor, encode_images
 from ..text.prompts import Prompts
@@ -19,6 +19,8 @@ from ..trainer.checkpoint import Arrays, model_arrays
 from ..zero_shot.label_embeddings import compute_label_embeddings
 from ..zero_shot.scoring import l2_normalize
 from .dataset import Dataset
+
+_Features = tuple[np.ndarray, np.ndarray]
 
 
 class Evaluator:
@@ -28,6 +30,7 @@ class Evaluator:
         predictor: the module as it was.
         model: its model, which is filled with what is measured.
         held_out: images that training does not see.
+        held_out_features: theirs, where the image tower is locked; None where it was trained.
         reference: images of another kind, with their classes.
         batch_size: images at once.
     """
@@ -37,6 +40,7 @@ class Evaluator:
         predictor: Predictor,
         model: CLIP,
         held_out: Dataset,
+        held_out_features: np.ndarray | None,
         reference: Labelled | None,
         batch_size: int,
     ) -> None:
@@ -44,14 +48,24 @@ class Evaluator:
         self._engine = PaddleEngine(model)
         self._held_out = held_out
         self._reference = reference
+        self._locked = held_out_features is not None
+        self._known: dict[int, _Features] = {}
+        if held_out_features is not None:
+            self._known[id(held_out)] = held_out_features, np.arange(len(held_out_features))
+            if reference:
+                features, kept, _ = image_features(predictor, reference.images, batch_size)
+                self._known[id(reference)] = features, kept
         self.before = self._trained_before()
 
     def _trained_before(self) -> Arrays:
         """What is trained, as it was: of classes, their embeddings are those of their names."""
         arrays = model_arrays(self._model)
+        tower = {name: value for name, value in arrays.items() if name.startswith("visual.")}
+        if self._locked:
+            arrays = {name: value for name, value in arrays.items() if name not in tower}
+            tower = {}
         if self._held_out.captioned:
             return arrays
-        tower = {name: value for name, value in arrays.items() if name.startswith("visual.")}
         prompts = self._predictor.class_prompts(self._held_out.texts)
         return tower | {"classes": self._predictor.label_embeddings(prompts)}
 
@@ -62,19 +76,16 @@ class Evaluator:
             if name in state:
                 state[name].set_value(value)
         own = self._held_out
-        if own.captioned:
-            held_out = self._recall()
-        else:
-            held_out = self._accuracy(arrays["classes"], own.images, own.targets)
+        held_out = self._recall() if own.captioned else self._accuracy(arrays["classes"], own)
         return held_out, self._zero_shot(self._reference) if self._reference else None
 
-    def _accuracy(self, embeddings: np.ndarray, images: Sequence[NamedImage], targets: np.ndarray) -> float:
-        features, kept = self._features(images)
-        return float(((features @ embeddings.T).argmax(axis=1) == targets[kept]).mean())
+    def _accuracy(self, embeddings: np.ndarray, data: Dataset | Labelled) -> float:
+        features, kept = self._features(data)
+        return float(((features @ embeddings.T).argmax(axis=1) == data.targets[kept]).mean())
 
     def _recall(self) -> float:
         """The mean of both directions, among the held-out images and their captions."""
-        features, kept = self._features(self._held_out.images)
+        features, kept = self._features(self._held_out)
         targets, columns = np.unique(self._held_out.targets[kept], return_inverse=True)
         texts = l2_normalize(self._encode_text([self._held_out.texts[target] for target in targets]))
         similarity = features @ texts.T  # images captions
@@ -94,14 +105,16 @@ class Evaluator:
             embeddings = compute_label_embeddings(prompts, self._encode_text)
         else:  # the text tower is as it was, so they are computed once
             embeddings = self._predictor.label_embeddings(prompts)
-        return self._accuracy(embeddings, data.images, data.targets)
+        return self._accuracy(embeddings, data)
 
     def _encode_text(self, texts: Sequence[str]) -> np.ndarray:
         return self._engine.encode_text(self._predictor.tokenize(texts), self._batch_size)
 
-    def _features(self, images: Sequence[NamedImage]) -> tuple[np.ndarray, np.ndarray]:
+    def _features(self, data: Dataset | Labelled) -> _Features:
         """Unit features of the images that can be read, and their rows."""
-        batches = encode_images(self._engine, self._predictor.prepare, images, self._batch_size)
+        if id(data) in self._known:
+            return self._known[id(data)]
+        batches = encode_images(self._engine, self._predictor.prepare, data.images, self._batch_size)
         items = list(chain.from_iterable(batches))
         read = {row: item for row, item in enumerate(items) if not isinstance(item, ImageError)}
         if not read:

@@ -1,5 +1,7 @@
 """What is trained, and its loss: the image tower with an embedding per class, or both towers on captions.
 
+A model whose image tower is taken away is trained on the features that the tower has: it is locked.
+
 BatchNorm keeps its statistics, as a module does when it answers: batches are small, and weights that are
 to be averaged with those before must mean the same.
 """
@@ -21,7 +23,7 @@ from .batches import AdaptationBatch
 
 
 class Classifier(nn.Layer):
-    """An image tower with an embedding for each class.
+    """An image tower with an embedding for each class; without the tower if it is locked.
 
     Args:
         clip: the model whose image tower it is.
@@ -30,13 +32,14 @@ class Classifier(nn.Layer):
 
     def __init__(self, clip: CLIP, embeddings: np.ndarray) -> None:
         super().__init__()
-        self.visual = clip.visual
+        if hasattr(clip, "visual"):
+            self.visual = clip.visual
         self.classes = self.create_parameter(list(embeddings.shape))
         self.classes.set_value(embeddings)
 
 
 class ClassTrainer(Trainer):
-    """Trains the image tower and the classes' embeddings together; the text tower rests."""
+    """Trains the image tower and the classes' embeddings together, or those alone; the text tower rests."""
 
     def __init__(self, clip: CLIP, embeddings: np.ndarray, settings: RunSettings, bfloat16: bool) -> None:
         self.classifier = Classifier(clip, embeddings)
@@ -47,15 +50,17 @@ class ClassTrainer(Trainer):
 
     def loss(self, batch: AdaptationBatch) -> Tensor:
         """Cross entropy among the classes."""
-        with _autocast(self.bfloat16):
-            image = self.classifier.visual(paddle.to_tensor(batch.pixels))
+        image = paddle.to_tensor(batch.images)
+        if hasattr(self.classifier, "visual"):
+            with _autocast(self.bfloat16):
+                image = self.classifier.visual(image)
         image = parallel.gather(image.astype("float32"))
         classes = parallel.shared(self.classifier.classes)
         return class_loss(image, classes, self.scale, paddle.to_tensor(batch.targets))
 
 
 class CaptionTrainer(Trainer):
-    """Trains both towers on images and their captions.
+    """Trains both towers, or the text tower alone, on images and their captions.
 
     Args:
         tokens: of all captions, int64 [captions, L].
@@ -71,8 +76,10 @@ class CaptionTrainer(Trainer):
         rows = batch.targets[list(batch.part)]
         tokens = self.tokens[rows]
         tokens = tokens[:, : np.flatnonzero(tokens.any(axis=0))[-1] + 1]  # zeros follow the end token
+        image = paddle.to_tensor(batch.images)
         with _autocast(self.bfloat16):
-            image = self.clip.encode_image(paddle.to_tensor(batch.pixels))
+            if hasattr(self.clip, "visual"):
+                image = self.clip.encode_image(image)
             text = self.clip.encode_text(paddle.to_tensor(tokens))
         image, text = (parallel.gather(features.astype("float32")) for features in (image, text))
         positive = batch.targets[:, None] == batch.targets

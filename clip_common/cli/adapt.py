@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engines.base import ENGINES
 from ..system.file_names import shown_name
 from ..system.optional import require_package
 from . import options
 from .reporting import emit, report_unread
+
+if TYPE_CHECKING:
+    from ..adaptation.adapt import AdaptationTask, Prepared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_weights(parser)
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument(
-        "--held_out", type=options.part, default=0.1, help="share to hold out; default: 0.1"
+        "--held_out",
+        type=options.share,
+        default=0.1,
+        help="share to hold out; 0, nothing, with --head cache; default: 0.1",
     )
     held_out.add_argument("--validation", metavar="DATA", help="images to hold out in place of a share")
     parser.add_argument(
@@ -33,13 +41,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--head",
-        choices=("text", "probe"),
+        choices=("text", "probe", "cache"),
         default="text",
-        help="where the classes' embeddings begin: their names, or a linear probe; default: text",
+        help="where the classes' embeddings begin: their names, or a linear probe; or, without training, a "
+        "cache of the images beside the names; default: text",
+    )
+    options.add_flag(
+        parser, "--lock_image_tower", "train all but the image tower, whose features are computed once"
     )
     parser.add_argument("--flip", action="store_true", help="a mirror image means the same")
     parser.add_argument(
-        "--alpha", type=options.share, help="0 is as before, 1 all adapted; default: what is best held out"
+        "--alpha",
+        type=options.not_negative,
+        help="0 is as before, 1 all adapted, default: what is best held out; or how much a cache counts",
+    )
+    parser.add_argument(
+        "--beta",
+        type=options.rate,
+        help="how fast the affinity with an image of a cache falls with its distance; default: what is best "
+        "with each image left out",
     )
     parser.add_argument("--epochs", type=options.count, default=10)
     options.add_batch_size(parser, 64)
@@ -66,10 +86,16 @@ def run(args: argparse.Namespace) -> int:
     """Adapt and print; the exit status is 1 if an image could not be read."""
     if args.head == "probe":
         require_package("sklearn", "evaluate")
-    from ..adaptation.adapt import AdaptationTask, adapt
+    from ..adaptation.adapt import AdaptationTask
 
     chosen_options = {field.name: getattr(args, field.name) for field in fields(AdaptationTask)}
     task = AdaptationTask(**{**chosen_options, "module": args.module.name, "engine": args.engine or "auto"})
+    return _by_cache(task) if task.head == "cache" else _by_training(task)
+
+
+def _by_training(task: AdaptationTask) -> int:
+    from ..adaptation.adapt import adapt
+
     adapted = adapt(task)
     emit(f"{'':<24}held out  reference")
     emit(_row("before", adapted.points[0].held_out, adapted.points[0].reference))
@@ -78,11 +104,27 @@ def run(args: argparse.Namespace) -> int:
     emit(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
     chosen = adapted.chosen
     emit(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
-    path = shown_name(str(adapted.path))
+    return _end(task, adapted.path, adapted.prepared)
+
+
+def _by_cache(task: AdaptationTask) -> int:
+    from ..adaptation.adapt import adapt_by_cache
+
+    adapted = adapt_by_cache(task)
+    fitted, strength = adapted.fitted, adapted.fitted.strength
+    emit(f"{'':<24}held out  each left out")
+    emit(_row("before", adapted.before, fitted.before))
+    emit(_row(f"alpha {strength.alpha:g}, beta {strength.beta:g}", adapted.held_out, fitted.accuracy))
+    return _end(task, adapted.path, adapted.prepared)
+
+
+def _end(task: AdaptationTask, weights: Path, prepared: Prepared) -> int:
+    path = shown_name(str(weights))
     emit(f"{path}\nTry it:   hub run {task.module} --weights {path} --input_path IMAGE")
     emit(f"Pack it:  clip-hub pack {task.module} --weights {path} --name MY_CLIP")
-    return report_unread(adapted.prepared.errors, "left out")
+    return report_unread(prepared.errors, "left out")
 
 
-def _row(name: str, held_out: float, reference: float | None) -> str:
-    return f"{name:<24}{held_out:8.1%}  {'' if reference is None else f'{reference:9.1%}'}".rstrip()
+def _row(name: str, held_out: float | None, other: float | None) -> str:
+    cells = ("" if value is None else f"{value:.1%}" for value in (held_out, other))
+    return "{:<24}{:>8}  {:>9}".format(name, *cells).rstrip()

@@ -23,6 +23,7 @@ from ..system.log import logger
 from ..system.output import require_folder
 from ..system.progress import progress_bar
 from ..system.words import counted
+from ..zero_shot.cached_labels import LabelTargets
 from ..zero_shot.explain import heat_maps
 from ..zero_shot.scoring import Answer, Nearest, ScoreKind, l2_normalize, shown_score
 from ..zero_shot.thresholds import GivenThresholds
@@ -121,22 +122,22 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
         task.output_folder.mkdir(parents=True, exist_ok=True)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
         # Before the first image, so that bad labels end the run there.
-        vectors = predictor.label_embeddings(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
+        targets = predictor.label_targets(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
     for path, feature in _features(predictor, paths, task):
         if isinstance(feature, ImageError):
             outcome.add_error(path, feature)
             continue
-        answer = predictor.top_k_labels(feature, vectors, prompts.labels, task.top_k, scoring)
+        answer = predictor.top_k_labels(feature, targets, prompts.labels, task.top_k, scoring)
         result: dict[str, Any] = {"path": str(path), "labels": answer}
         if not answer:
-            result["nearest"] = predictor.nearest_label(feature, vectors, prompts.labels, scoring)
+            result["nearest"] = predictor.nearest_label(feature, targets, prompts.labels, scoring)
         outcome.results.append(result)
         try:
             if task.figures:
                 _draw(predictor, path, result, scoring.kind, outcome, task.figures)
             if task.heat_maps:
                 target = _target(task.heat_maps, path, outcome, "_explained")
-                _explain(predictor, path, result, scoring.kind, prompts.labels, vectors, task, target)
+                _explain(predictor, path, result, scoring.kind, prompts.labels, targets, task, target)
         except ImageError as error:  # its file has changed meanwhile
             outcome.add_error(path, f"{error}: its image is not saved")
     return outcome
@@ -283,7 +284,7 @@ def _explain(
     result: dict[str, Any],
     scores: ScoreKind,
     labels: Sequence[str],
-    label_embeddings: np.ndarray,
+    targets: LabelTargets,
     task: Classification,
     target: Path,
 ) -> None:
@@ -294,7 +295,7 @@ def _explain(
     places = [labels.index(item["label"]) for item in shown]
     image = predictor.preprocess.open(path, str(path))
     pixels = predictor.preprocess.pixels(image, str(path))
-    heats = heat_maps(predictor, pixels, label_embeddings, places, task.batch_size, task.use_gpu)
+    heats = heat_maps(predictor, pixels, targets, places, task.batch_size, task.use_gpu)
     captions = [f"{item['label']} {shown_score(item['score'], scores)}" for item in shown]
     squashed = predictor.preprocess.settings.resize == "squash"
     save_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, target, squashed)

@@ -77,9 +77,9 @@ class _Candidate:
     def first_labels(self, labels: Sequence[str] | None, templates: Sequence[str] | None) -> list[str]:
         """The label that `classify` would put first, of each image."""
         prompts = self.predictor.prompts(labels, templates)
-        embeddings = self.predictor.label_embeddings(prompts)
+        targets = self.predictor.label_targets(prompts)
         answers = (
-            self.predictor.top_k_labels(feature, embeddings, prompts.labels, 1) for feature in self.features
+            self.predictor.top_k_labels(feature, targets, prompts.labels, 1) for feature in self.features
         )
         return [answer[0]["label"] for answer in answers]
 

@@ -17,7 +17,8 @@ from ..predictor import Predictor
 from ..system.file_names import escape_name
 from ..system.progress import progress_bar
 from ..text.prompts import Prompts
-from ..zero_shot.scoring import cosines, l2_normalize
+from ..zero_shot.cached_labels import LabelTargets
+from ..zero_shot.scoring import cosines, l2_normalize, label_logits, softmax
 from . import metrics
 from .datasets import Labelled, MultiLabelled
 
@@ -49,21 +50,21 @@ class Scored:
     Attributes:
         prompts: the classes in templates.
         features: of the images that can be read, of unit length, [n, d].
-        embeddings: of the classes, [classes, d].
+        targets: embeddings of the classes, [classes, d], alone or with a cache.
         kept: the places of those images in the data set.
         errors: the other images, and why they cannot be read.
     """
 
     prompts: Prompts
     features: np.ndarray
-    embeddings: np.ndarray
+    targets: LabelTargets
     kept: np.ndarray
     errors: dict[str, str]
 
     @cached_property
     def cosines(self) -> np.ndarray:
         """Of each image with each class, float64 [n, classes]."""
-        return cosines(self.features, self.embeddings)
+        return cosines(self.features, self.targets)
 
 
 def score(
@@ -76,7 +77,7 @@ def score(
     """Encode a data set and its classes; arguments and errors as of `zero_shot`."""
     prompts = predictor.class_prompts(data.classes, templates)  # a mistake in them ends here
     features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
-    return Scored(prompts, features, predictor.label_embeddings(prompts, use_gpu), kept, errors)
+    return Scored(prompts, features, predictor.label_targets(prompts, use_gpu), kept, errors)
 
 
 def zero_shot(
@@ -106,9 +107,7 @@ def require_classes(data: Labelled) -> None:
 
 def zero_shot_figures(predictor: Predictor, data: Labelled, scored: Scored) -> Figures:
     """See `zero_shot`."""
-    logits = predictor.logit_scale * (scored.features @ scored.embeddings.T).astype(np.float64)  # n classes
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    probabilities = softmax(label_logits(scored.features, scored.targets, predictor.logit_scale))
     targets = data.targets[scored.kept]
     predicted = probabilities.argmax(axis=1)
     table, error = metrics.calibration(probabilities, targets)

@@ -68,7 +68,7 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
     if count > len(different):
         there = counted(len(different), "different image")
         raise RequestError(f"--clusters is {count}, and the embeddings are of only {there}")
-    label_embeddings = predictor.label_embeddings(prompts)
+    targets = predictor.label_targets(prompts)
     fitted = KMeans(count, n_init=_STARTS, random_state=_SEED).fit(stored.embeddings)
     clusters = []
     for number in range(count):
@@ -77,7 +77,7 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
         cosines = np.clip(stored.embeddings[rows] @ mean, -1, 1)
         order = np.argsort(-cosines, kind="stable")
         members = [Member(stored.images[rows[i]], float(cosines[i])) for i in order]
-        labels = top_k_labels(mean, label_embeddings, 1.0, prompts.labels, _NAMES, _COSINE)
+        labels = top_k_labels(mean, targets, 1.0, prompts.labels, _NAMES, _COSINE)
         clusters.append(Cluster(members, labels))
     return sorted(clusters, key=lambda cluster: (-len(cluster.members), cluster.members[0].image.place))
 

@@ -21,6 +21,7 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..system.prefetch import prefetch
 from ..text.prompts import Prompts
+from ..zero_shot.cached_labels import LabelTargets
 from ..zero_shot.explain import heat_maps
 from ..zero_shot.label_embeddings import Encode
 from ..zero_shot.scoring import SOFTMAX, Answer, Scoring, l2_normalize
@@ -92,7 +93,8 @@ class Job:
         work: what is asked.
         prompts: what its images are compared with, to classify.
         pixels: its images, prepared, float32 [3, R, R].
-        encoded: embeddings of its labels or features of its texts, [n, d], where they were made before.
+        encoded: features of its texts to embed, [n, d], where they were made before.
+        targets: what its images are compared with, where that was made before.
         scoring: how its labels are scored, and which are true.
         tokens: of its texts to embed, where they are asked for.
     """
@@ -101,6 +103,7 @@ class Job:
     prompts: Prompts | None
     pixels: list[np.ndarray]
     encoded: np.ndarray | None = None
+    targets: LabelTargets | None = None
     scoring: Scoring = SOFTMAX
     tokens: int | None = None
 
@@ -110,9 +113,14 @@ class Job:
         return list(self.work.texts or ())
 
     @property
+    def is_encoded(self) -> bool:
+        """Whether nothing is left for the text tower."""
+        return self.encoded is not None or self.targets is not None
+
+    @property
     def texts_to_encode(self) -> int:
         """How many texts, or prompts, are left for the text tower."""
-        if self.encoded is not None:
+        if self.is_encoded:
             return 0
         return len(self.prompts.labels) * len(self.prompts.templates) if self.prompts else len(self.texts)
 
@@ -164,7 +172,8 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
     work.limits.check_prompts(prompts)
     work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
     work.limits.check_heat_maps(work.explain, predictor.record.config.image_resolution)
-    return Job(work, prompts, [], predictor.known_label_embeddings(prompts), scoring)
+    known = predictor.known_label_targets(prompts)
+    return Job(work, prompts, [], targets=known, scoring=scoring)
 
 
 def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
@@ -172,7 +181,7 @@ def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
     if job.texts_to_encode <= FEW_TEXTS:
         return
     if job.prompts:
-        job.encoded = predictor.label_embeddings(job.prompts, job.work.use_gpu, encode=encode)
+        job.targets = predictor.label_targets(job.prompts, job.work.use_gpu, encode=encode)
     else:
         job.encoded = encode(job.texts)
 
@@ -191,13 +200,13 @@ def add_heat_maps(
         results: what it was answered.
         encode: see `heat_maps`.
     """
-    assert job.prompts is not None and job.encoded is not None
+    assert job.prompts is not None and job.targets is not None
     ((answer,), (pixels,)) = results, job.pixels
     best = answer[: job.work.explain]
     if not best:
         return results
     chosen = [job.prompts.labels.index(item["label"]) for item in best]
-    heats = heat_maps(predictor, pixels, job.encoded, chosen, _COPIES_AT_ONCE, job.work.use_gpu, encode)
+    heats = heat_maps(predictor, pixels, job.targets, chosen, _COPIES_AT_ONCE, job.work.use_gpu, encode)
     squashed = predictor.preprocess.settings.resize == "squash"
     explained = [
         {**item, "heat": _rounded(heat), "heat_of": "whole" if squashed else "centre"}
@@ -305,10 +314,10 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
             texts = job.encoded if job.encoded is not None or not job.texts else encode(job.texts)
             answers.append(_embedding(job, images, texts))
             continue
-        if job.encoded is None:
-            job.encoded = predictor.label_embeddings(job.prompts, use_gpu, encode=encode)
-        vectors, labels, top_k, scoring = job.encoded, job.prompts.labels, job.work.top_k, job.scoring
-        answers.append([predictor.top_k_labels(one, vectors, labels, top_k, scoring) for one in images])
+        if job.targets is None:
+            job.targets = predictor.label_targets(job.prompts, use_gpu, encode=encode)
+        targets, labels, top_k, scoring = job.targets, job.prompts.labels, job.work.top_k, job.scoring
+        answers.append([predictor.top_k_labels(one, targets, labels, top_k, scoring) for one in images])
     return answers
 
 
@@ -318,7 +327,7 @@ def _text_features(
     """Features of all texts and prompts that are left to encode, each text once."""
     wanted: dict[str, None] = {}
     for job in jobs:
-        if job.encoded is not None:
+        if job.is_encoded:
             continue
         wanted |= dict.fromkeys(job.prompts.texts() if job.prompts else job.texts)
     if not wanted:

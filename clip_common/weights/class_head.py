@@ -1,22 +1,61 @@
 """Classes that travel with weights: what `adapt` leaves in its file beside the two towers.
 
 A tensor `class_vectors`, and the classes' names in the file's record. Such a module chooses among its own
-classes by those vectors; any other label goes through the text tower, as ever.
+classes by those vectors; any other label goes through the text tower, as ever. A cache is two more tensors,
+`cache_keys` and `cache_values`, and two numbers in the record, see `zero_shot/cached_labels.py`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import LabelError, WeightsError
 from ..text.prompts import check_labels
-from .tensor_names import CLASS_VECTORS
+from .tensor_names import CACHE_KEYS, CACHE_VALUES, CLASS_VECTORS, State
+
+_UNIT = 1e-3  # how far a key's length may be from 1
+
+
+@dataclass(frozen=True)
+class CacheStrength:
+    """How a cache counts.
+
+    Attributes:
+        alpha: beside the classes' vectors; 0 is not at all.
+        beta: how fast a key's affinity falls with its distance.
+        temperature: what all logits are divided by, so that scores are not too sure.
+    """
+
+    alpha: float
+    beta: float
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """Embeddings of images of each class.
+
+    Attributes:
+        keys: float32 [images, d] of unit length, class by class.
+        values: the place of each image's class, int32 [images], rising; every class has an image.
+    """
+
+    keys: np.ndarray
+    values: np.ndarray
+    strength: CacheStrength
+
+    def by_class(self) -> tuple[np.ndarray, ...]:
+        """The keys of each class, float32 [its images, d]."""
+        starts = np.flatnonzero(np.diff(self.values, prepend=-1))
+        return tuple(np.split(self.keys, starts[1:]))
 
 
 @dataclass(frozen=True)
@@ -25,18 +64,31 @@ class Classes:
 
     Attributes:
         vectors: float32 [classes, d], of any length: a class may be likelier than another.
+        cache: of images, if there is one.
     """
 
     names: tuple[str, ...]
     vectors: np.ndarray
+    cache: ImageCache | None = None
 
     def have(self, labels: Sequence[str]) -> bool:
         """Whether all of these labels are among the classes."""
         return set(labels) <= set(self.names)
 
-    def of(self, labels: Sequence[str]) -> np.ndarray:
-        """The vectors of some of the classes, [labels, d]."""
-        return self.vectors[[self.names.index(label) for label in labels]]
+    def places(self, labels: Sequence[str]) -> list[int]:
+        """Where some of the classes are among them."""
+        place = {name: i for i, name in enumerate(self.names)}
+        return [place[label] for label in labels]
+
+    def tensors(self) -> State:
+        """What a weights file holds of them."""
+        own = {CLASS_VECTORS: self.vectors}
+        return own | ({CACHE_KEYS: self.cache.keys, CACHE_VALUES: self.cache.values} if self.cache else {})
+
+    def note(self) -> dict[str, Any]:
+        """What the file's record says of them."""
+        own: dict[str, Any] = {"classes": self.names}
+        return own | ({"cache": asdict(self.cache.strength)} if self.cache else {})
 
 
 def read_classes(weights: Path, embed_dim: int) -> Classes | None:
@@ -49,18 +101,52 @@ def read_classes(weights: Path, embed_dim: int) -> Classes | None:
         return None
     try:
         with safe_open(weights, framework="np") as file:
-            if CLASS_VECTORS not in file.keys():  # noqa: SIM118, not a dictionary
+            names = {CLASS_VECTORS, CACHE_KEYS, CACHE_VALUES} & set(file.keys())
+            if CLASS_VECTORS not in names:
                 return None
             record = json.loads((file.metadata() or {}).get("record", "{}"))
-            vectors = file.get_tensor(CLASS_VECTORS)
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RecursionError):
         return None  # not a safetensors file: the reader of weights says what it is
-    names = record.get("classes") if isinstance(record, dict) else None
+    record = record if isinstance(record, dict) else {}
     try:
-        checked = check_labels(names)  # type: ignore[arg-type]
+        checked = check_labels(record.get("classes"))  # type: ignore[arg-type]
     except LabelError as error:
         raise WeightsError(f"{weights}: the classes in its record cannot be used: {error}") from error
-    shape, kind = (len(checked), embed_dim), np.float32
-    if vectors.shape != shape or vectors.dtype != kind or not np.isfinite(vectors).all():
-        raise WeightsError(f"{weights}: {CLASS_VECTORS} should be finite, float32 {list(shape)}")
-    return Classes(checked, vectors)
+    vectors = tensors[CLASS_VECTORS]
+    _require(weights, CLASS_VECTORS, vectors, np.float32, (len(checked), embed_dim))
+    has_cache = len(tensors) > 1 or "cache" in record
+    cache = _cache(weights, tensors, record, len(checked), embed_dim) if has_cache else None
+    return Classes(checked, vectors, cache)
+
+
+def _cache(weights: Path, tensors: State, record: dict[str, Any], classes: int, embed_dim: int) -> ImageCache:
+    """The cache in a weights file.
+
+    Raises:
+        WeightsError: it is not whole.
+    """
+    noted = record.get("cache")
+    try:
+        strength = CacheStrength(**{name: float(value) for name, value in noted.items()})  # type: ignore[union-attr]
+        keys, values = tensors[CACHE_KEYS], tensors[CACHE_VALUES]
+    except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
+        raise WeightsError(f"{weights}: its cache of images is not whole: write it again") from error
+    if not 0 <= strength.alpha < math.inf or not all(
+        0 < value < math.inf for value in (strength.beta, strength.temperature)
+    ):
+        raise WeightsError(f"{weights}: its cache should have an alpha from 0, and the others above 0")
+    _require(weights, CACHE_KEYS, keys, np.float32, (len(values), embed_dim))
+    _require(weights, CACHE_VALUES, values, np.int32, (len(keys),))
+    if (np.diff(values) < 0).any() or not np.array_equal(np.unique(values), np.arange(classes)):
+        raise WeightsError(
+            f"{weights}: {CACHE_VALUES} should rise from 0 to {classes - 1} and leave none out"
+        )
+    if (np.abs(np.linalg.norm(keys, axis=1) - 1) > _UNIT).any():
+        raise WeightsError(f"{weights}: {CACHE_KEYS} should be of length 1")
+    return ImageCache(keys, values, strength)
+
+
+def _require(weights: Path, name: str, tensor: np.ndarray, kind: type, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape or tensor.dtype != kind or not np.isfinite(tensor).all():
+        raise WeightsError(f"{weights}: {name} should be finite, {np.dtype(kind)} {list(shape)}")

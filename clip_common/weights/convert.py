@@ -12,7 +12,7 @@ from ..system.output import atomic_file
 from .class_head import read_classes
 from .model_settings import known_settings, note_of
 from .schema import expected_config, expected_shapes, require_match
-from .tensor_names import CLASS_VECTORS, State
+from .tensor_names import State
 from .weights_file import read_openai, write_safetensors
 
 
@@ -40,11 +40,11 @@ def convert(source: Path, target: Path) -> State:
     elif settled := record and known_settings(record, source, sha256):
         note |= note_of(settled)
     classes = read_classes(source, state["text_projection"].shape[1])
-    if classes:
-        note["classes"] = classes.names
     with atomic_file(target) as temporary:
-        own = {CLASS_VECTORS: classes.vectors} if classes else {}
-        write_safetensors(state | own, temporary, note)
+        if classes:
+            write_safetensors(state | classes.tensors(), temporary, note | classes.note())
+        else:
+            write_safetensors(state, temporary, note)
     return state
 
 

@@ -18,13 +18,16 @@ from .mapped import release
 State = dict[str, np.ndarray]
 
 # Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm and in its averaged
-# models, a constant of Hugging Face's embeddings; the classes of an adapted module, which `class_head.py`
-# reads; and the pooler of a BERT, which Chinese-CLIP's own loader drops too. Nothing else is ever dropped.
+# models, a constant of Hugging Face's embeddings; the classes of an adapted module and their cache, which
+# `class_head.py` reads; and the pooler of a BERT, which Chinese-CLIP's own loader drops too. Nothing else is
+# ever dropped.
 CLASS_VECTORS = "class_vectors"
+CACHE_KEYS, CACHE_VALUES = "cache_keys", "cache_values"
 # Our own files may hold the embeddings of the tokens that training saw, and which those are.
 TOKEN_TABLE, TOKEN_IDS = "token_embedding.weight", "token_ids"
 _DROPPED = re.compile(
-    rf"^(input_resolution|context_length|vocab_size|n_averaged|{CLASS_VECTORS})$|\.(num_batches_tracked|position_ids)$"
+    r"^(input_resolution|context_length|vocab_size|n_averaged)$|\.(num_batches_tracked|position_ids)$"
+    rf"|^({CLASS_VECTORS}|{CACHE_KEYS}|{CACHE_VALUES})$"
     r"|^(bert|text_model)\.pooler\.dense\.(weight|bias)$"
 )
 # Of these the seed port's files hold a split copy, and the unsplit ones beside it are stale.

@@ -18,7 +18,8 @@ from PIL import Image
 
 from ..inputs import check_count
 from ..preprocessing.image import ImageInput
-from .scoring import cosines
+from .cached_labels import LabelTargets
+from .scoring import label_logits
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -75,19 +76,17 @@ def explain(
     check_count("batch_size", batch_size)
     prompts, _ = predictor.question(labels, templates)
     pixels = predictor.preprocess.pixels(image, str(image) if isinstance(image, (str, Path)) else "image")
-    embeddings = predictor.label_embeddings(prompts, use_gpu)
+    targets = predictor.label_targets(prompts, use_gpu)
     feature = predictor.encode_image(pixels[None], use_gpu)[0]
-    chosen = [item["label"] for item in predictor.top_k_labels(feature, embeddings, prompts.labels, top_k)]
+    chosen = [item["label"] for item in predictor.top_k_labels(feature, targets, prompts.labels, top_k)]
     places = [prompts.labels.index(label) for label in chosen]
-    return dict(
-        zip(chosen, heat_maps(predictor, pixels, embeddings, places, batch_size, use_gpu), strict=True)
-    )
+    return dict(zip(chosen, heat_maps(predictor, pixels, targets, places, batch_size, use_gpu), strict=True))
 
 
 def heat_maps(
     predictor: Predictor,
     pixels: np.ndarray,
-    label_embeddings: np.ndarray,
+    targets: LabelTargets,
     chosen: Sequence[int],
     batch_size: int = 32,
     use_gpu: bool = False,
@@ -98,7 +97,7 @@ def heat_maps(
     Args:
         predictor: the module.
         pixels: the prepared image, float32 [3, R, R].
-        label_embeddings: of all labels of the call, [labels, d].
+        targets: embeddings of all labels of the call, [labels, d], alone or with a cache.
         chosen: the places of those to explain.
         batch_size: copies passed to the engine at once.
         use_gpu: run on the GPU.
@@ -116,7 +115,7 @@ def heat_maps(
     for masks in _batches(side, batch_size):
         copies = blurred + masks[:, None] * (pixels - blurred)
         features = encode(copies.astype(np.float32))
-        scores = log_odds(predictor.logit_scale * cosines(features, label_embeddings), chosen)
+        scores = log_odds(label_logits(features, targets, predictor.logit_scale), chosen)
         together += np.einsum("nl,nhw->lhw", scores, masks - 0.5, optimize=True)
         variance += ((masks - 0.5) ** 2).sum(axis=0)
     return (together / variance).astype(np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import RequestError
 from ..system.log import logger
+from .cached_labels import CachedLabels, LabelTargets
 
 ScoreKind = Literal["softmax", "cosine"]
 """What a score is: "softmax" compares the labels of a call with each other and adds up to 1; "cosine" is of
@@ -89,35 +90,51 @@ def l2_normalize(features: np.ndarray) -> np.ndarray:
     return features / np.linalg.norm(features, axis=-1, keepdims=True)
 
 
-def cosines(features: np.ndarray, label_embeddings: np.ndarray) -> np.ndarray:
-    """Cosines of images' features [..., d] with labels' embeddings [labels, d], float64 [..., labels].
+def cosines(features: np.ndarray, targets: LabelTargets) -> np.ndarray:
+    """Cosines of images' features [n, d] with labels' embeddings [labels, d], float64 [n, labels].
 
-    The vectors of classes that travel with weights need not be of unit length.
+    With a cache, those with the nearest image of each label. The vectors of classes that travel with weights
+    need not be of unit length.
     """
-    lengths = np.sqrt(np.einsum("ld,ld->l", label_embeddings, label_embeddings))
-    products = (l2_normalize(features) @ label_embeddings.T).astype(np.float64)
-    return np.clip(products / lengths, -1, 1)
+    unit = l2_normalize(features)
+    if isinstance(targets, CachedLabels):
+        return np.clip(targets.nearest(unit), -1, 1)
+    lengths = np.sqrt(np.einsum("ld,ld->l", targets, targets))
+    return np.clip((unit @ targets.T).astype(np.float64) / lengths, -1, 1)
 
 
-def softmax(feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float) -> np.ndarray:
-    """Softmax of an image's scaled cosines with all labels, float64 [labels]."""
-    logits = logit_scale * (label_embeddings @ l2_normalize(feature)).astype(np.float64)  # [labels]
-    scores = np.exp(logits - logits.max())
-    return scores / scores.sum()
+def label_logits(features: np.ndarray, targets: LabelTargets, logit_scale: float) -> np.ndarray:
+    """What the softmax is of, for images' features [n, d], float64 [n, labels].
+
+    Scaled cosines, and what a cache adds to them.
+    """
+    unit = l2_normalize(features)
+    embeddings = targets.embeddings if isinstance(targets, CachedLabels) else targets
+    by_names = logit_scale * (unit @ embeddings.T).astype(np.float64)
+    if not isinstance(targets, CachedLabels):
+        return by_names
+    strength = targets.strength
+    return (by_names + strength.alpha * targets.affinities(unit)) / strength.temperature
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of labels from their logits, float64 [n, labels]."""
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)
 
 
 def label_scores(
-    feature: np.ndarray, label_embeddings: np.ndarray, logit_scale: float, kind: ScoreKind = "softmax"
+    feature: np.ndarray, targets: LabelTargets, logit_scale: float, kind: ScoreKind = "softmax"
 ) -> np.ndarray:
     """The score of every label for an image's feature [d], float64 [labels]."""
     if kind == "cosine":
-        return cosines(feature, label_embeddings)
-    return softmax(feature, label_embeddings, logit_scale)
+        return cosines(feature[None], targets)[0]
+    return softmax(label_logits(feature[None], targets, logit_scale))[0]
 
 
 def top_k_labels(
     feature: np.ndarray,
-    label_embeddings: np.ndarray,
+    targets: LabelTargets,
     logit_scale: float,
     labels: Sequence[str],
     top_k: int,
@@ -127,7 +144,7 @@ def top_k_labels(
 
     Args:
         feature: the image's, [d].
-        label_embeddings: of unit length, [labels, d].
+        targets: the labels' embeddings, [labels, d], alone or with a cache.
         logit_scale: the factor itself, not its logarithm.
         labels: their names.
         top_k: how many to return at most.
@@ -139,7 +156,7 @@ def top_k_labels(
         >>> best[0]["label"], round(best[0]["score"], 3)
         ('a dog', 1.0)
     """
-    scores = label_scores(feature, label_embeddings, logit_scale, scoring.kind)
+    scores = label_scores(feature, targets, logit_scale, scoring.kind)
     best = np.argsort(-scores, kind="stable")
     if scoring.thresholds is not None:
         best = best[scores[best] >= scoring.thresholds[best]]
@@ -155,7 +172,7 @@ def _warn_of_more(top_k: int) -> None:
 
 def nearest_label(
     feature: np.ndarray,
-    label_embeddings: np.ndarray,
+    targets: LabelTargets,
     logit_scale: float,
     labels: Sequence[str],
     scoring: Scoring,
@@ -165,6 +182,6 @@ def nearest_label(
     Args: as of `top_k_labels`; `scoring` has thresholds.
     """
     assert scoring.thresholds is not None
-    scores = label_scores(feature, label_embeddings, logit_scale, scoring.kind)
+    scores = label_scores(feature, targets, logit_scale, scoring.kind)
     i = int(np.argmax(scores - scoring.thresholds))
     return {"label": labels[i], "score": float(scores[i]), "threshold": float(scoring.thresholds[i])}

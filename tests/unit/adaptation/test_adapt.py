@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from clip_common.adaptation import adapt as adapting
 from clip_common.adaptation import interpolation
@@ -38,35 +38,16 @@ from clip_common.version import __version__
 from clip_common.weights.class_head import read_classes
 from clip_common.weights.readers import read_state
 from clip_common.weights.weights_file import read_openai, write_safetensors
+from tests.support.drawings import KINDS, drawing, write_drawings
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
-KINDS = ("bim", "drel", "fosk")  # bars, discs and frames, by names that mean nothing to the model
 OWN_WEIGHTS = ROOT / "modules" / "clip_mini" / "clip_mini.safetensors"
-
-
-def drawing(kind: str, number: int) -> Image.Image:
-    rng = np.random.default_rng([KINDS.index(kind), number])
-    image = Image.new("RGB", (64, 64), tuple(int(v) for v in rng.integers(180, 256, 3)))
-    draw, colour = ImageDraw.Draw(image), tuple(int(v) for v in rng.integers(0, 120, 3))
-    x, y = (int(v) for v in rng.integers(8, 20, 2))
-    if kind == "bim":
-        draw.rectangle((x, y + 12, x + 36, y + 18), fill=colour)
-    elif kind == "drel":
-        draw.ellipse((x, y, x + 32, y + 32), fill=colour)
-    else:
-        draw.rectangle((x, y, x + 32, y + 32), outline=colour, width=4)
-    return image
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("drawings")
-    for kind in KINDS:
-        (root / kind).mkdir()
-        for number in range(16):
-            drawing(kind, number).save(root / kind / f"{kind}{number}.png")
-    return root
+    return write_drawings(tmp_path_factory.mktemp("drawings"), 16)
 
 
 def task(data: Path, output: Path, **changes: Any) -> AdaptationTask:
@@ -360,13 +341,13 @@ def test_an_epoch_shows_each_image_once(folder: Path) -> None:
     batches = AdaptationBatches(dataset, preprocess, settings)
     seen = np.concatenate([batches(step).targets for step in range(4)])
     assert sorted(seen) == sorted(dataset.targets)
-    np.testing.assert_array_equal(batches(2).pixels, batches(2).pixels)
+    np.testing.assert_array_equal(batches(2).images, batches(2).images)
     assert not np.array_equal(batches(0).targets, batches(4).targets)
     halves = [
         AdaptationBatches(dataset, batches.preprocess, replace(settings, workers=2), worker=worker)(1)
         for worker in (0, 1)
     ]
-    np.testing.assert_array_equal(np.concatenate([half.pixels for half in halves]), batches(1).pixels)
+    np.testing.assert_array_equal(np.concatenate([half.images for half in halves]), batches(1).images)
 
 
 def test_crops_are_within_the_image() -> None:

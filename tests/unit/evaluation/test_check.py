@@ -39,7 +39,7 @@ class _Stub:
     def prompts(self, *_: object) -> Any:
         return type("Prompts", (), {"labels": LABELS})
 
-    def label_embeddings(self, _prompts: object) -> np.ndarray:
+    def label_targets(self, _prompts: object) -> np.ndarray:
         return np.eye(2)
 
     def top_k_labels(self, feature: np.ndarray, embeddings: np.ndarray, labels: list[str], _: int) -> Any:
