@@ -29,13 +29,20 @@ def add_inputs(target: options.Target) -> None:
     target.add_argument(
         "--input_path", action="append", help="an image, a folder of images, or a glob in quotes; repeatable"
     )
-    target.add_argument("--input_text", action="append", help="a text to embed; repeatable")
+    target.add_argument(
+        "--input_text", type=options.text, action="append", help="a text to embed; repeatable"
+    )
     add_labels(target, "labels to choose from")
 
 
 def add_labels(target: options.Target, help_text: str) -> None:
     """`--labels` and `--labels_file`, read by `given_labels`."""
-    target.add_argument("--labels", action="append", help=f"{help_text}, separated by commas; repeatable")
+    target.add_argument(
+        "--labels",
+        type=options.text,
+        action="append",
+        help=f"{help_text}, separated by commas; repeatable",
+    )
     target.add_argument(
         "--labels_file", action="append", help="a text file with one label per line; repeatable"
     )

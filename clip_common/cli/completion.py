@@ -11,7 +11,7 @@ from .reporting import emit
 
 _SHELLS = ("bash", "zsh", "tcsh")
 _PATHS = (None, Path, options.output_folder, options.output_file)
-_WORDS = {"texts", "text", "labels", "input_text", "templates", "name", "address", "mirror", "host"}
+_WORDS = {"name", "address", "mirror", "host"}
 
 
 def add_arguments(parser: argparse.ArgumentParser, whole: Callable[[], argparse.ArgumentParser]) -> None:

@@ -11,7 +11,7 @@ from .reporting import emit
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("texts", nargs="+", metavar="TEXT")
+    parser.add_argument("texts", type=options.text, nargs="+", metavar="TEXT")
     options.add_module(parser)
     options.add_format(parser)
     options.add_weights(parser)

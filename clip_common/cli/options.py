@@ -16,6 +16,7 @@ from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
 from ..system.addresses import is_address, without_secrets
+from ..system.file_names import encodable, printable
 from ..system.output import require_file, require_folder
 from ..text.prompts import TEMPLATE_SETS, split_labels
 from ..zero_shot.scoring import SCORE_KINDS
@@ -190,6 +191,17 @@ def not_negative(text: str) -> float:
     return _number(float, text, lambda value: value >= 0, "a number from 0")
 
 
+def text(value: str) -> str:
+    """A text: what the locale cannot decode would be read as some other text, in silence."""
+    if encodable(value) != value:
+        encoding = sys.getfilesystemencoding()
+        raise argparse.ArgumentTypeError(
+            f"{printable(value)} is not in the encoding of this locale, {encoding}: set LC_ALL, or save the "
+            "script that says it, to fit"
+        )
+    return value
+
+
 def thresholds(text: str) -> float | list[float] | str:
     """A number, several with commas between, or a file; what a number must be is said where it is used."""
     try:
@@ -319,6 +331,7 @@ def add_templates(target: Target) -> None:
     """`--templates`, repeatable."""
     target.add_argument(
         "--templates",
+        type=text,
         action="append",
         help=f"a prompt with {{}} for the label; repeatable; or a set: {', '.join(TEMPLATE_SETS)}",
     )

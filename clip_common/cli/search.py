@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument(
         "words",
+        type=options.text,
         nargs="*",
         metavar="WORDS",
         help="what is seen; `a dog - snow + a beach^0.5` takes away and adds, by weights",

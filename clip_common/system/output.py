@@ -26,6 +26,7 @@ _UNFINISHED = ".unfinished"  # suffix of a file that is being written
 _LEFT = re.compile(rf"\..*\.\w{{8}}{re.escape(_UNFINISHED)}")
 _NO_ROOM = {
     errno.ENOSPC: "the disk is full: make room, or choose another place",
+    errno.EFBIG: "a file may not become so large here: see `ulimit -f`, or choose another place",
     errno.EDQUOT: "the quota of the disk is used up: make room, or choose another place",
 }
 

@@ -34,7 +34,7 @@ def require_size(size: int, most: int, path: Path | str) -> None:
     """
     if size > most:
         reason = f"it has {size:,} bytes, and at most {most:,} are read: is it another file?"
-        raise OSError(errno.EFBIG, reason, str(path))
+        raise OSError(errno.EINVAL, reason, str(path))
 
 
 def read_whole(path: Path | str, most: int = MOST_BYTES) -> bytes:

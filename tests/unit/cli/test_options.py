@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_of_one_value_there_is_one(mini: Predictor, capsys: pytest.CaptureFixtur
         parser().parse_args(["search", "--min_score", "-0.5", "a", "-", "b", "--index", "x"]).min_score
         == -0.5
     )
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["classify", DOG, "--labels"],
+        ["classify", DOG, "--labels", "x", "--templates"],
+        ["classify", "--input_text"],
+        ["embed-text"],
+        ["search", "--index", "x"],
+    ],
+)
+def test_a_text_in_another_encoding_is_refused(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As from a script in GBK: read as it stands it would be some other text."""
+    said = refused(capsys, *verb, os.fsdecode(b"caf\xe9 {}"))
+    assert r"caf\xe9 {} is not in the encoding of this locale, utf-8" in said
+    assert parser().parse_args([*verb, "café 狗 {}"])
 
 
 def test_the_same_value_twice_is_one_value() -> None:
