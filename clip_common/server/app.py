@@ -264,13 +264,17 @@ class LoadEstimator:
         return (self.in_flight + 1) * statistics.median(self._seconds_each)
 
     @contextlib.contextmanager
-    def in_flight_request(self) -> Iterator[None]:
-        """While a request is under way; one that fails says nothing about the load."""
+    def in_flight_request(self, aside: float = 0.0) -> Iterator[None]:
+        """While a request is under way; one that fails says nothing about the load.
+
+        Args:
+            aside: seconds that it may wait for something else, however many are under way.
+        """
         self.in_flight += 1
         among, start = self.in_flight, time.perf_counter()
         try:
             yield
-            self._seconds_each.append((time.perf_counter() - start) / among)
+            self._seconds_each.append(max(0.0, time.perf_counter() - start - aside) / among)
         finally:
             self.in_flight -= 1
 
@@ -314,7 +318,7 @@ class Gateway:
         if self._settings.use_gpu:
             work = work.on_gpu()
         try:
-            with load.in_flight_request():
+            with load.in_flight_request(self._aside(module, work)):
                 response = self._replicas[module].answer.remote(work, time.time() + seconds)
                 try:
                     result = await asyncio.wait_for(response, seconds)
@@ -330,6 +334,11 @@ class Gateway:
         if isinstance(result, ClipError):
             raise result
         return result
+
+    def _aside(self, module: str, work: PredictRequest) -> float:
+        """Seconds that a request may wait for one turn of other requests' long work."""
+        others = [kind for kind in ("texts", "explain") if kind != work.kind]
+        return _TURN if any(self._load[module][kind].in_flight for kind in others) else 0.0
 
     async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
         """The `results` of a body that the page made; raises as `ask` does."""

@@ -345,6 +345,47 @@ def test_requests_with_much_to_do_leave_room_for_the_others(monkeypatch: pytest.
     assert counts == {"texts": 4, "images": 16, "explain": 4, "small": 1}
 
 
+def test_the_wait_for_a_turn_of_other_work_is_not_taken_for_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request alone beside an explanation waits for a part of it; a hundred wait no longer for that."""
+    for name in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(app, name, Quiet)
+    now = [0.0]
+    monkeypatch.setattr(app.time, "perf_counter", lambda: now[0])
+
+    class Handle:
+        @property
+        def answer(self) -> Handle:
+            return self
+
+        def remote(self, request: PredictRequest, _deadline: float) -> asyncio.Task[str]:
+            return asyncio.create_task(self._answer(request))
+
+        async def _answer(self, request: PredictRequest) -> str:
+            if request.explain:
+                await asyncio.sleep(60)
+            now[0] += 0.6
+            return "answered"
+
+    async def run() -> None:
+        gateway = app.Gateway(Settings.model_validate({}), clip_mini=Handle())
+        load = gateway._load["clip_mini"]["small"]
+        why = asyncio.create_task(gateway.ask("clip_mini", WHY))
+        while not gateway.asking:
+            await asyncio.sleep(0)
+        await gateway.ask("clip_mini", SMALL)
+        load.in_flight = 99
+        assert load.expected() == pytest.approx(100 * 0.1)
+        load.in_flight = 0
+        why.cancel()
+        await asyncio.gather(why, return_exceptions=True)
+        for _ in range(2):
+            await gateway.ask("clip_mini", SMALL)
+        load.in_flight = 99
+        assert load.expected() == pytest.approx(100 * 0.6)
+
+    asyncio.run(run())
+
+
 def test_a_replica_is_told_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(app, name, Quiet)
