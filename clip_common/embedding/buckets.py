@@ -24,15 +24,16 @@ import pyarrow as pa
 from pyarrow import fs
 
 from ..errors import ImageError, RequestError
-from ..system.addresses import scheme_of, without_secrets
+from ..system.addresses import bucket_and_key, scheme_of, without_secrets
 
 Made = TypeVar("Made")
 
 MOST_BYTES = 128 << 20  # of an image; that many threads' worth must fit into memory
 _ATTEMPTS = 5  # half a second after the first, twice as long after each
 _LIBRARY_ATTEMPTS = 5  # 25 ms after the first; it gives up at once where an answer is shorter than its error
+_GOOGLE_PATIENCE = timedelta(seconds=5)  # of the library's own attempts
 _CONNECT_TIMEOUT = 10  # seconds
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:]+\](:\d+)?")
 _TRUE = ("1", "true", "yes")
 _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
 _MAY_PASS = re.compile("SLOW_DOWN|UNAVAILABLE|INTERNAL|THROTTL|NETWORK|TIMEOUT|EXCEEDED|EXHAUSTED|(429|5..)")
@@ -137,8 +138,6 @@ def opened(address: str) -> Iterator[_Reader]:
         RequestError, OSError: it cannot be had.
     """
     system, path = _resolve(address)
-    if fault := fault_of_key(address):
-        raise OSError(errno.EINVAL, fault)
     with _patiently(lambda: system.open_input_file(path)) as stream:
         yield _Reader(stream)
 
@@ -168,13 +167,6 @@ def remove(address: str) -> None:
     system, path = _resolve(address)
     with contextlib.suppress(FileNotFoundError):
         _patiently(lambda: system.delete_file(path))
-
-
-def fault_of_key(address: str) -> str | None:
-    """Why the object of such a key cannot be had; the library would ask for another one, or not at all."""
-    if any(part in ("", ".", "..") for part in address.split("://", 1)[1].split("/")):
-        return "a key with an empty part, . or .. between slashes cannot be read: copy it to another key"
-    return None
 
 
 class _Reader(io.RawIOBase):
@@ -259,14 +251,9 @@ def _object(address: str, info: fs.FileInfo) -> Object:
 
 def _resolve(address: str) -> tuple[fs.FileSystem, str]:
     """The file system of an address, and the path in it."""
-    scheme, (bucket, slash, key) = scheme_of(address), address.split("://", 1)[1].partition("/")
-    if "@" in bucket:
-        raise RequestError(
-            f"{without_secrets(address)}: credentials stand in the address; they belong into the environment"
-        )
-    if not _BUCKET.fullmatch(bucket):
-        raise RequestError(f"{address}: {bucket!r} is no name of a bucket, expected {scheme}://BUCKET/KEY")
-    return _patiently(lambda: _system(scheme, bucket)), f"{bucket}{slash}{key}".rstrip("/")
+    bucket, key = bucket_and_key(address)
+    system = _patiently(lambda: _system(scheme_of(address), bucket))
+    return system, f"{bucket}/{key}" if key else bucket
 
 
 @lru_cache(maxsize=100)
@@ -275,7 +262,7 @@ def _system(scheme: str, bucket: str) -> fs.FileSystem:
     if scheme == "gs":
         return fs.GcsFileSystem(
             anonymous=anonymous,
-            retry_time_limit=timedelta(seconds=30),
+            retry_time_limit=_GOOGLE_PATIENCE,
             **_endpoint("STORAGE_EMULATOR_HOST"),
         )
     endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -294,11 +281,16 @@ def _system(scheme: str, bucket: str) -> fs.FileSystem:
 
 def _endpoint(*variables: str) -> dict[str, str]:
     """The service that the first of these variables names, as the file systems take it."""
-    given = next((value for name in variables if (value := os.environ.get(name))), "")
-    scheme, mark, host = given.rpartition("://")
-    if not given:
+    variable = next((name for name in variables if os.environ.get(name)), "")
+    if not variable:
         return {}
-    return {"endpoint_override": host.rstrip("/"), "scheme": scheme.lower() if mark else "https"}
+    given = os.environ[variable]
+    scheme, mark, host = given.rstrip("/").rpartition("://")
+    if not _HOST.fullmatch(host) or (mark and scheme.lower() not in ("http", "https")):
+        raise RequestError(
+            f"{variable} is {without_secrets(given)!r}, expected https://HOST or https://HOST:PORT"
+        )
+    return {"endpoint_override": host, "scheme": scheme.lower() if mark else "https"}
 
 
 def _is_set(variable: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from ..errors import RequestError
-from ..system.addresses import BUCKETS, is_address, scheme_of, without_secrets
+from ..system.addresses import BUCKETS, bucket_and_key, is_address, scheme_of, without_secrets
 from ..system.output import atomic_file, reason_of
 
 
@@ -51,7 +51,8 @@ def folder_at(place: Path | str) -> Folder:
         raise RequestError(
             f"{without_secrets(text)}: embeddings are kept in a folder, at s3:// or at gs://, nowhere else"
         )
-    return BucketFolder(text.rstrip("/"))
+    bucket, key = bucket_and_key(text)
+    return BucketFolder("/".join([f"{scheme_of(text)}://{bucket}", *([key] if key else [])]))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..preprocessing.files import (
     kind_of,
     matches_of,
 )
-from ..system.addresses import BUCKETS, WEB, is_address, scheme_of, without_secrets
+from ..system.addresses import BUCKETS, WEB, bucket_and_key, is_address, scheme_of, without_secrets
 from ..system.cache import digest_of
 from ..system.file_names import escape_name, from_top, under_root, unescape_name, user_path
 from ..system.reading import MOST_BYTES, read_whole, require_regular, require_size
@@ -267,9 +267,8 @@ def _add_bucket(items: Items, source: str) -> None:
             items.passed_over[kind_of(name)] += 1
             continue
         path = escape_name(one.address)
-        fault = buckets.fault_of_key(one.address)
         stamp = f"{one.size}-{one.modified}"
-        items.add(Item(path, stamp, one.address, fault=f"{path}: {fault}" if fault else None))
+        items.add(Item(path, stamp, one.address, fault=_fault_of(one.address)))
     if len(items) == before and not items.may_be_empty:
         seen = f"; passed over: {items.summary()}" if items.passed_over else ""
         items.faults.append(Fault(f"{escape_name(source)}: no images in it that can be read{seen}", place))
@@ -278,9 +277,20 @@ def _add_bucket(items: Items, source: str) -> None:
 def _named(address: str, caption: str | None = None) -> Item:
     """The image of an address that a list names."""
     path = escape_name(without_secrets(address))
-    known = scheme_of(address) in (*BUCKETS, *WEB)
-    fault = None if known else f"{path}: addresses begin with s3://, gs:// or https://"
-    return Item(path, _AS_NAMED, address, caption=caption, fault=fault)
+    return Item(path, _AS_NAMED, address, caption=caption, fault=_fault_of(address))
+
+
+def _fault_of(address: str) -> str | None:
+    """Why an address cannot be read, if it is known beforehand."""
+    if scheme_of(address) in WEB:
+        return None
+    if scheme_of(address) not in BUCKETS:
+        return f"{escape_name(without_secrets(address))}: addresses begin with s3://, gs:// or https://"
+    try:
+        bucket_and_key(address)
+        return None
+    except RequestError as error:
+        return str(error)
 
 
 def _read_address(address: str) -> bytes:

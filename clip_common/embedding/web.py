@@ -215,7 +215,7 @@ class _Client:
         except ImageError as error:  # too long
             raise OSError(errno.EIO, f"its robots.txt {error}") from None
         except OSError as error:
-            raise OSError(errno.EIO, f"its robots.txt cannot be read ({error.strerror})") from None
+            raise OSError(errno.EIO, f"its robots.txt cannot be read: {error.strerror}") from None
         rules = RobotFileParser()
         rules.parse(content.decode("utf-8", "replace").splitlines())
         return rules

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+from ..errors import RequestError
+
 BUCKETS = ("s3", "gs")
 WEB = ("https", "http")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _USER = re.compile(r"(?<=://)[^/?#]*@")
 # Of a query: what gives access for a while, as S3, Google, Azure, Alibaba and Tencent sign addresses.
 _SECRET = re.compile(
@@ -38,6 +41,27 @@ def without_secrets(address: str) -> str:
     kept = [one for one in query.split("&") if one and not _SECRET.fullmatch(one.partition("=")[0])]
     scheme, host, path = _parts(rest)
     return f"{scheme}://{host}{path}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def bucket_and_key(address: str) -> tuple[str, str]:
+    """The bucket of an address, and the key in it, without slashes at its end.
+
+    Raises:
+        RequestError: there is none; or the library would take the key for another one.
+    """
+    bucket, _, key = address.split("://", 1)[1].partition("/")
+    shown = without_secrets(address)
+    if "@" in bucket:
+        raise RequestError(f"{shown}: credentials stand in the address; they belong into the environment")
+    if not _BUCKET.fullmatch(bucket):
+        expected = f"{scheme_of(address)}://BUCKET/KEY"
+        raise RequestError(f"{shown}: {bucket!r} is no name of a bucket, expected {expected}")
+    key = key.rstrip("/")
+    if key and any(part in ("", ".", "..") for part in key.split("/")):
+        raise RequestError(
+            f"{shown}: a key with nothing, . or .. between slashes cannot be read: copy it to another key"
+        )
+    return bucket, key
 
 
 def _parts(address: str) -> tuple[str, str, str]:

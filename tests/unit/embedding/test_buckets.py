@@ -110,7 +110,7 @@ def test_keys_as_people_choose_them(s3: Any, tmp_path: Path) -> None:
     reasons = {path: reason for path, (_, reason) in Store(tmp_path / "out").errors().items()}
     assert report.failed == 3
     assert "is empty" in reasons.pop("s3://photos/odd/empty.png")
-    assert all("a key with an empty part, . or .." in reason for reason in reasons.values())
+    assert all("a key with nothing, . or .. between slashes" in reason for reason in reasons.values())
     assert content_of("s3://photos/odd/a?x=1.PNG", "/root") == png()
 
 
@@ -124,6 +124,7 @@ def test_what_is_not_there_is_said(s3: Any, server: S3Server, tmp_path: Path) ->
         ("s3://", "'' is no name of a bucket"),
         ("s3://me:secret@photos/all", r"^s3://photos/all: credentials stand in the address"),
         ("s3://locked-bucket/x", r"cannot be listed \(access denied"),
+        ("s3://photos/../other/x", "a key with nothing, . or .. between slashes"),
         ("oss://photos/all", "addresses begin with s3://, gs:// or https://"),
         ("https://photos.example/list.txt", "copy it to this machine"),
         ("s3://photos/all/0/00.png/x", "there is no such object, and nothing below it"),
@@ -170,13 +171,16 @@ def test_addresses_in_a_list(s3: Any, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_bytes(
         b'\xef\xbb\xbfs3://photos/all/0/00.png\r\n\r\n"s3://photos/all/1/01.png"\r\n'
-        b"s3://photos/all/0/00.png\r\ns3://photos/gone.png\r\n"
+        b"s3://photos/all/0/00.png\r\ns3://photos/gone.png\r\ns3://a b/x\r\ns3://k:secret@b2/x\r\ns3://\r\n"
     )
     report = run(listed, tmp_path / "out")
-    assert (report.embedded, report.failed) == (2, 1)
-    ((path, (stamp, reason)),) = Store(tmp_path / "out").errors().items()
-    assert (path, stamp) == ("s3://photos/gone.png", "")
-    assert reason == "s3://photos/gone.png: cannot be read (there is no such object)"
+    assert (report.embedded, report.failed) == (2, 4)
+    errors = Store(tmp_path / "out").errors()
+    assert {stamp for stamp, _ in errors.values()} == {""}
+    reasons = [reason for _, reason in errors.values()]
+    assert "s3://photos/gone.png: cannot be read (there is no such object)" in reasons
+    assert sum("is no name of a bucket" in reason for reason in reasons) == 2
+    assert "secret" not in str(errors)
 
 
 def test_a_store_in_a_bucket_is_read_as_any_other(s3: Any, tmp_path: Path, capsys: Any) -> None:
@@ -219,6 +223,9 @@ def test_where_nothing_can_be_written_is_known_before_the_model_is_loaded(
     for address in ("https://me:secret@example.com/x", "oss://b/x"):
         said = refused(capsys, "embed", "s3://photos/all", "--output", address)
         assert "embeddings are kept in a folder, at s3:// or at gs://" in said and "secret" not in said
+    for address in ("s3://", "s3://vec tors/x", "s3://vectors/a/../b"):
+        assert address in refused(capsys, "embed", "s3://photos/all", "--output", address)
+        assert address in refused(capsys, "index", address, "--index", "x.db")
     said = refused(capsys, "duplicates", VECTORS, "--output_dir", "s3://vectors/sheet")
     assert "only `embed` writes to addresses" in said
     assert list(tmp_path.iterdir()) == []
@@ -252,3 +259,13 @@ def test_what_reads_no_addresses_loads_nothing_for_them(tmp_path: Path) -> None:
         "sys.exit(any(f'clip_common.embedding.{name}' in sys.modules for name in ('web', 'buckets')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+
+
+def test_an_endpoint_that_is_none_is_named(
+    s3: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    for given in ("not a host", "ftp://host", "https://me:secret@host", "https://host/path"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", given)
+        buckets._system.cache_clear()
+        said = refused(capsys, "embed", "s3://photos/all", "--output", str(tmp_path / "out"))
+        assert "AWS_ENDPOINT_URL_S3 is" in said and "expected https://HOST" in said and "secret" not in said

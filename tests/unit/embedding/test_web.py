@@ -172,7 +172,7 @@ def test_a_robots_txt_that_nobody_may_read_forbids_nothing(server: Server, statu
 
 def test_a_robots_txt_that_the_server_fails_to_give_forbids_all(server: Server, waits: list[float]) -> None:
     server.answers |= {"/robots.txt": body(b"no", 500), "/a.png": body(png())}
-    assert fault(f"{server.address}/a.png") == "its robots.txt cannot be read (the server answers 500)"
+    assert fault(f"{server.address}/a.png") == "its robots.txt cannot be read: the server answers 500"
     assert server.count("/a.png") == 0
 
 
@@ -296,10 +296,10 @@ def test_what_is_no_address(server: Server, address: str) -> None:
 
 def test_a_server_that_is_not_there(server: Server) -> None:
     address = server.address.replace("http:", "https:")
-    assert fault(f"{address}/a.png").startswith("its robots.txt cannot be read (its certificate is not valid")
+    assert fault(f"{address}/a.png").startswith("its robots.txt cannot be read: its certificate is not valid")
     server.stop()
     assert fault(f"{server.address}/a.png?token=s3cret") == (
-        "its robots.txt cannot be read (the server cannot be reached)"
+        "its robots.txt cannot be read: the server cannot be reached"
     )
 
 
