@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import paddle
 from paddle import Tensor, nn
 from paddle.static import InputSpec
 
+from ..system.output import atomic_file, sync
 from ..system.scratch import scratch_folder
 from .clip import CLIP
 
@@ -35,6 +38,9 @@ def save_inference_model(model: CLIP, folder: Path) -> list[Path]:
 
     Returns:
         The path of each tower without its suffix.
+
+    Raises:
+        OSError: they cannot be written whole; then none of them is there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     size, context = model.config.image_resolution, model.config.text.context_length
@@ -42,12 +48,29 @@ def save_inference_model(model: CLIP, folder: Path) -> list[Path]:
         "image": (model.encode_image, InputSpec([None, 3, size, size], "float32", "image")),
         "text": (model.encode_text, InputSpec([None, context], "int64", "text")),
     }
-    for name, (encode, spec) in specs.items():
-        tower = _Tower(model, encode)
-        tower.eval()
-        static = paddle.jit.to_static(tower, input_spec=[spec], full_graph=True)
-        paddle.jit.save(static, str(folder / name))
+    with tempfile.TemporaryDirectory(prefix=".unfinished_", dir=folder) as unfinished:
+        for name, (encode, spec) in specs.items():
+            tower = _Tower(model, encode)
+            tower.eval()
+            static = paddle.jit.to_static(tower, input_spec=[spec], full_graph=True)
+            paddle.jit.save(static, str(Path(unfinished, name)))
+            _require_whole(Path(unfinished, name), folder / name)
+        for file in Path(unfinished).iterdir():
+            sync(file)
+            file.replace(folder / file.name)
     return [folder / name for name in specs]
+
+
+def _require_whole(saved: Path, target: Path) -> None:
+    """Read a tower back: where the disk is full, Paddle writes a part of it and says nothing.
+
+    Raises:
+        OSError: it is not whole.
+    """
+    try:
+        paddle.jit.load(str(saved))
+    except RuntimeError as error:
+        raise OSError(errno.EIO, "it was not written whole; is the disk full?", str(target)) from error
 
 
 def export_onnx(model: CLIP, folder: Path) -> list[Path]:
@@ -70,11 +93,12 @@ def _to_onnx(saved: Path, target: Path) -> Path:
     import paddle2onnx  # a second to import, and rarely needed
 
     # The default optimiser installs packages with pip while it runs, and breaks protobuf with them.
-    paddle2onnx.export(
-        f"{saved}.json",
-        f"{saved}.pdiparams",
-        str(target),
-        opset_version=_ONNX_OPSET,
-        optimize_tool="None",
-    )
+    with atomic_file(target) as temporary:
+        paddle2onnx.export(
+            f"{saved}.json",
+            f"{saved}.pdiparams",
+            str(temporary),
+            opset_version=_ONNX_OPSET,
+            optimize_tool="None",
+        )
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import paddlehub as hub
 import pytest
 
 from clip_common.engines.paddle_engine import PaddleEngine
+from clip_common.models import export
+from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import tokenize
 from tests.parity import seeded
+from tests.parity.tiny import TINY_VIT
 from tests.support.paths import ROOT
 
 TEXTS = ["a dog", "two cats on a sofa", "x"]
@@ -68,7 +72,28 @@ def test_onnx_and_no_package_is_installed(module: hub.Module, expected: dict, tm
         assert isinstance(found, np.ndarray) and close(found, wanted), tower
 
 
-def test_training_mode_of_the_model_is_untouched(module: hub.Module, tmp_path: Path) -> None:
-    module.save_inference_model(str(tmp_path))
-    assert not module.model.training
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paddle writes as much as there is room for, and says nothing."""
+    model, real = CLIP(TINY_VIT), paddle.jit.save
+
+    def cut_short(layer: object, path: str) -> None:
+        real(layer, path)
+        file = Path(f"{path}.pdiparams")
+        os.truncate(file, file.stat().st_size // 2 if path.endswith("text") else file.stat().st_size)
+
+    monkeypatch.setattr(paddle.jit, "save", cut_short)
+    with pytest.raises(OSError, match="not written whole; is the disk full") as raised:
+        export.save_inference_model(model, tmp_path / "towers")
+    assert raised.value.filename == str(tmp_path / "towers" / "text")
+    assert list((tmp_path / "towers").iterdir()) == []
+    monkeypatch.undo()
+    export.save_inference_model(model, tmp_path / "towers")
+    assert len(list((tmp_path / "towers").iterdir())) == 4
+
+
+def test_training_mode_of_the_model_is_untouched(tmp_path: Path) -> None:
+    model = CLIP(TINY_VIT)
+    model.eval()
+    export.save_inference_model(model, tmp_path)
+    assert not model.training
     assert paddle.in_dynamic_mode()
