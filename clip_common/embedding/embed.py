@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +47,7 @@ class Job:
     """How vectors are made, the same on every machine that makes them.
 
     Attributes:
-        part_size: images in a part; a kill costs the work on one part at most.
+        part_size: images in a part; a kill costs the work on one part at most, and on one being written.
     """
 
     record: Pretrained
@@ -167,9 +169,7 @@ class _Run:
 
                 results = make_parts_on_ray(parts, store, self._job, self._origin, address)
             else:
-                results = (
-                    make_part(part, store, self._job, self._origin, self._predictor, bar) for part in parts
-                )
+                results = make_parts(parts, store, self._job, self._origin, self._predictor, bar)
             for embedded, failures in results:
                 report.embedded += embedded
                 if failures:
@@ -250,20 +250,47 @@ def _parts(items: Sequence[Item], first: int, size: int) -> Iterator[Part]:
         yield number, list(items[start : start + size])
 
 
-def make_part(
-    part: Part, store: Store, job: Job, origin: Origin, predictor: Predictor, bar: tqdm | None = None
-) -> tuple[int, list[Failure]]:
-    """Make and write one part; returns how many vectors are in it, and what has none and why."""
-    number, items = part
+def make_parts(
+    parts: Iterable[Part],
+    store: Store,
+    job: Job,
+    origin: Origin,
+    predictor: Predictor,
+    bar: tqdm | None = None,
+) -> Iterator[tuple[int, list[Failure]]]:
+    """Make and write parts; yields, of each that is written, how many vectors are in it, and what has none.
+
+    No core waits between two parts: while one is written, the next one is made.
+    """
+    parts = list(parts)
+    images = [item for _, items in parts for item in items if item.file is not None]
+    prepared = prefetch(partial(_prepare, predictor), images, job.batch_size, _waiting(images))
+    writing: Future[tuple[int, list[Failure]]] | None = None
+    with ThreadPoolExecutor(1, "clip-write") as writer:
+        for number, items in parts:
+            rows, failures = _make_rows(items, prepared, job, predictor, bar)
+            if writing:
+                yield writing.result()
+            writing = writer.submit(_write, store, number, rows, failures, origin)
+        if writing:
+            yield writing.result()
+
+
+def _make_rows(
+    items: Sequence[Item],
+    prepared: Iterator[_Prepared | Failure],
+    job: Job,
+    predictor: Predictor,
+    bar: tqdm | None,
+) -> tuple[list[Row], list[Failure]]:
+    """The rows of a part, and what has none and why; takes as many of the prepared images as it has."""
     rows: list[Row] = []
     failures: list[Failure] = []
-    images = [item for item in items if item.file is not None]
-    for batch in _batches(
-        prefetch(lambda item: _prepare(predictor, item), images, job.batch_size, _waiting(images)),
-        job.batch_size,
-    ):
-        good = [prepared for prepared in batch if isinstance(prepared, _Prepared)]
-        failures += [failure for failure in batch if isinstance(failure, Failure)]
+    left = sum(item.file is not None for item in items)
+    while batch := list(itertools.islice(prepared, min(left, job.batch_size))):
+        left -= len(batch)
+        good = [one for one in batch if isinstance(one, _Prepared)]
+        failures += [one for one in batch if isinstance(one, Failure)]
         if good:
             features = predictor.encode_image(np.stack([one.pixels for one in good]), job.use_gpu)
             for one, vector in zip(good, l2_normalize(features), strict=True):
@@ -275,6 +302,12 @@ def make_part(
         rows.append(Row(item, vector))
     if bar is not None:
         bar.update(len(texts))
+    return rows, failures
+
+
+def _write(
+    store: Store, number: int, rows: list[Row], failures: list[Failure], origin: Origin
+) -> tuple[int, list[Failure]]:
     if rows:
         store.write_part(number, rows, origin)
     return len(rows), failures
@@ -330,9 +363,3 @@ def _text_vectors(
     if good:
         features = predictor.text_features([item.caption or "" for item in good], job.batch_size, job.use_gpu)
         yield from zip(good, l2_normalize(features), strict=True)
-
-
-def _batches(items: Iterable[_Prepared | Failure], size: int) -> Iterator[list[_Prepared | Failure]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

@@ -13,7 +13,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from ..system.ray_job import RayJob
-from .embed import Failure, Job, Part, make_part
+from .embed import Failure, Job, Part, make_parts
 from .origin import Origin
 from .store import Store
 
@@ -26,14 +26,15 @@ class _Worker:
         self._predictor = job.predictor()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        embedded, failures = make_part(row["part"], self._store, self._job, self._origin, self._predictor)
+        made = make_parts([row["part"]], self._store, self._job, self._origin, self._predictor)
+        ((embedded, failures),) = made
         return {"embedded": embedded, "failures": failures}
 
 
 def make_parts_on_ray(
     parts: Iterable[Part], store: Store, job: Job, origin: Origin, address: str | None
 ) -> Iterator[tuple[int, list[Failure]]]:
-    """Make parts on a cluster, as many at a time as it has CPUs for; yields as `make_part` returns.
+    """Make parts on a cluster, as many at a time as it has CPUs for; yields as `make_parts` does.
 
     Args:
         parts: numbers and contents.

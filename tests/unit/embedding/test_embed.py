@@ -13,6 +13,7 @@ import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,48 @@ def test_only_what_is_new_or_changed(images: Path, tmp_path: Path) -> None:
     assert str(removed) in after
     assert run(images, output, prune=True).removed == 1
     assert contents(output).keys() == after.keys() - {str(removed)}
+
+
+def test_the_next_part_is_made_while_one_is_written(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a core waits for the disk, and then another for the first images of the next part."""
+    encoded, waited = Semaphore(0), []
+    encode, write = Predictor.encode_image, Store.write_part
+
+    def encode_image(*given: Any) -> np.ndarray:
+        encoded.release()
+        return encode(*given)
+
+    def write_part(store: Store, number: int, *given: Any) -> None:
+        """Of seven images a part has two batches of at most four; the last part, six, has none after it."""
+        if number == 0:
+            waited.append(all(encoded.acquire(timeout=60) for _ in range(3)))
+        write(store, number, *given)
+
+    monkeypatch.setattr(Predictor, "encode_image", encode_image)
+    monkeypatch.setattr(Store, "write_part", write_part)
+    assert run(images, tmp_path / "out").embedded == 20
+    assert waited == [True]
+    assert len(contents(tmp_path / "out")) == 20 and len(Store(tmp_path / "out").parts()) == 3
+
+
+def test_a_part_that_cannot_be_written_ends_the_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store.write_part
+
+    def write_part(store: Store, number: int, *given: Any) -> None:
+        if number == 1:
+            raise RequestError("the disk is full")
+        write(store, number, *given)
+
+    monkeypatch.setattr(Store, "write_part", write_part)
+    with pytest.raises(RequestError, match="the disk is full"):
+        run(images, tmp_path / "out")
+    assert len(Store(tmp_path / "out").parts()) == 1
+    monkeypatch.undo()
+    assert run(images, tmp_path / "out").embedded == 20 - 7
 
 
 @pytest.mark.slow
