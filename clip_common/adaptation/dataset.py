@@ -105,6 +105,6 @@ def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
     if held_out.all() or not held_out.any():
         raise RequestError(
             f"{counted(len(order), 'image')} cannot be divided with --held_out {share}: give others "
-            "with --validation"
+            "with --validation, or keep all for a cache with --head cache --held_out 0"
         )
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -181,6 +181,18 @@ def test_adapt_to_classes_and_classify(
     assert "红色" in (folder / "figures.json").read_text("utf-8")
 
 
+def test_a_cache_of_images_and_classify(
+    tiny: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "缓存"
+    run(capsys, "adapt", photos, "--head", "cache", "--module", tiny, "--output", folder, "--held_out", 0.2)
+    for image in sorted(photos.rglob("第4张.png")):
+        given = ["--module", tiny, "--weights", folder / "adapted.safetensors", "--format", "json"]
+        (result,) = json.loads(run(capsys, "classify", image, *given))["results"]
+        assert result["labels"][0]["label"] == image.parent.name
+        assert {item["label"] for item in result["labels"]} == set(COLOURS)
+
+
 def test_adapt_to_captions(
     tiny: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

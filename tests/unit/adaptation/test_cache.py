@@ -33,6 +33,7 @@ from clip_common.zero_shot.scoring import l2_normalize
 from tests.support.answers import assert_same
 from tests.support.drawings import KINDS, write_drawings
 from tests.support.paths import ROOT
+from tests.support.refusals import refused
 
 MINI = pretrained("clip_mini")
 SCALE = 25.0
@@ -230,8 +231,9 @@ def _keys(fitted: FittedCache) -> np.ndarray:
 
 def test_nothing_needs_to_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_drawings(tmp_path / "data", 1)
-    (data / "bim" / "broken.png").write_bytes(b"no image")
     command = ["adapt", str(data), "--head", "cache", "--output"]
+    assert "--head cache --held_out 0" in refused(capsys, *command, str(tmp_path / "none"))
+    (data / "bim" / "broken.png").write_bytes(b"no image")
     assert main([*command, str(tmp_path / "run"), "--held_out", "0"]) == 1
     said = capsys.readouterr()
     assert "broken.png" in said.err and "alpha 1, beta 5.5" in said.out
