@@ -1,8 +1,9 @@
 """`make bench`: ours beside what a user could run instead, in turns, in one run; medians and ratios.
 
-Writes `results.json`, `results.md` and `results.png` into `--output`. A ratio is the best peer's time over
-ours, so above one is faster than every peer. All in float32. Of the larger modules less is measured, unless
-it is asked for: a round of theirs takes minutes.
+Writes `results.json`, `results.md` and `results.png` into `--output`, by default a folder named after the
+CPU. A ratio is the best peer's time over ours, so above one is faster than every peer. All in float32. Of the
+larger modules less is measured, unless it is asked for: a round of theirs takes minutes. Last come commands
+and a server, which have no peers, see `commands.py`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from clip_common.weights.weights_file import write_safetensors
 from clip_common.zero_shot.scoring import l2_normalize
 from tests.parity import seeded
 
+from .commands import command_cells, server_cells
 from .peers import Peer, Tower, peers, prepare
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -160,8 +162,11 @@ def table(times: dict[str, dict[str, list[float]]]) -> str:
     for cell, found in times.items():
         medians = {name: float(np.median(seconds)) * 1000 for name, seconds in found.items()}
         shown = [f"{medians[name]:.1f}" if name in medians else "" for name in names]
-        lines.append(f"| {cell} | {' | '.join(shown)} | {ratio(found):.2f} |")
+        beside = f"{ratio(found):.2f}" if len(found) > 1 else ""
+        lines.append(f"| {cell} | {' | '.join(shown)} | {beside} |")
     ratios = [ratio(found) for cell, found in times.items() if "image tower" in cell]
+    if not ratios:
+        return "\n".join(lines)
     lines.append(f"\nGeometric mean of the image tower's ratios: {np.exp(np.mean(np.log(ratios))):.2f}")
     return "\n".join(lines)
 
@@ -177,10 +182,10 @@ def plot(times: dict[str, dict[str, list[float]]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1 + 0.4 * len(times)), layout="constrained")
+    ratios = {cell: ratio(found) for cell, found in times.items() if len(found) > 1}
+    figure = Figure(figsize=(9, 1 + 0.4 * len(ratios)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    ratios = {cell: ratio(found) for cell, found in times.items()}
     axes.barh(list(ratios), list(ratios.values()))
     axes.axvline(1, color="black", linewidth=1)
     axes.invert_yaxis()
@@ -190,30 +195,53 @@ def plot(times: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
-    lines = cpu.description().splitlines()
-    model = next((line for line in lines if "model name" in line), "")
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in cpu.features()]
     return {
-        "cpu": model.partition(": ")[2] or platform.processor(),
+        "cpu": _of_cpu("model name") or platform.processor(),
         "instructions": wide,
         "threads": threads.count(),
     }
 
 
+def _of_cpu(what: str) -> str:
+    """A line of the kernel's description of the CPU, such as its "model name"."""
+    lines = cpu.description().splitlines()
+    line = next((line for line in lines if line.partition(":")[0].strip() == what), "")
+    return line.partition(":")[2].strip()
+
+
+def folder_name() -> str:
+    """A name for this CPU's results: its maker and family, which tells its architecture."""
+    maker = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(_of_cpu("vendor_id"), "other")
+    return f"{maker}_family{_of_cpu('cpu family')}_model{_of_cpu('model')}"
+
+
+def commands(rounds: int) -> dict[str, dict[str, list[float]]]:
+    """The cells of commands and of a server."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        times = {cell: in_turns(run, rounds) for cell, run in tqdm(command_cells(folder).items(), "commands")}
+        with server_cells(folder) as cells:
+            return times | {cell: in_turns(run, rounds) for cell, run in tqdm(cells.items(), "server")}
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--modules", nargs="+", default=list(MODULES), choices=PRETRAINED, metavar="NAME")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results") / folder_name())
+    parser.add_argument("--modules", nargs="*", default=list(MODULES), choices=PRETRAINED, metavar="NAME")
     parser.add_argument("--batches", type=int, nargs="*", help="of the image tower; 1 8 32, or 1 8")
     parser.add_argument("--labels", type=int, help="1000, or 200; 0 leaves them out")
     parser.add_argument("--photos", type=int, help="200, or 0, which leaves them out")
     parser.add_argument("--rounds", type=int, help="5, or 3")
+    parser.add_argument("--no_commands", action="store_true", help="leave commands and the server out")
     arguments = parser.parse_args()
     times: dict[str, dict[str, list[float]]] = {}
     for name in arguments.modules:
         with tempfile.TemporaryDirectory() as folder:
             times |= bench(PRETRAINED[name], arguments, Path(folder))
+    if not arguments.no_commands:
+        times |= commands(arguments.rounds or 3)
     arguments.output.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine(), "python": sys.version.split()[0], "seconds": times}
     (arguments.output / "results.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -4,8 +4,8 @@ share       operations a second of ViT-B/32's image tower, as a share of the mac
 neighbour   the image towers beside one other busy process, over alone
 start       `hub run` from start to answer, over `import paddlehub`; weights and label vectors on disk
 memory      peak of one `classify`, over `import paddlehub`, as a multiple of the float32 weights
-bfloat16    ViT-B/32's image tower, float32's time over it; and clip_mini's drift on the images that its
-            training held out (`make mini-data`)
+precision   ViT-B/32's image tower in bfloat16 and in int8, float32's time over it; and clip_mini's drift on
+            the images that its training held out (`make mini-data`)
 resizing    ms of Pillow's resizing and of the compiled one: alone, and in the preparation of 200 JPEG
             photographs, in one thread and in two
 """
@@ -45,6 +45,7 @@ from .bench import EXAMPLES, Cell, in_turns, machine, photographs
 from .peers import onnx_tower
 
 SGEMM = ((2048, 2048, 2048), (400, 768, 3072), (400, 3072, 768), (1600, 768, 3072))
+_ROUNDED = PRECISIONS[1:]
 BIN = Path(sys.executable).parent
 IMPORT = [sys.executable, "-c", "import paddlehub"]
 # Ends by itself where its parent is killed.
@@ -197,8 +198,8 @@ def memory(_: argparse.Namespace) -> dict[str, object]:
     return {**figures, "beyond it, of the weights": (ran - imported) / weights}
 
 
-def bfloat16(arguments: argparse.Namespace) -> dict[str, object]:
-    """What it gains, and how far its answers among clip_mini's labels are from float32's."""
+def precision(arguments: argparse.Namespace) -> dict[str, object]:
+    """What one gains, and how far its answers among clip_mini's labels are from float32's."""
     figures: dict[str, object] = {}
     with seeded_weights("clip_vit_b32") as path:
         predictor = Predictor(PRETRAINED["clip_vit_b32"], path, engine="openvino")
@@ -207,15 +208,16 @@ def bfloat16(arguments: argparse.Namespace) -> dict[str, object]:
             pixels = np.zeros([batch, 3, 224, 224], np.float32)
             cell: Cell = {name: partial(engine.encode_image, pixels) for name, engine in engines.items()}
             seconds = {name: np.median(turns) for name, turns in in_turns(cell, arguments.rounds).items()}
-            figures[f"batch {batch}"] = float(seconds["float32"] / seconds["bfloat16"])
-    return figures | _drift()
+            for name in _ROUNDED:
+                figures[f"{name}, batch {batch}"] = float(seconds["float32"] / seconds[name])
+    return figures | {name: _drift(name) for name in _ROUNDED}
 
 
-def _drift() -> dict[str, object]:
-    """bfloat16 against float32 on the images that clip_mini's training held out."""
+def _drift(precision: str) -> dict[str, object]:
+    """A precision against float32 on the images that clip_mini's training held out."""
     data = Dataset.open(DEFAULT_CACHE / "data")
     rows = np.concatenate([rows_of(data.captions, split) for split in ("style", "concept", "clip-art")])
-    (exact, best), (rounded, taken) = (_answers(name, data, rows) for name in PRECISIONS)
+    (exact, best), (rounded, taken) = (_answers(name, data, rows) for name in ("float32", precision))
     cosines, agrees = (exact * rounded).sum(axis=1), best == taken
     labels = {label.lower() for label in prompts_for(PRETRAINED["clip_mini"], None, None).labels}
     shown = np.array([data.captions[row].name.lower() in labels for row in rows])
@@ -275,7 +277,7 @@ CONDITIONS = {
     "neighbour": neighbour,
     "start": start,
     "memory": memory,
-    "bfloat16": bfloat16,
+    "precision": precision,
     "resizing": resizing,
 }
 
