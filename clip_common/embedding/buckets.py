@@ -266,6 +266,10 @@ def _system(scheme: str, bucket: str) -> fs.FileSystem:
             **_endpoint("STORAGE_EMULATOR_HOST"),
         )
     endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    if (
+        endpoint
+    ):  # OSS and others refuse the checksums in chunks that Amazon's library adds; it asks here alone
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region and not endpoint:
         region = fs.resolve_s3_region(bucket)

@@ -31,12 +31,14 @@ class S3Server:
 
     Attributes:
         requests: what was asked, `METHOD /bucket/key?query`.
+        encodings: the Content-Encoding of all requests.
         fails: says of a request, as it stands in `requests`, whether its answer is an error.
         error: which, and its status.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.encodings: set[str] = set()
         self.fails: Callable[[str], object] = never
         self.error = ("503 Slow Down", "SlowDown")
         self._app = DomainDispatcherApplication(create_backend_app)
@@ -65,6 +67,7 @@ class S3Server:
         what = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
         if "aws-sdk-cpp" in environ.get("HTTP_USER_AGENT", ""):  # Arrow's, not that of whoever fills buckets
             self.requests.append(what)
+            self.encodings.add(environ.get("HTTP_CONTENT_ENCODING", ""))
             if self.fails(what):
                 status, code = self.error
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
