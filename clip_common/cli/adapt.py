@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; they are named as the fields of `adapt.AdaptationTask`."""
     parser.add_argument(
         "data",
+        type=options.place,
         metavar="DATA",
         help="a folder with a folder per class, a .csv with path and label, or with path and caption, or "
         "NAME:FOLDER as for `evaluate`",

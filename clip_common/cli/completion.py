@@ -10,7 +10,15 @@ from . import options
 from .reporting import emit
 
 _SHELLS = ("bash", "zsh", "tcsh")
-_PATHS = (None, Path, options.output_folder, options.output_file)
+_PATHS = (
+    None,
+    Path,
+    options.place,
+    options.store_folder,
+    options.output_store,
+    options.output_folder,
+    options.output_file,
+)
 _WORDS = {"name", "address", "mirror", "host"}
 
 

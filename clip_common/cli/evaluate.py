@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument(
         "data",
+        type=options.place,
         metavar="DATA",
         help="a folder with a folder per class, a .csv with path and label (or labels with | between, or "
         "caption), or NAME:FOLDER of a "

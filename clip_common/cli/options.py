@@ -191,6 +191,13 @@ def not_negative(text: str) -> float:
     return _number(float, text, lambda value: value >= 0, "a number from 0")
 
 
+def place(text: str) -> str:
+    """What names a file or folder; a blank, as an unset variable gives it, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is blank")
+    return text
+
+
 def text(value: str) -> str:
     """A text: what the locale cannot decode would be read as some other text, in silence."""
     if encodable(value) != value:
@@ -213,7 +220,7 @@ def thresholds(text: str) -> float | list[float] | str:
 
 def store_folder(text: str) -> Path | str:
     """A folder of embeddings, or its address in a bucket."""
-    if not is_address(text):
+    if not is_address(place(text)):
         return Path(text)
     try:
         folder_at(text)

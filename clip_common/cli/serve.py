@@ -108,6 +108,8 @@ def _settings(args: argparse.Namespace) -> Settings:
     given = {name: value for name, value in vars(args).items() if value is not None}
     chosen = {name: value for name, value in given.items() if name in Settings.model_fields}
     pairs = [item.partition("=") for item in args.modules]
+    if blank := next((name for name, mark, weights in pairs if mark and not weights), None):
+        raise RequestError(f"{blank}=: the weights behind = are blank")
     names = [name for name, _, _ in pairs]
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise RequestError(f"{twice} is named twice: a server has one of each module")

@@ -14,6 +14,7 @@ from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError
 from tests.support.paths import EXAMPLES, ROOT
+from tests.support.refusals import refused
 
 LABELS = ["--labels", "a dog,a cat"]
 
@@ -72,6 +73,26 @@ def test_a_blank_value_is_refused(words: list[str], capsys: pytest.CaptureFixtur
         main(words)
     assert ended.value.code == 2
     assert "is blank (see clip-hub --help)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["evaluate", ""],
+        ["adapt", "", "--output", "x"],
+        ["index", "", "--index", "x"],
+        ["duplicates", ""],
+        ["clusters", "x", ""],
+        ["serve", "clip_mini="],
+    ],
+)
+def test_a_blank_place_is_not_the_current_folder(
+    verb: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As an unset variable of a shell gives it."""
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, *verb)
+    assert "blank" in said and not list(tmp_path.iterdir())
 
 
 def test_behind_two_dashes_all_words_are_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
