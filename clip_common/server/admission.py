@@ -9,7 +9,7 @@ import hmac
 import json
 import os
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = ("/health", "/ready")
 _API_KEY = "CLIP_HUB_API_KEY"
 RETRY_AFTER = {"retry-after": "1"}
+_DRAINING: Refusal = (503, "the server is shutting down", RETRY_AFTER | {"connection": "close"})
 _CHUNK = 1 << 16  # of an answer that is sent piece by piece, as its client reads
 _INFLATED = 1 << 20  # bytes of a compressed body that are unpacked before others get their turn
 
@@ -55,6 +56,8 @@ class Admission:
         body_seconds: a client that takes longer to send its body is dropped.
         draining: refuse everything new.
         in_flight: requests; an answer without an end, such as a page's events, is none.
+        endless: the tasks of those.
+        unread: bodies that are being read.
     """
 
     api_key: str | None
@@ -65,11 +68,20 @@ class Admission:
     in_flight: int = 0
     bytes_held: int = 0
     endless: set[asyncio.Task] = field(default_factory=set)
+    unread: set[asyncio.Future] = field(default_factory=set)
 
     def end_the_endless(self) -> None:
         """End the answers that have no end, from any thread."""
-        for task in tuple(self.endless):
-            task.get_loop().call_soon_threadsafe(task.cancel)
+        _cancel(self.endless)
+
+    def refuse_the_unread(self) -> None:
+        """Refuse, where it is draining, the requests whose bodies have not come whole, from any thread."""
+        _cancel(self.unread)
+
+
+def _cancel(tasks: Iterable[asyncio.Future]) -> None:
+    for task in tuple(tasks):
+        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 class AdmissionMiddleware:
@@ -114,7 +126,7 @@ class AdmissionMiddleware:
         ):
             return 401, "the API key is missing or wrong", {"www-authenticate": 'Basic realm="clip"'}
         if self.admission.draining:
-            return 503, "the server is shutting down", RETRY_AFTER | {"connection": "close"}
+            return _DRAINING
         encoding = headers.get(b"content-encoding", b"identity").lower()
         if encoding not in (b"identity", b"gzip"):
             name = encoding.decode("latin-1")[:40]
@@ -131,15 +143,23 @@ class AdmissionMiddleware:
         stated = headers.get(b"content-length", b"0")
         if stated.isdigit() and int(stated) > self.admission.body_bytes:
             return self._too_large()
-        collect = self._collect(receive, held, headers.get(b"content-encoding", b"").lower() == b"gzip")
+        packed = headers.get(b"content-encoding", b"").lower() == b"gzip"
+        collect = asyncio.ensure_future(self._collect(receive, held, packed))
+        self.admission.unread.add(collect)
         try:
             return await asyncio.wait_for(collect, self.admission.body_seconds)
+        except asyncio.CancelledError:
+            if not (collect.cancelled() and self.admission.draining):
+                raise
+            return _DRAINING
         except asyncio.TimeoutError:
             return (
                 408,
                 f"the body did not come within {self.admission.body_seconds:g} s",
                 {"connection": "close"},
             )
+        finally:
+            self.admission.unread.discard(collect)
 
     def _too_large(self) -> Refusal:
         return 413, f"the body has more than {self.admission.body_bytes:,} bytes", {"connection": "close"}

@@ -138,6 +138,7 @@ def _drain(gateway: Gateway, deadline: float) -> None:
     print("stopping: answering what is under way", flush=True)
     gateway.admission.draining = True
     time.sleep(_NOTICE)
+    gateway.admission.refuse_the_unread()  # a client that stops in the middle of its body would be waited for
     end = time.monotonic() + deadline + 5
     while time.monotonic() < end and (gateway.admission.in_flight or gateway.asking):
         time.sleep(0.1)

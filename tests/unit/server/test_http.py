@@ -392,6 +392,25 @@ def test_a_stream_without_an_end_is_not_waited_for_and_is_ended(admission: Admis
     assert admission.in_flight == 0 and not admission.endless
 
 
+def test_a_body_that_has_not_come_is_not_waited_for_when_the_server_stops(
+    service: Direct, admission: Admission
+) -> None:
+    async def drained() -> Asked:
+        asked = Asked(URL, [{"type": "http.request", "body": b"{", "more_body": True}])
+        task = asyncio.create_task(asked.run(AdmissionMiddleware(create_api(service), admission)))
+        while asked.received < 2:
+            await asyncio.sleep(0)
+        admission.draining = True
+        admission.refuse_the_unread()
+        await asyncio.wait_for(task, 10)
+        return asked
+
+    asked = asyncio.run(drained())
+    assert asked.sent[0]["status"] == 503
+    assert b"the server is shutting down" in asked.sent[1]["body"]
+    assert admission.in_flight == 0 and not admission.unread
+
+
 def test_bodies_are_read_and_answers_written_off_the_event_loop(
     service: Direct, admission: Admission, monkeypatch: pytest.MonkeyPatch
 ) -> None:
