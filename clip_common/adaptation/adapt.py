@@ -36,7 +36,7 @@ from ..zero_shot.cached_labels import CachedLabels, LabelTargets
 from ..zero_shot.scoring import label_logits
 from . import interpolation
 from .batches import AdaptationBatch, AdaptationBatches, FeatureBatches
-from .cache import MOST_IMAGES, FittedCache, fit_cache
+from .cache import MOST_IMAGES, FittedCache, fit_cache, limited
 from .dataset import Dataset, read_dataset, split
 from .evaluator import Evaluator
 from .trainers import CaptionTrainer, ClassTrainer
@@ -235,8 +235,6 @@ def adapt_by_cache(task: AdaptationTask) -> AdaptedByCache:
     names = _names(task, predictor, train)
     scale = predictor.logit_scale
     fitted = fit_cache(train, prepared.train_features, names, scale, task.alpha, task.beta)
-    if fitted.unused:
-        logger.warning("a cache holds %d images at most: %d are left out", MOST_IMAGES, fitted.unused)
 
     def right(targets: LabelTargets) -> float | None:
         if not len(rest.images):
@@ -324,6 +322,8 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     else:
         rows, held_out = split(dataset, task.held_out)
         train, rest = dataset.part(rows), dataset.part(held_out)
+    if task.head == "cache":
+        train = _limited(train)
     if dataset.captioned:
         predictor.tokenize([*train.texts, *rest.texts])  # one that is too long ends here, before any image
     features, kept, errors = _features("train", task, predictor, train)
@@ -332,6 +332,15 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
     readable = train.part(kept), rest.part(rest_kept)
     return Prepared(*readable, features, rest_features, errors | rest_errors)
+
+
+def _limited(train: Dataset) -> Dataset:
+    """What a cache holds of the images; how many are too many is said."""
+    few = limited(train)
+    if len(few.images) < len(train.images):
+        too_many = len(train.images) - len(few.images)
+        logger.warning("a cache holds %d images at most: %d are left out", MOST_IMAGES, too_many)
+    return few
 
 
 def _features(
@@ -479,6 +488,5 @@ def cache_figures(task: AdaptationTask, adapted: AdaptedByCache) -> dict:
         "before": adapted.before,
         "cache": {"held_out": adapted.held_out, **asdict(fitted.strength)},
         "each left out": {"before": fitted.before, "cache": fitted.accuracy},
-        "left out of the cache": fitted.unused,
         "errors": adapted.prepared.errors,
     }

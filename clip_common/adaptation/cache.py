@@ -38,13 +38,11 @@ class FittedCache:
         classes: as they go into the weights file.
         accuracy: on images of the cache, each left out in turn, 0 to 1; None where no class has two images.
         before: the same of the names alone.
-        unused: images that were too many for it.
     """
 
     classes: Classes
     accuracy: float | None
     before: float | None
-    unused: int
 
     @property
     def strength(self) -> CacheStrength:
@@ -77,9 +75,13 @@ def fit_cache(
         beta: given, or None to choose it.
 
     Raises:
-        RequestError: a class has no image, or there are more classes than a cache holds images.
+        RequestError: a class has no image.
     """
-    rows = _rows(train)
+    counts = np.bincount(train.targets, minlength=len(train.texts))
+    if not counts.all():
+        empty = train.texts[int(counts.argmin())]
+        raise RequestError(f"--head cache needs an image of every class, and none of {empty!r} can be used")
+    rows = np.argsort(train.targets, kind="stable")
     cache = ImageCache(features[rows].astype(np.float32), train.targets[rows].astype(np.int32), PAPER)
     left_out = _LeftOut(cache, embeddings, logit_scale)
     strength = left_out.choose(alpha, beta)
@@ -87,30 +89,31 @@ def fit_cache(
         Classes(tuple(train.texts), embeddings, replace(cache, strength=strength)),
         left_out.accuracy(strength),
         left_out.accuracy(CacheStrength(0.0, strength.beta)),
-        len(train.images) - len(rows),
     )
 
 
-def _rows(train: Dataset) -> np.ndarray:
-    """The images of a cache, class by class; where there are too many, as many of one class as of another.
+def limited(dataset: Dataset) -> Dataset:
+    """As many of a data set's images as a cache holds; of too many, as many of one class as of another.
 
     They are chosen by the hashes of their names, so that a folder that moved keeps them.
+
+    Raises:
+        RequestError: there are more classes than a cache holds images.
     """
-    counts = np.bincount(train.targets, minlength=len(train.texts))
-    if not counts.all():
-        empty = train.texts[int(counts.argmin())]
-        raise RequestError(f"--head cache needs an image of every class, and none of {empty!r} can be used")
+    counts = np.bincount(dataset.targets, minlength=len(dataset.texts))
+    if counts.sum() <= MOST_IMAGES:
+        return dataset
     if len(counts) > MOST_IMAGES:
         raise RequestError(f"{len(counts)} classes: a cache holds {MOST_IMAGES} images, one of each at least")
     most = int(counts.max())
     while np.minimum(counts, most).sum() > MOST_IMAGES:
         most -= 1
-    order = np.array([digest_of(Path(name).name) for name, _ in train.images])
-    rows = []
+    order = np.array([digest_of(Path(name).name) for name, _ in dataset.images])
+    chosen = []
     for place in range(len(counts)):
-        own = np.flatnonzero(train.targets == place)
-        rows.append(np.sort(own[np.argsort(order[own], kind="stable")[:most]]))
-    return np.concatenate(rows)
+        rows = np.flatnonzero(dataset.targets == place)
+        chosen.append(rows[np.argsort(order[rows], kind="stable")[:most]])
+    return dataset.part(np.sort(np.concatenate(chosen)))
 
 
 class _LeftOut:

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from clip_common.adaptation import cache as caching
-from clip_common.adaptation.adapt import AdaptationTask, AdaptedByCache, adapt, adapt_by_cache
-from clip_common.adaptation.cache import FittedCache, fit_cache
-from clip_common.adaptation.dataset import Dataset
+from clip_common.adaptation.adapt import AdaptationTask, AdaptedByCache, adapt, adapt_by_cache, prepare
+from clip_common.adaptation.cache import fit_cache, limited
+from clip_common.adaptation.dataset import Dataset, read_dataset
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError, WeightsError
@@ -209,21 +209,25 @@ def test_one_image_a_class_takes_the_papers_alpha_and_beta() -> None:
     assert fit_cache(dataset, features, names, SCALE, alpha=3.0).strength == replace(caching.PAPER, alpha=3.0)
 
 
-def test_a_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, features, names = blobs((9, 2, 5))
+def test_a_cache_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left out is not read."""
+    dataset, _, _ = blobs((9, 2, 5))
     monkeypatch.setattr(caching, "MOST_IMAGES", 10)
-    fitted = fit_cache(dataset, features, names, SCALE)
-    assert [len(keys) for keys in fitted.targets().keys] == [4, 2, 4] and fitted.unused == 6
-    again = fit_cache(dataset, features, names, SCALE)
-    np.testing.assert_array_equal(_keys(fitted), _keys(again))
+    few = limited(dataset)
+    assert np.bincount(few.targets).tolist() == [4, 2, 4] and limited(few) is few
+    order = np.random.default_rng(1).permutation(16)
+    assert sorted(limited(dataset.part(order)).images) == sorted(few.images)
     monkeypatch.setattr(caching, "MOST_IMAGES", 2)
     with pytest.raises(RequestError, match="3 classes: a cache holds 2 images"):
-        fit_cache(dataset, features, names, SCALE)
-
-
-def _keys(fitted: FittedCache) -> np.ndarray:
-    assert fitted.classes.cache
-    return fitted.classes.cache.keys
+        limited(dataset)
+    monkeypatch.setattr(caching, "MOST_IMAGES", 4)
+    asked = task(write_drawings(tmp_path / "data", 3), tmp_path, held_out=0.0)
+    assert [
+        len(part.images) for part in (read_dataset(asked.data), prepare(asked, asked.predictor()).train)
+    ] == [9, 3]
+    assert "6 are left out" in caplog.text
 
 
 # --- what is wrong with it ------------------------------------------------------------------------------
