@@ -152,9 +152,11 @@ class BucketFolder:
             buckets.write(f"{self.address}/{_WRITER}", self.mark)
         except OSError as error:
             raise RequestError(f"{self.address} cannot be written ({reason_of(error)})") from None
-        yield
-        with contextlib.suppress(OSError):
-            self.remove(_WRITER)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # it is another's by now
+                self.remove(_WRITER)
 
     def _require_mark(self) -> None:
         with contextlib.suppress(FileNotFoundError), self.opened(_WRITER) as stream:

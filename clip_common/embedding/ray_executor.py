@@ -6,12 +6,14 @@ number and contents were fixed before.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy
 
+from ..errors import ClipError
 from ..system.ray_job import RayJob
 from .embed import Failure, Job, Part, make_parts
 from .origin import Origin
@@ -26,9 +28,12 @@ class _Worker:
         self._predictor = job.predictor()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        made = make_parts([row["part"]], self._store, self._job, self._origin, self._predictor)
-        ((embedded, failures),) = made
-        return {"embedded": embedded, "failures": failures}
+        made = make_parts([pickle.loads(row["part"])], self._store, self._job, self._origin, self._predictor)
+        try:
+            ((embedded, failures),) = made
+        except ClipError as error:  # as Ray passes it on, it would be a page of Ray's own calls
+            return {"made": pickle.dumps(error)}
+        return {"made": pickle.dumps((embedded, failures))}
 
 
 def make_parts_on_ray(
@@ -42,6 +47,9 @@ def make_parts_on_ray(
         job: how vectors are made.
         origin: what stands in the parts' metadata.
         address: the cluster's; None starts one on this machine.
+
+    Raises:
+        RequestError: a part cannot be written.
     """
     started = not ray.is_initialized()
     if started:
@@ -52,7 +60,8 @@ def make_parts_on_ray(
             logging_level="warning",
         )
     try:
-        rows = [{"part": part} for part in parts]
+        # As bytes: of what is none of Arrow's types Ray prints what is in it, and an address may be signed.
+        rows = [{"part": pickle.dumps(part)} for part in parts]
         if not rows:
             return
         cpus = int(ray.cluster_resources().get("GPU" if job.use_gpu else "CPU", 1))
@@ -66,7 +75,10 @@ def make_parts_on_ray(
             **resources,
         )
         for row in data.iter_rows():
-            yield row["embedded"], [Failure(*failure) for failure in row["failures"]]
+            made = pickle.loads(row["made"])
+            if isinstance(made, ClipError):
+                raise made
+            yield made
     finally:
         if started:
             ray.shutdown()

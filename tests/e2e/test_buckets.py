@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import signal
 import subprocess
@@ -74,18 +73,24 @@ def test_killed_at_any_moment_each_image_is_there_once(server: S3Server) -> None
     assert len(contents(output)) == IMAGES
 
 
+def on_ray(output: str) -> subprocess.CompletedProcess[str]:
+    given = command(output, "--executor", "ray", "--quiet")
+    return subprocess.run(given, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
 @pytest.mark.e2e
 def test_on_ray_each_image_is_there_once(server: S3Server) -> None:
     pytest.importorskip("ray", reason="of the extra [test]")
     output = "s3://vectors/ray"
-    done = subprocess.run(
-        command(output, "--executor", "ray"),
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = on_ray(output)
     assert done.returncode == 0, done.stderr
     assert f"{IMAGES} embedded" in done.stdout
     assert len(contents(output)) == IMAGES
+    server.error = ("403 Forbidden", "AccessDenied")
+    server.fails = lambda what: what.startswith(("PUT", "POST")) and "part-" in what
+    done = on_ray("s3://vectors/locked")
+    assert done.returncode == 1
+    assert "clip-hub embed: s3://vectors/locked/part-00000" in done.stderr
+    assert "cannot be written (access denied" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Item(" not in done.stderr  # an address in it may be signed
