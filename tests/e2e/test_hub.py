@@ -21,6 +21,7 @@ import requests
 
 from clip_common.config import RN50, RN101, VIT_B32, ClipConfig
 from clip_common.predictor import Predictor
+from clip_common.system.file_names import read_shown_name
 from clip_common.version import __version__
 from clip_common.zero_shot.explain import explain
 from clip_common.zero_shot.thresholds import Thresholds
@@ -179,7 +180,7 @@ def test_hub_run_on_a_console_that_is_not_utf8(hub_home: Path, tmp_path: Path) -
     ]
     done = subprocess.run(command, env=environment, capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    shown = done.stdout.decode("ascii").encode().decode("unicode_escape")
+    shown = read_shown_name(done.stdout.decode("ascii"))
     assert [line for line in shown.splitlines() if line[0] != " "] == [str(tmp_path / name) for name in names]
 
 
