@@ -84,6 +84,7 @@ def test_classes_are_trained_and_no_tower(folder: Path, tmp_path: Path, no_tower
     assert np.mean(right) == found.chosen.held_out
 
 
+@pytest.mark.slow
 def test_captions_train_the_text_tower_alone(table: Path, tmp_path: Path, no_tower: None) -> None:
     found = adapt(task(table, tmp_path, alpha=1.0, epochs=3))
     before, after = read_openai(OWN_WEIGHTS), read_state(found.path)
@@ -101,6 +102,7 @@ def test_the_same_accuracy_as_of_the_file(folder: Path, tmp_path: Path) -> None:
     assert (logits.argmax(axis=1) == found.prepared.held_out.targets).mean() == found.chosen.held_out
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_on_the_same_curve(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

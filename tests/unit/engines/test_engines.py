@@ -166,6 +166,7 @@ def test_bfloat16_is_near_float32(mini: WeightsFile) -> None:
 needs_vnni = pytest.mark.skipif(not cpu.computes_int8(), reason="this CPU has no VNNI")
 
 
+@pytest.mark.slow
 @needs_vnni
 def test_int8_is_near_float32_and_the_text_encoder_stays_in_it(mini: WeightsFile) -> None:
     pytest.importorskip("openvino")
@@ -190,6 +191,7 @@ def test_an_image_in_int8_does_not_depend_on_its_neighbours(mini: WeightsFile) -
         np.testing.assert_array_equal(engine.encode_image(np.concatenate([pixels[:1], others]))[0], alone)
 
 
+@pytest.mark.slow
 def test_weights_that_int8_does_not_suit_are_refused(
     mini: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
