@@ -29,8 +29,8 @@ from ..system.addresses import bucket_and_key, scheme_of, without_secrets
 Made = TypeVar("Made")
 
 MOST_BYTES = 128 << 20  # of an image; that many threads' worth must fit into memory
-_ATTEMPTS = 5  # half a second after the first, twice as long after each
-_LIBRARY_ATTEMPTS = 5  # 25 ms after the first; it gives up at once where an answer is shorter than its error
+_ATTEMPTS = 6  # up to half a second after the first, twice as long after each
+_LIBRARY_ATTEMPTS = 3  # within each; it gives up at once where an answer is shorter than its error
 _GOOGLE_PATIENCE = timedelta(seconds=5)  # of the library's own attempts
 _CONNECT_TIMEOUT = 10  # seconds
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:]+\](:\d+)?")
