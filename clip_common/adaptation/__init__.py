@@ -1,4 +1,4 @@
-"""A module adapted to a user's own images: `dataset.py` reads and splits them, `batches.py` and `trainers.py`
-feed the trainer, `interpolation.py` mixes what it made with what was there before, `adapt.py` is the way from
-one end to the other.
+"""A module adapted to a user's own images: `task.py` says what is asked for, `dataset.py` and `prepare.py`
+read and divide the images, `batches.py` and `trainers.py` feed the trainer, `interpolation.py` mixes what it
+made with what was there before, `cache.py` does without training, `adapt.py` goes from one end to the other.
 """

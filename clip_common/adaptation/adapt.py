@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,16 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from ..config import Pretrained, pretrained
 from ..errors import RequestError
-from ..evaluation import evaluate
 from ..evaluation.datasets import read_labelled
 from ..models.clip import CLIP
 from ..models.dynamic_graph import dynamic_graph
 from ..models.factory import load_model
-from ..predictor import Predictor, PredictorOptions
+from ..predictor import Predictor
 from ..system.file_names import encodable
-from ..system.log import logger
 from ..system.output import atomic_file, write_text
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
-from ..trainer.settings import RunSettings
 from ..trainer.trainer import Trainer
 from ..weights.class_head import Classes
 from ..weights.locate import find
@@ -36,162 +32,14 @@ from ..zero_shot.cached_labels import CachedLabels, LabelTargets
 from ..zero_shot.scoring import label_logits
 from . import interpolation
 from .batches import AdaptationBatch, AdaptationBatches, FeatureBatches
-from .cache import MOST_IMAGES, FittedCache, fit_cache, limited
-from .dataset import Dataset, read_dataset, split
+from .cache import FittedCache, fit_cache
+from .dataset import Dataset
 from .evaluator import Evaluator
+from .prepare import Prepared, prepare
+from .task import AdaptationSettings, AdaptationTask
 from .trainers import CaptionTrainer, ClassTrainer
 
 WEIGHTS = "adapted.safetensors"
-_OF_TRAINING = (
-    "reference", "flip", "epochs", "learning_rate", "weight_decay", "bfloat16", "use_gpu", "workers", "seed",
-    "save_every", "resume", "lock_image_tower",
-)  # fmt: skip
-_LOCKED_RATE = 10  # times the module's: embeddings of classes alone bear it, and need it to get far enough
-
-
-@dataclass(frozen=True)
-class AdaptationSettings(RunSettings):
-    """The settings of an adaptation.
-
-    Attributes:
-        weights: the hash of the weights that the run began with.
-        data: a hash of the training images, their targets, and of how they are read.
-    """
-
-    head: str
-    lock_image_tower: bool
-    flip: bool
-    bfloat16: bool
-    weights: str
-    data: str
-
-
-@dataclass(frozen=True)
-class AdaptationTask:
-    """What is asked for.
-
-    Attributes:
-        module: the module that is adapted.
-        weights: a weights file in place of its own.
-        data: images to adapt to, see `read_dataset`.
-        validation: images that are held out; None holds out `held_out` of the data.
-        reference: images of another kind, whose accuracy is to be seen beside.
-        held_out: the share to hold out; 0, nothing, is for a cache.
-        head: where the classes' embeddings begin: "text", their names in the module's templates, or "probe",
-            logistic regression on the frozen features (Kumar et al. 2022, LP-FT). Or "cache": nothing is
-            trained, and the images are kept beside the names (Zhang et al. 2022, Tip-Adapter).
-        lock_image_tower: train all but the image tower (Zhai et al. 2022, LiT), on features that are computed
-            once.
-        flip: mirror every other image.
-        alpha: how far to go towards the adapted weights; None takes what is best on the held-out images. Of a
-            cache, how much it counts.
-        beta: of a cache, how fast an image's affinity falls with its distance; None chooses it.
-        learning_rate: None for the module's.
-        engine: what runs the model before it is adapted, on the CPU, see `Predictor`.
-        exif_rotation: turn images as their EXIF tag says.
-        fast_jpeg: decode large JPEG photographs at a fraction of their size.
-    """
-
-    module: str
-    data: str
-    output: Path
-    weights: str | None = None
-    validation: str | None = None
-    reference: str | None = None
-    held_out: float = 0.1
-    head: str = "text"
-    lock_image_tower: bool = False
-    flip: bool = False
-    alpha: float | None = None
-    beta: float | None = None
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float | None = None
-    weight_decay: float = 0.1
-    bfloat16: bool = False
-    use_gpu: bool = False
-    workers: int = 1
-    seed: int = 0
-    save_every: int = 100
-    resume: bool = False
-    engine: str = "auto"
-    exif_rotation: bool = False
-    fast_jpeg: bool = False
-
-    @property
-    def record(self) -> Pretrained:
-        """The module's record."""
-        return pretrained(self.module)
-
-    def predictor(self) -> Predictor:
-        """The module as it was."""
-        options = PredictorOptions(self.weights, self.exif_rotation, self.fast_jpeg, self.engine)
-        return options.predictor(self.record)
-
-    @property
-    def reading(self) -> str:
-        """How images are read, where that is not the usual way."""
-        options = ("exif_rotation", "fast_jpeg")
-        return "".join(f" {name}" for name in options if getattr(self, name))
-
-    def check(self) -> None:
-        """Check that the options go together.
-
-        Raises:
-            RequestError: naming one that does not.
-        """
-        if self.held_out >= 1 or (self.held_out == 0 and self.head != "cache"):
-            raise RequestError(
-                f"--held_out is {self.held_out:g}, expected more than 0 and less than 1: give others with "
-                "--validation; only a cache needs none"
-            )
-        if self.head == "cache":
-            for field in fields(self):
-                if field.name in _OF_TRAINING and getattr(self, field.name) != field.default:
-                    raise RequestError(f"--head cache trains nothing: leave --{field.name} out")
-        elif self.beta is not None:
-            raise RequestError("--beta is for --head cache: leave it out")
-        elif self.alpha is not None and self.alpha > 1:
-            raise RequestError(f"--alpha is {self.alpha:g}, expected 0 to 1: only of a cache it may be more")
-        if self.lock_image_tower and self.flip:
-            raise RequestError("--flip is for training the image tower: leave it or --lock_image_tower out")
-
-    def settings(self, train: Dataset, weights_sha256: str) -> AdaptationSettings:
-        """The run's, on these training images and from these weights."""
-        images = len(train.images)
-        size = min(self.batch_size, images - images % self.workers)
-        steps = self.epochs * (images // max(size, 1))
-        return AdaptationSettings(
-            steps=steps,
-            batch_size=size,
-            learning_rate=self.learning_rate or self._usual_rate(train),
-            warm_up=max(1, steps // 10),
-            weight_decay=self.weight_decay,
-            average_decay=0.99,
-            workers=self.workers,
-            seed=self.seed,
-            head=self.head,
-            lock_image_tower=self.lock_image_tower,
-            flip=self.flip,
-            bfloat16=self.bfloat16,
-            weights=weights_sha256,
-            data=train.stamp() + self.reading,
-        )
-
-    def _usual_rate(self, train: Dataset) -> float:
-        only_classes = self.lock_image_tower and not train.captioned
-        return self.record.adaptation_rate * (_LOCKED_RATE if only_classes else 1)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The images that can be read, divided, with the module's own unit features, float32 [n, d]."""
-
-    train: Dataset
-    held_out: Dataset
-    train_features: np.ndarray
-    held_out_features: np.ndarray
-    errors: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -297,74 +145,6 @@ def adapt(task: AdaptationTask) -> Adapted:
 def _write_figures(task: AdaptationTask, figures: dict[str, Any]) -> None:
     document = json.dumps(figures, indent=1, ensure_ascii=False)
     write_text(task.output / "figures.json", encodable(document))
-
-
-def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
-    """Read the images once, leave out those that cannot be read, and divide the rest.
-
-    The features are kept in the run's folder, so that a resumed run begins where it was.
-
-    Raises:
-        RequestError: there are no images, or too few to divide.
-    """
-    dataset = read_dataset(task.data)
-    if not dataset.captioned and len(dataset.texts) < 2:
-        raise RequestError(f"{task.data}: has one class, {dataset.texts[0]!r}; there must be two at least")
-    if dataset.captioned and task.head == "cache":
-        raise RequestError(f"{task.data}: has captions, and --head cache is for images by class")
-    if task.validation:
-        other = read_dataset(task.validation, dataset.texts)
-        if other.captioned != dataset.captioned:
-            raise RequestError(f"{task.data} and {task.validation}: both need classes, or both captions")
-        train, rest = dataset, other
-    elif task.head == "cache" and task.held_out == 0:
-        train, rest = dataset, dataset.part(np.arange(0))
-    else:
-        rows, held_out = split(dataset, task.held_out)
-        train, rest = dataset.part(rows), dataset.part(held_out)
-    if task.head == "cache":
-        train = _limited(train)
-    if dataset.captioned:
-        predictor.tokenize([*train.texts, *rest.texts])  # one that is too long ends here, before any image
-    features, kept, errors = _features("train", task, predictor, train)
-    if not rest.images:
-        return Prepared(train.part(kept), rest, features, features[:0], errors)
-    rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
-    readable = train.part(kept), rest.part(rest_kept)
-    return Prepared(*readable, features, rest_features, errors | rest_errors)
-
-
-def _limited(train: Dataset) -> Dataset:
-    """What a cache holds of the images; how many are too many is said."""
-    few = limited(train)
-    if len(few.images) < len(train.images):
-        too_many = len(train.images) - len(few.images)
-        logger.warning("a cache holds %d images at most: %d are left out", MOST_IMAGES, too_many)
-    return few
-
-
-def _features(
-    name: str, task: AdaptationTask, predictor: Predictor, dataset: Dataset
-) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """The module's features of what can be read, its rows, and others' faults; kept in a file."""
-    path = task.output / f"{name}.npz"
-    stamp = f"{predictor.weights_sha256} {dataset.content_stamp()}{task.reading}"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["stamp"]) == stamp:
-                errors = json.loads(str(file["errors"]))
-                if not _any_readable(predictor, dataset, errors):
-                    return file["features"], file["kept"], errors
-    features, kept, errors = evaluate.image_features(predictor, dataset.images, task.batch_size)
-    with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, stamp=stamp, features=features, kept=kept, errors=json.dumps(errors))
-    return features, kept, errors
-
-
-def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]) -> bool:
-    """Whether an image that could not be read can be read now: a disk may have come back."""
-    failed = (image for image in dataset.images if image[0] in errors)
-    return any(isinstance(predictor.prepare(image), np.ndarray) for image in failed)
 
 
 def _beginning(

@@ -14,7 +14,8 @@ from . import options
 from .reporting import emit, report_unread
 
 if TYPE_CHECKING:
-    from ..adaptation.adapt import AdaptationTask, Prepared
+    from ..adaptation.prepare import Prepared
+    from ..adaptation.task import AdaptationTask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     """Adapt and print; the exit status is 1 if an image could not be read."""
     if args.head == "probe":
         require_package("sklearn", "evaluate")
-    from ..adaptation.adapt import AdaptationTask
+    from ..adaptation.task import AdaptationTask
 
     chosen_options = {field.name: getattr(args, field.name) for field in fields(AdaptationTask)}
     task = AdaptationTask(**{**chosen_options, "module": args.module.name, "engine": args.engine or "auto"})

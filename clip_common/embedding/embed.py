@@ -23,8 +23,8 @@ from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
 from ..system.words import counted
 from ..zero_shot.scoring import l2_normalize
+from .items import Item, Items
 from .origin import Origin
-from .sources import Item, Items
 from .store import Row, Store
 
 

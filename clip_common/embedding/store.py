@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from ..errors import RequestError
 from ..system.output import reason_of
 from .folders import folder_at
+from .items import Item
 from .origin import Origin
-from .sources import Item
 
 _PART = re.compile(r"part-(\d{6})\.parquet")
 _ERRORS = "errors.parquet"

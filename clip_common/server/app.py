@@ -6,19 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import statistics
-import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
 
 import gradio
-import numpy as np
 import requests
 from fastapi import FastAPI
 from PIL import Image
@@ -40,6 +35,7 @@ from .batching import Batcher, Job, add_heat_maps, answer_jobs, checked, encode_
 from .http import create_api, off_the_loop
 from .limits import Limits
 from .request import FEW_TEXTS, PredictRequest, RequestBody
+from .scheduling import TURN, LoadEstimator, Places, Turns, late
 from .settings import Settings
 from .web_page import create_page
 
@@ -49,7 +45,6 @@ _PROMISED = 0.7  # of the deadline: a request that would take longer is refused 
 _AT_ONCE = {"texts": 4, "images": 16}  # requests of a kind that one client could fill all places with
 _PREPARED = {"small": 256, "images": 128}  # images that are held as pixels, for requests of a kind
 _MUCH = {"texts": "many texts", "images": "many images", "explain": "heat maps to make"}
-_TURN = 0.5  # seconds of the model for one request's long work, before others get their turn
 _TEXTS_AT_LEAST, _COPIES_AT_LEAST = 16, 2
 
 
@@ -71,7 +66,7 @@ class Replica:
         self._workers = ThreadPoolExecutor(threads.count(), "clip-prepare")
         self._long = ThreadPoolExecutor(_AT_ONCE["texts"] + 1, "clip-long")  # they mostly wait for the model
         self._explaining = asyncio.Lock()  # beside one explanation others get half of the model, or more
-        self._places = {kind: _Places(count) for kind, count in _PREPARED.items()}
+        self._places = {kind: Places(count) for kind, count in _PREPARED.items()}
         tags = {"module": name}
         self._requests = Histogram("clip_batch_requests", "Requests in a batch", _COUNTS, ("module",))
         self._images = Histogram("clip_batch_pictures", "Images in a batch", _COUNTS, ("module",))
@@ -101,7 +96,7 @@ class Replica:
         work = job.work
         if job.texts_to_encode > FEW_TEXTS:
             encode = partial(self._predictor.text_features, use_gpu=work.use_gpu)
-            with _Turns(self._model, encode, _TEXTS_AT_LEAST, TEXTS_AT_ONCE, deadline) as turns:
+            with Turns(self._model, encode, _TEXTS_AT_LEAST, TEXTS_AT_ONCE, deadline) as turns:
                 await loop.run_in_executor(self._long, encode_ahead, self._predictor, job, turns)
         kind = "images" if work.kind == "images" else "small"
         async with self._places[kind].taken(len(work.images)):
@@ -114,12 +109,12 @@ class Replica:
         self._images.observe(max(1, sum(len(job.pixels) for job, _ in jobs)))
         self._busy_since = time.monotonic()
 
-        def late(place: int) -> ClipError | None:
-            return _late() if jobs[place][1] < time.time() else None
+        def fault_of(place: int) -> ClipError | None:
+            return late() if jobs[place][1] < time.time() else None
 
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._model, answer_jobs, self._predictor, [job for job, _ in jobs], late
+                self._model, answer_jobs, self._predictor, [job for job, _ in jobs], fault_of
             )
         finally:
             self._busy_since = None
@@ -139,7 +134,7 @@ class Replica:
                 if len(coming) == threads.count():
                     job.pixels.append(readable(await coming.popleft()))
                 if deadline < time.time():
-                    raise _late()
+                    raise late()
                 coming.append(loop.run_in_executor(self._workers, self._predictor.prepare, image))
             while coming:
                 job.pixels.append(readable(await coming.popleft()))
@@ -152,131 +147,10 @@ class Replica:
         if isinstance(results, ClipError):
             return results
         encode = partial(self._predictor.encode_image, use_gpu=job.work.use_gpu)
-        with _Turns(self._model, encode, _COPIES_AT_LEAST, COPIES, deadline, COPIES) as turns:
+        with Turns(self._model, encode, _COPIES_AT_LEAST, COPIES, deadline, COPIES) as turns:
             return await asyncio.get_running_loop().run_in_executor(
                 self._long, add_heat_maps, self._predictor, job, results, turns
             )
-
-
-class _Turns:
-    """An encoder for the long work on one request: its parts queue for the model like everybody's batches.
-
-    Args:
-        model: where they queue.
-        encode: what a part goes through.
-        least: how much a part has at least, and the first one.
-        most: how much it has at most.
-        deadline: the time of the clock at which the work is given up.
-        total: how much there will be in all, where that is known: what cannot be done in time ends early.
-    """
-
-    def __init__(
-        self,
-        model: ThreadPoolExecutor,
-        encode: Callable[[Any], np.ndarray],
-        least: int,
-        most: int,
-        deadline: float,
-        total: int = 0,
-    ) -> None:
-        self._model, self._encode, self._deadline = model, encode, deadline
-        self._least, self._most, self._size = least, most, least
-        self._total = self._left = total
-        self._seconds_each: deque[float] = deque(maxlen=2)
-        self._ended = threading.Event()
-
-    def __enter__(self) -> _Turns:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def __call__(self, items: Any) -> np.ndarray:
-        """Features of texts or images, [n, d]; raises `BusyError` where it is too late for them."""
-        parts: list[np.ndarray] = []
-        start = 0
-        while start < len(items):
-            if self._ended.is_set() or self._deadline < time.time():
-                raise _late()
-            part = items[start : start + self._size]
-            features, seconds = self._model.submit(_timed, self._encode, part).result()
-            parts.append(features)
-            start += len(part)
-            self._learn(len(part), seconds)
-        return np.concatenate(parts)
-
-    def _learn(self, count: int, seconds: float) -> None:
-        self._size = min(self._most, max(self._least, int(count * _TURN / max(seconds, 1e-6))))
-        if not self._total:
-            return
-        self._left -= count
-        self._seconds_each.append(seconds / count)
-        each = min(self._seconds_each)  # of two parts: one may have met with something else
-        if len(self._seconds_each) == 2 and time.time() + self._left * each > self._deadline:
-            raise BusyError(
-                f"heat maps take about {self._total * each:.0f} s here, more than is left until the deadline"
-            )
-
-
-def _timed(encode: Callable[[Any], np.ndarray], part: Any) -> tuple[np.ndarray, float]:
-    start = time.perf_counter()
-    return encode(part), time.perf_counter() - start
-
-
-class _Places:
-    """So many places; who wants several waits for them, and whoever comes later waits behind."""
-
-    def __init__(self, count: int) -> None:
-        self._count = self._free = count
-        self._queue, self._changed = asyncio.Lock(), asyncio.Event()
-
-    @contextlib.asynccontextmanager
-    async def taken(self, wanted: int) -> AsyncIterator[None]:
-        """While places are taken; more than there are means all."""
-        wanted = min(wanted, self._count)
-        async with self._queue:
-            while self._free < wanted:
-                self._changed.clear()
-                await self._changed.wait()
-            self._free -= wanted
-        try:
-            yield
-        finally:
-            self._free += wanted
-            self._changed.set()
-
-
-def _late() -> ClipError:
-    return BusyError("the request was not answered within its deadline")
-
-
-class LoadEstimator:
-    """How long a module's requests wait, judged by the last ones: latency over how many were under way."""
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self._seconds_each: deque[float] = deque(maxlen=16)
-
-    def expected(self) -> float:
-        """Seconds that one more request would take; where none is under way it is always let in."""
-        if not self.in_flight or not self._seconds_each:
-            return 0.0
-        return (self.in_flight + 1) * statistics.median(self._seconds_each)
-
-    @contextlib.contextmanager
-    def in_flight_request(self, aside: float = 0.0) -> Iterator[None]:
-        """While a request is under way; one that fails says nothing about the load.
-
-        Args:
-            aside: seconds that it may wait for something else, however many are under way.
-        """
-        self.in_flight += 1
-        among, start = self.in_flight, time.perf_counter()
-        try:
-            yield
-            self._seconds_each.append(max(0.0, time.perf_counter() - start - aside) / among)
-        finally:
-            self.in_flight -= 1
 
 
 class Gateway:
@@ -338,7 +212,7 @@ class Gateway:
     def _aside(self, module: str, work: PredictRequest) -> float:
         """Seconds that a request may wait for one turn of other requests' long work."""
         others = [kind for kind in ("texts", "explain") if kind != work.kind]
-        return _TURN if any(self._load[module][kind].in_flight for kind in others) else 0.0
+        return TURN if any(self._load[module][kind].in_flight for kind in others) else 0.0
 
     async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
         """The `results` of a body that the page made; raises as `ask` does."""

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("pymilvus", reason="of the extra [test]")
 from pymilvus import DataType
 
-from clip_common.embedding.sources import Item
+from clip_common.embedding.items import Item
 from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
 from clip_common.search import milvus_index

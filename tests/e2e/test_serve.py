@@ -28,10 +28,10 @@ from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
 from clip_common.server import app
-from clip_common.server.app import LoadEstimator
 from clip_common.server.batching import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody
+from clip_common.server.scheduling import LoadEstimator
 from clip_common.server.timeouts import HEADER_SECONDS
 from clip_common.zero_shot.explain import explain
 from tests.support.answers import assert_same

@@ -20,14 +20,16 @@ from PIL import Image
 
 from clip_common.adaptation import adapt as adapting
 from clip_common.adaptation import interpolation
-from clip_common.adaptation.adapt import AdaptationTask, adapt
+from clip_common.adaptation.adapt import adapt
 from clip_common.adaptation.batches import AdaptationBatch, AdaptationBatches, crop_box
 from clip_common.adaptation.dataset import read_dataset, split
+from clip_common.adaptation.prepare import prepare
+from clip_common.adaptation.task import AdaptationTask
 from clip_common.adaptation.trainers import ClassTrainer
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import ImageError, RequestError, TrainingError, WeightsError
-from clip_common.evaluation import datasets
+from clip_common.evaluation import datasets, evaluate
 from clip_common.hub.pack import pack
 from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
@@ -75,13 +77,13 @@ def test_a_mended_image_is_read_again(folder: Path, tmp_path: Path, monkeypatch:
     content = broken.read_bytes()
     broken.write_bytes(b"no image")
     asked, predictor = task(data, tmp_path / "run"), Predictor(MINI)
-    first = adapting.prepare(asked, predictor)
+    first = prepare(asked, predictor)
     assert list(first.errors) == [str(broken)]
     broken.write_bytes(content)
     status = changed.stat()
     changed.write_bytes((data / "bim" / "bim3.png").read_bytes())
     os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
-    second = adapting.prepare(asked, predictor)
+    second = prepare(asked, predictor)
     assert second.errors == {} and len(second.train.images) + len(second.held_out.images) == 48
     features = {
         name: feature
@@ -95,8 +97,8 @@ def test_a_mended_image_is_read_again(folder: Path, tmp_path: Path, monkeypatch:
     def never(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(adapting.evaluate, "image_features", never)
-    adapting.prepare(asked, predictor)  # nothing changed
+    monkeypatch.setattr(evaluate, "image_features", never)
+    prepare(asked, predictor)  # nothing changed
 
 
 def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +113,7 @@ def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     asked = replace(plain, exif_rotation=True, fast_jpeg=True, engine="paddle")
     options = asked.predictor().options
     assert (options.exif_rotation, options.fast_jpeg, options.engine) == (True, True, "paddle")
-    first, second = (
-        adapting.prepare(one, one.predictor()) for one in (plain, replace(plain, exif_rotation=True))
-    )
+    first, second = (prepare(one, one.predictor()) for one in (plain, replace(plain, exif_rotation=True)))
     assert not np.allclose(first.train_features, second.train_features, atol=1e-3)
     sha256 = plain.predictor().weights_sha256
     settings = [one.settings(first.train, sha256).data for one in (plain, asked)]
@@ -134,18 +134,18 @@ def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_error_of_reading_is_tried_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = Predictor.prepare
+    prepare_image = Predictor.prepare
 
     def fails(self: Predictor, image: tuple) -> object:
         if image[0].endswith("bim3.png"):
             return ImageError(f"{image[0]}: cannot be read (Input/output error)")
-        return prepare(self, image)
+        return prepare_image(self, image)
 
     asked, predictor = task(folder, tmp_path / "run"), Predictor(MINI)
     monkeypatch.setattr(Predictor, "prepare", fails)
-    assert len(adapting.prepare(asked, predictor).errors) == 1
-    monkeypatch.setattr(Predictor, "prepare", prepare)
-    assert adapting.prepare(asked, predictor).errors == {}
+    assert len(prepare(asked, predictor).errors) == 1
+    monkeypatch.setattr(Predictor, "prepare", prepare_image)
+    assert prepare(asked, predictor).errors == {}
 
 
 def test_a_table_is_read_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,9 +406,9 @@ def test_the_same_images_are_known_again_without_the_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(MINI)
-    first = adapting.prepare(task(folder, tmp_path), predictor)
+    first = prepare(task(folder, tmp_path), predictor)
     monkeypatch.setattr(Predictor, "image_features", None)
-    second = adapting.prepare(task(folder, tmp_path), predictor)
+    second = prepare(task(folder, tmp_path), predictor)
     np.testing.assert_array_equal(first.train_features, second.train_features)
 
 

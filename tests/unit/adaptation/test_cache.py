@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from clip_common.adaptation import cache as caching
-from clip_common.adaptation.adapt import AdaptationTask, AdaptedByCache, adapt, adapt_by_cache, prepare
+from clip_common.adaptation.adapt import AdaptedByCache, adapt, adapt_by_cache
 from clip_common.adaptation.cache import fit_cache, limited
 from clip_common.adaptation.dataset import Dataset, read_dataset
+from clip_common.adaptation.prepare import prepare
+from clip_common.adaptation.task import AdaptationTask
 from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import RequestError, WeightsError

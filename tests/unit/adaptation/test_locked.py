@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from clip_common.adaptation import adapt as adapting
-from clip_common.adaptation.adapt import AdaptationTask, adapt
+from clip_common.adaptation.adapt import adapt
 from clip_common.adaptation.batches import AdaptationBatch, FeatureBatches
 from clip_common.adaptation.dataset import read_dataset
+from clip_common.adaptation.task import AdaptationTask
 from clip_common.adaptation.trainers import ClassTrainer
 from clip_common.config import pretrained
 from clip_common.engines.paddle_engine import PaddleEngine

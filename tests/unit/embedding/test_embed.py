@@ -24,7 +24,8 @@ from PIL import Image
 
 from clip_common.config import pretrained
 from clip_common.embedding.embed import Job, embed
-from clip_common.embedding.sources import Item, items_of
+from clip_common.embedding.items import Item
+from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor, PredictorOptions

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clip_common.embedding.sources import Items, content_of, items_of
+from clip_common.embedding.items import Items
+from clip_common.embedding.sources import content_of, items_of
 from clip_common.errors import RequestError
 
 

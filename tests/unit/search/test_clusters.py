@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from clip_common.cli.main import main
+from clip_common.embedding.items import Item
 from clip_common.embedding.origin import Origin
-from clip_common.embedding.sources import Item
 from clip_common.embedding.store import Row, Store
 from clip_common.predictor import Predictor
 from clip_common.zero_shot.scoring import l2_normalize

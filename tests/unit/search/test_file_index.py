@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from clip_common.embedding.items import Item
 from clip_common.embedding.origin import Origin
-from clip_common.embedding.sources import Item
 from clip_common.embedding.store import Row, Store
 from clip_common.errors import RequestError
 from clip_common.search import file_index

@@ -18,7 +18,7 @@ pytest.importorskip("ray", reason="of the extra [test]")
 
 from clip_common.errors import BusyError, ClipError, RequestError
 from clip_common.predictor import Predictor
-from clip_common.server import app
+from clip_common.server import app, scheduling
 from clip_common.server.limits import Limits
 from clip_common.server.request import PredictRequest, RequestBody
 from clip_common.server.settings import Settings
@@ -120,7 +120,7 @@ def test_a_server_with_thresholds_answers_with_their_labels(
 def test_others_are_served_while_one_has_many_texts(
     replica: app.Replica, monkeypatch: pytest.MonkeyPatch, many: str
 ) -> None:
-    monkeypatch.setattr(app, "_TURN", 0.0)  # the smallest parts, however fast this machine is
+    monkeypatch.setattr(scheduling, "TURN", 0.0)  # the smallest parts, however fast this machine is
     begun, queued = threading.Event(), threading.Event()
     batch = replica._batches._work
 
@@ -176,7 +176,7 @@ def test_others_are_served_beside_an_explanation(
     replica: app.Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two explanations one is made at a time; a small request comes between the parts of the first."""
-    monkeypatch.setattr(app, "_TURN", 0.0)
+    monkeypatch.setattr(scheduling, "TURN", 0.0)
     monkeypatch.setattr(explaining, "COPIES", 8)
     begun, answered_small = threading.Event(), threading.Event()
     answered: list[str] = []
@@ -222,7 +222,7 @@ def explained_late(replica: app.Replica, monkeypatch: pytest.MonkeyPatch, second
 
     sizes = hooked_images(replica, before)
     with monkeypatch.context() as patch:
-        patch.setattr(app, "_TURN", 0.0)
+        patch.setattr(scheduling, "TURN", 0.0)
         patch.setattr(app.time, "time", lambda: now[0])
         patch.setattr(app.time, "perf_counter", lambda: now[0])
         return asyncio.run(replica.answer(WHY, 1100.0)), sizes[1:]
@@ -253,7 +253,7 @@ def test_a_deadline_ends_an_explanation(replica: app.Replica, monkeypatch: pytes
 def test_an_explanation_that_nobody_waits_for_ends(
     replica: app.Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_TURN", 0.0)
+    monkeypatch.setattr(scheduling, "TURN", 0.0)
     begun, left = threading.Event(), threading.Event()
 
     def before(copies: int) -> None:
@@ -435,7 +435,7 @@ def test_a_server_may_make_no_heat_maps(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_places_are_given_in_order_and_come_back() -> None:
     async def run() -> list[str]:
-        places, order = app._Places(10), []
+        places, order = scheduling.Places(10), []
 
         async def take(name: str, wanted: int, release: asyncio.Event) -> None:
             async with places.taken(wanted):

@@ -1,0 +1,96 @@
+"""The images of an adaptation, read once and divided, with the module's features of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import RequestError
+from ..evaluation import evaluate
+from ..predictor import Predictor
+from ..system.log import logger
+from ..system.output import atomic_file
+from .cache import MOST_IMAGES, limited
+from .dataset import Dataset, read_dataset, split
+from .task import AdaptationTask
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images that can be read, divided, with the module's own unit features, float32 [n, d]."""
+
+    train: Dataset
+    held_out: Dataset
+    train_features: np.ndarray
+    held_out_features: np.ndarray
+    errors: dict[str, str]
+
+
+def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
+    """Read the images once, leave out those that cannot be read, and divide the rest.
+
+    The features are kept in the run's folder, so that a resumed run begins where it was.
+
+    Raises:
+        RequestError: there are no images, or too few to divide.
+    """
+    dataset = read_dataset(task.data)
+    if not dataset.captioned and len(dataset.texts) < 2:
+        raise RequestError(f"{task.data}: has one class, {dataset.texts[0]!r}; there must be two at least")
+    if dataset.captioned and task.head == "cache":
+        raise RequestError(f"{task.data}: has captions, and --head cache is for images by class")
+    if task.validation:
+        other = read_dataset(task.validation, dataset.texts)
+        if other.captioned != dataset.captioned:
+            raise RequestError(f"{task.data} and {task.validation}: both need classes, or both captions")
+        train, rest = dataset, other
+    elif task.head == "cache" and task.held_out == 0:
+        train, rest = dataset, dataset.part(np.arange(0))
+    else:
+        rows, held_out = split(dataset, task.held_out)
+        train, rest = dataset.part(rows), dataset.part(held_out)
+    if task.head == "cache":
+        train = _limited(train)
+    if dataset.captioned:
+        predictor.tokenize([*train.texts, *rest.texts])  # one that is too long ends here, before any image
+    features, kept, errors = _features("train", task, predictor, train)
+    if not rest.images:
+        return Prepared(train.part(kept), rest, features, features[:0], errors)
+    rest_features, rest_kept, rest_errors = _features("held_out", task, predictor, rest)
+    readable = train.part(kept), rest.part(rest_kept)
+    return Prepared(*readable, features, rest_features, errors | rest_errors)
+
+
+def _limited(train: Dataset) -> Dataset:
+    """What a cache holds of the images; how many are too many is said."""
+    few = limited(train)
+    if len(few.images) < len(train.images):
+        too_many = len(train.images) - len(few.images)
+        logger.warning("a cache holds %d images at most: %d are left out", MOST_IMAGES, too_many)
+    return few
+
+
+def _features(
+    name: str, task: AdaptationTask, predictor: Predictor, dataset: Dataset
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """The module's features of what can be read, its rows, and others' faults; kept in a file."""
+    path = task.output / f"{name}.npz"
+    stamp = f"{predictor.weights_sha256} {dataset.content_stamp()}{task.reading}"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["stamp"]) == stamp:
+                errors = json.loads(str(file["errors"]))
+                if not _any_readable(predictor, dataset, errors):
+                    return file["features"], file["kept"], errors
+    features, kept, errors = evaluate.image_features(predictor, dataset.images, task.batch_size)
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, stamp=stamp, features=features, kept=kept, errors=json.dumps(errors))
+    return features, kept, errors
+
+
+def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]) -> bool:
+    """Whether an image that could not be read can be read now: a disk may have come back."""
+    failed = (image for image in dataset.images if image[0] in errors)
+    return any(isinstance(predictor.prepare(image), np.ndarray) for image in failed)
