@@ -21,19 +21,23 @@ from .store import Store
 
 
 class _Worker:
-    """An actor's model."""
+    """An actor's model. Once a part could not be written, those that follow are left for another run."""
 
     def __init__(self, store: Store, job: Job, origin: Origin) -> None:
         self._store, self._job, self._origin = store, job, origin
         self._predictor = job.predictor()
+        self._fault: ClipError | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        made = make_parts([pickle.loads(row["part"])], self._store, self._job, self._origin, self._predictor)
-        try:
-            ((embedded, failures),) = made
-        except ClipError as error:  # as Ray passes it on, it would be a page of Ray's own calls
-            return {"made": pickle.dumps(error)}
-        return {"made": pickle.dumps((embedded, failures))}
+        if self._fault is None:
+            try:
+                (made,) = make_parts(
+                    [pickle.loads(row["part"])], self._store, self._job, self._origin, self._predictor
+                )
+                return {"made": pickle.dumps(made)}
+            except ClipError as error:  # as Ray passes it on, it would be a page of Ray's own calls
+                self._fault = error
+        return {"made": pickle.dumps(self._fault)}
 
 
 def make_parts_on_ray(
@@ -74,11 +78,15 @@ def make_parts_on_ray(
             max_task_retries=-1,
             **resources,
         )
+        fault: ClipError | None = None
         for row in data.iter_rows():
             made = pickle.loads(row["made"])
             if isinstance(made, ClipError):
-                raise made
-            yield made
+                fault = fault or made
+            else:
+                yield made
+        if fault:  # not before: threads of Ray Data that meet with a Ray that is shut down end the process
+            raise fault
     finally:
         if started:
             ray.shutdown()
