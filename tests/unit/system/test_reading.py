@@ -114,7 +114,7 @@ def test_images_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with tarfile.open(tmp_path / "shard.tar", "w") as shard:
         shard.add(DOG, "dog.png")
     (item,) = items_of([str(tmp_path / "shard.tar")])
-    for module in ("sources", "shards"):
+    for module in ("items", "shards"):
         monkeypatch.setattr(f"clip_common.embedding.{module}.MOST_BYTES", 1000)
     with pytest.raises(OSError, match="at most 1,000 are read"):
         item.read()
