@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -37,3 +38,9 @@ def hub_home() -> Path:
 def checkpoints() -> Iterator[Checkpoints]:
     with tempfile.TemporaryDirectory(prefix="clip_hub_checkpoints_") as folder:
         yield Checkpoints(Path(folder))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports made out of the garbage collector's rounds: a fifth of the unit tests' time."""
+    gc.collect()
+    gc.freeze()

@@ -76,7 +76,7 @@ def _widened(state: State, file_size: int) -> State:
     for name, value in state.items():
         if value.dtype == unpickle.BFLOAT16:
             bits = value["bfloat16"].astype("<u4")
-            bits <<= 16
+            bits <<= np.uint32(16)  # of a 0-D array NumPy 1 makes int64 with a Python int
             state[name] = bits.view("<f4")
             release(value)
     return state
