@@ -131,6 +131,7 @@ def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert given[0].exif_rotation and given[0].engine == "paddle" and not given[0].fast_jpeg
 
 
+@pytest.mark.slow
 def test_an_error_of_reading_is_tried_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def visual(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in state.items() if name.startswith("visual.")}
 
 
+@pytest.mark.slow
 def test_classes_are_trained_and_no_tower(folder: Path, tmp_path: Path, no_tower: None) -> None:
     found = adapt(task(folder, tmp_path, alpha=1.0, reference=str(folder)))
     assert found.chosen.held_out > found.points[0].held_out
@@ -95,6 +96,7 @@ def test_captions_train_the_text_tower_alone(table: Path, tmp_path: Path, no_tow
     assert not visual(checkpoint.load(tmp_path / "checkpoint.npz").model)
 
 
+@pytest.mark.slow
 def test_the_same_accuracy_as_of_the_file(folder: Path, tmp_path: Path) -> None:
     """What is measured without running the tower is what it would give."""
     found = adapt(task(folder, tmp_path))

@@ -134,6 +134,7 @@ def only_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "_ROUNDS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_paddle")
 def test_the_verb_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken.png"

@@ -72,6 +72,7 @@ def test_onnx_and_no_package_is_installed(module: hub.Module, expected: dict, tm
         assert isinstance(found, np.ndarray) and close(found, wanted), tower
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paddle writes as much as there is room for, and says nothing."""
     model, real = CLIP(TINY_VIT), paddle.jit.save

@@ -52,6 +52,7 @@ def test_a_home_that_cannot_be_written(home: str, shared: Path, tmp_path: Path) 
     assert [path.name for path in shared.iterdir()] == [".cache"]  # nothing is left
 
 
+@pytest.mark.slow
 def test_the_command_answers(shared: Path) -> None:
     command = ["-m", "clip_common", "classify", str(EXAMPLES / "dog.png"), "--labels", "a dog,a cat"]
     done = run(*command, "--engine", "paddle", "--quiet", HOME="/dev/null", TMPDIR=str(shared))

@@ -43,6 +43,7 @@ def deaf(told: Connection) -> None:
     time.sleep(600)
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_listen_are_ended_too(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_PATIENCE", 2.0)
     ours, theirs = FORK.Pipe()

@@ -140,6 +140,7 @@ def test_loss_falls(whole_run: checkpoint.Checkpoint) -> None:
     assert whole_run.curve[-6:, 0].mean() < whole_run.curve[:6, 0].mean() - 0.5
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_on_the_same_curve(
     batches: Batches, whole_run: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

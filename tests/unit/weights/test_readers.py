@@ -778,6 +778,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's peak from /proc")
 @pytest.mark.parametrize("kind", BOMBS)
 def test_small_files_take_little_memory_and_time(kind: str, tmp_path: Path) -> None:
