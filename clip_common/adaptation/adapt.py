@@ -241,32 +241,35 @@ def _write(path: Path, task: AdaptationTask, arrays: Arrays, classes: Classes | 
 
 def figures(task: AdaptationTask, adapted: Adapted) -> dict:
     """All figures, ready for JSON."""
-    train, rest = adapted.prepared.train, adapted.prepared.held_out
+    own = {
+        "before": adapted.points[0].held_out,
+        "linear probe": adapted.probe,
+        "adapted": asdict(adapted.chosen),
+        "trade-off": [asdict(point) for point in adapted.points],
+    }
+    return _with_data(task, adapted.prepared, own)
+
+
+def cache_figures(task: AdaptationTask, adapted: AdaptedByCache) -> dict:
+    """All figures of a cache, ready for JSON."""
+    fitted = adapted.fitted
+    own = {
+        "before": adapted.before,
+        "cache": {"held_out": adapted.held_out, **asdict(fitted.strength)},
+        "each left out": {"before": fitted.before, "cache": fitted.accuracy},
+    }
+    return _with_data(task, adapted.prepared, own)
+
+
+def _with_data(task: AdaptationTask, prepared: Prepared, figures: dict) -> dict:
+    """Figures, between what they are of and what could not be read."""
+    train = prepared.train
     return {
         "module": task.module,
         "measure": "mean recall at 1" if train.captioned else "top-1",
         "classes": None if train.captioned else train.texts,
         "training images": len(train.images),
-        "held-out images": len(rest.images),
-        "before": adapted.points[0].held_out,
-        "linear probe": adapted.probe,
-        "adapted": asdict(adapted.chosen),
-        "trade-off": [asdict(point) for point in adapted.points],
-        "errors": adapted.prepared.errors,
-    }
-
-
-def cache_figures(task: AdaptationTask, adapted: AdaptedByCache) -> dict:
-    """All figures of a cache, ready for JSON."""
-    fitted, train = adapted.fitted, adapted.prepared.train
-    return {
-        "module": task.module,
-        "measure": "top-1",
-        "classes": train.texts,
-        "training images": len(train.images),
-        "held-out images": len(adapted.prepared.held_out.images),
-        "before": adapted.before,
-        "cache": {"held_out": adapted.held_out, **asdict(fitted.strength)},
-        "each left out": {"before": fitted.before, "cache": fitted.accuracy},
-        "errors": adapted.prepared.errors,
+        "held-out images": len(prepared.held_out.images),
+        **figures,
+        "errors": prepared.errors,
     }

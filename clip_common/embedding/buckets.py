@@ -24,11 +24,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from ..errors import ImageError, RequestError
-from ..system.addresses import bucket_and_key, scheme_of, without_secrets
+from ..system.addresses import MOST_BYTES, bucket_and_key, scheme_of, too_large, without_secrets
 
 Made = TypeVar("Made")
 
-MOST_BYTES = 128 << 20  # of an image; that many threads' worth must fit into memory
 _ATTEMPTS = 6  # up to half a second after the first, twice as long after each
 _LIBRARY_ATTEMPTS = 3  # within each; it gives up at once where an answer is shorter than its error
 _GOOGLE_PATIENCE = timedelta(seconds=5)  # of the library's own attempts
@@ -123,11 +122,6 @@ def read(address: str) -> bytes:
         if stream.size > MOST_BYTES:
             raise ImageError(f"{without_secrets(address)}: {too_large(stream.size, MOST_BYTES)}")
         return stream.readall()
-
-
-def too_large(size: int, most: int) -> str:
-    """What is said of something that has more bytes than are taken."""
-    return f"has {size:,} bytes, at most {most:,} are taken"
 
 
 @contextlib.contextmanager

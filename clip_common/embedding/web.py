@@ -19,9 +19,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ..errors import ImageError
-from ..system.addresses import WEB, scheme_of, without_secrets
+from ..system.addresses import MOST_BYTES, WEB, scheme_of, too_large, without_secrets
 from ..version import __version__
-from .buckets import MOST_BYTES, too_large
 
 _AGENT = "clip-hub"
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 15  # seconds

@@ -6,6 +6,9 @@ import re
 
 from ..errors import RequestError
 
+MOST_BYTES = 128 << 20
+"""Of an image from another machine: as many as there are threads must fit into memory."""
+
 BUCKETS = ("s3", "gs")
 WEB = ("https", "http")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -41,6 +44,11 @@ def without_secrets(address: str) -> str:
     kept = [one for one in query.split("&") if one and not _SECRET.fullmatch(one.partition("=")[0])]
     scheme, host, path = _parts(rest)
     return f"{scheme}://{host}{path}" + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def too_large(size: int, most: int) -> str:
+    """What is said of something that has more bytes than are taken."""
+    return f"has {size:,} bytes, at most {most:,} are taken"
 
 
 def bucket_and_key(address: str) -> tuple[str, str]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +15,7 @@ pytest.importorskip("moto", reason="of the extra [test]")
 
 import boto3
 
-from clip_common.embedding.store import Store
+from tests.support.killed import embedded_through_kills
 from tests.support.paths import ROOT
 from tests.support.s3_server import S3Server
 from tests.support.stores import contents
@@ -53,23 +50,7 @@ def command(output: str, *options: str) -> list[str]:
 @pytest.mark.e2e
 def test_killed_at_any_moment_each_image_is_there_once(server: S3Server) -> None:
     output = "s3://vectors/killed"
-    rng = random.Random(1)
-    kills = 0
-    for _ in range(5):
-        process = subprocess.Popen(
-            command(output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline, goal = time.monotonic() + 60, len(Store(output).parts()) + rng.randint(1, 2)
-        while process.poll() is None and len(Store(output).parts()) < goal and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(rng.random() * 0.3)
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert len(contents(output)) % 20 == 0
-    assert kills >= 3
-    done = subprocess.run(command(output), cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    embedded_through_kills(command(output), output, part=20, most=2, look_every=0.05, wait_most=0.3)
     assert len(contents(output)) == IMAGES
 
 

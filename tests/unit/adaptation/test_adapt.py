@@ -21,7 +21,7 @@ from PIL import Image
 from clip_common.adaptation import adapt as adapting
 from clip_common.adaptation import interpolation
 from clip_common.adaptation.adapt import adapt
-from clip_common.adaptation.batches import AdaptationBatch, AdaptationBatches, crop_box
+from clip_common.adaptation.batches import AdaptationBatches, crop_box
 from clip_common.adaptation.dataset import read_dataset, split
 from clip_common.adaptation.prepare import prepare
 from clip_common.adaptation.task import AdaptationTask
@@ -41,6 +41,7 @@ from clip_common.weights.class_head import read_classes
 from clip_common.weights.readers import read_state
 from clip_common.weights.weights_file import read_openai, write_safetensors
 from tests.support.drawings import KINDS, drawing, write_drawings
+from tests.support.killed import killed_after
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
@@ -292,19 +293,10 @@ def test_captions_train_both_towers(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_on_the_same_curve(
-    folder: Path, adapted: adapting.Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, adapted: adapting.Adapted, tmp_path: Path
 ) -> None:
-    step = ClassTrainer.step
-
-    def killed_at_the_sixth(self: ClassTrainer, batch: AdaptationBatch) -> float:
-        if self.done == 5:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(ClassTrainer, "step", killed_at_the_sixth)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(ClassTrainer, 5):
         adapt(task(folder, tmp_path))
-    monkeypatch.undo()
     with pytest.raises(TrainingError, match="other settings"):
         adapt(task(folder, tmp_path, resume=True, seed=1))
     with pytest.raises(TrainingError, match="--resume"):
@@ -382,20 +374,10 @@ def test_mixtures_are_on_the_line() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_the_weights_it_began_with(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: Any) -> float:
-        raise KeyboardInterrupt
-
+def test_a_run_goes_on_with_the_weights_it_began_with(folder: Path, tmp_path: Path) -> None:
     run = task(folder, tmp_path / "run", save_every=1, epochs=1)
-    step = ClassTrainer.step
-    monkeypatch.setattr(
-        ClassTrainer, "step", lambda self, batch: killed() if self.done else step(self, batch)
-    )
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(ClassTrainer, 1):
         adapt(run)
-    monkeypatch.undo()
     state = {name: np.array(value) for name, value in read_state(OWN_WEIGHTS).items()}
     state["text_projection"] = state["text_projection"][:, ::-1].copy()
     write_safetensors(state, tmp_path / "other.safetensors", {})

@@ -12,7 +12,7 @@ import pytest
 
 from clip_common.adaptation import adapt as adapting
 from clip_common.adaptation.adapt import adapt
-from clip_common.adaptation.batches import AdaptationBatch, FeatureBatches
+from clip_common.adaptation.batches import FeatureBatches
 from clip_common.adaptation.dataset import read_dataset
 from clip_common.adaptation.task import AdaptationTask
 from clip_common.adaptation.trainers import ClassTrainer
@@ -25,6 +25,7 @@ from clip_common.trainer import checkpoint
 from clip_common.weights.readers import read_state
 from clip_common.weights.weights_file import read_openai
 from tests.support.drawings import KINDS, write_drawings
+from tests.support.killed import killed_after
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
@@ -106,21 +107,10 @@ def test_the_same_accuracy_as_of_the_file(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_on_the_same_curve(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = ClassTrainer.step
-
-    def killed_at_the_fifth(self: ClassTrainer, batch: AdaptationBatch) -> float:
-        if self.done == 4:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
+def test_a_killed_run_resumes_on_the_same_curve(folder: Path, tmp_path: Path) -> None:
     asked = task(folder, tmp_path / "killed", save_every=2)
-    monkeypatch.setattr(ClassTrainer, "step", killed_at_the_fifth)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(ClassTrainer, 4):
         adapt(asked)
-    monkeypatch.undo()
     with pytest.raises(TrainingError, match="lock_image_tower was True and is False"):
         adapt(replace(asked, resume=True, lock_image_tower=False))
     adapt(replace(asked, resume=True))

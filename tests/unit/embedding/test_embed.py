@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import random
-import signal
 import struct
-import subprocess
 import sys
 import tarfile
 import time
@@ -30,7 +27,7 @@ from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
 from clip_common.predictor import Predictor, PredictorOptions
 from tests.support.broken_images import PALETTE_THEN_COLOURS, with_exif
-from tests.support.paths import ROOT
+from tests.support.killed import embedded_through_kills
 from tests.support.stores import JOB, contents, run, write_images
 
 
@@ -147,21 +144,7 @@ def test_killed_at_any_moment_each_image_is_there_once(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32), (number % 256, number // 256, 77)).save(folder / f"{number:04d}.png")
     command = [sys.executable, "-m", "clip_common", "embed", str(folder), "--output", str(output)]
     command += ["--part_size", "20", "--batch_size", "4"]
-    rng = random.Random(1)
-    kills = 0
-    for _ in range(5):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline, goal = time.monotonic() + 60, len(Store(output).parts()) + rng.randint(1, 3)
-        while process.poll() is None and len(Store(output).parts()) < goal and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(rng.random() * 0.05)
-        kills += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert len(contents(output)) % 20 == 0
-    assert kills >= 3
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    embedded_through_kills(command, output, part=20, most=3, look_every=0.005, wait_most=0.05)
     assert len(contents(output)) == 600
     assert not list(output.glob(".part*"))  # what the killed runs left is swept up
 

@@ -52,6 +52,7 @@ from recipes.clip_mini.subjects import subjects_of
 from recipes.clip_mini.tower import tower_name
 from recipes.clip_mini.vocabulary import rows_in, tokens_of, training_vocabulary
 from recipes.clip_mini.wordnet import WordNet
+from tests.support.killed import killed_after
 
 TOWER = EfficientNetConfig((Stage(1, 3, 2, 2, 8),), branch=12, stem=4, features=20)
 TINY = ClipConfig("tiny", 16, 64, TOWER, TextConfig(64, 1))
@@ -142,19 +143,10 @@ def test_loss_falls(whole_run: checkpoint.Checkpoint) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_on_the_same_curve(
-    batches: Batches, whole_run: checkpoint.Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batches: Batches, whole_run: checkpoint.Checkpoint, tmp_path: Path
 ) -> None:
-    step = train.MiniTrainer.step
-
-    def killed_at_the_fifth(self: train.MiniTrainer, batch: Batch) -> float:
-        if self.done == 4:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(train.MiniTrainer, "step", killed_at_the_fifth)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(train.MiniTrainer, 4):
         run(batches, SETTINGS, tmp_path, save_every=3)
-    monkeypatch.undo()
     resumed = run(batches, SETTINGS, tmp_path, resume=True, save_every=3)
     np.testing.assert_allclose(resumed.curve[:, 0], whole_run.curve[:, 0], rtol=1e-5)
     for name, value in whole_run.average.items():
