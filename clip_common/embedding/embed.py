@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -170,13 +171,14 @@ class _Run:
                 results = make_parts_on_ray(parts, store, self._job, self._origin, address)
             else:
                 results = make_parts(parts, store, self._job, self._origin, self._predictor, bar)
-            for embedded, failures in results:
-                report.embedded += embedded
-                if failures:
-                    self._fail(failures)
-                    store.write_errors(self._errors)
-                if ray:
-                    bar.update(embedded + len(failures))
+            with closing(results):  # its thread ends here after an error too, not when garbage is collected
+                for embedded, failures in results:
+                    report.embedded += embedded
+                    if failures:
+                        self._fail(failures)
+                        store.write_errors(self._errors)
+                    if ray:
+                        bar.update(embedded + len(failures))
         return report
 
     def _pending(self) -> list[Item]:
@@ -257,7 +259,7 @@ def make_parts(
     origin: Origin,
     predictor: Predictor,
     bar: tqdm | None = None,
-) -> Iterator[tuple[int, list[Failure]]]:
+) -> Generator[tuple[int, list[Failure]], None, None]:
     """Make and write parts; yields, of each that is written, how many vectors are in it, and what has none.
 
     No core waits between two parts: while one is written, the next one is made.

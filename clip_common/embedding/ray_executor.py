@@ -7,7 +7,7 @@ number and contents were fixed before.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import ray
@@ -42,7 +42,7 @@ class _Worker:
 
 def make_parts_on_ray(
     parts: Iterable[Part], store: Store, job: Job, origin: Origin, address: str | None
-) -> Iterator[tuple[int, list[Failure]]]:
+) -> Generator[tuple[int, list[Failure]], None, None]:
     """Make parts on a cluster, as many at a time as it has CPUs for; yields as `make_parts` does.
 
     Args:

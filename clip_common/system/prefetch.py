@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,8 +15,10 @@ Made = TypeVar("Made")
 
 def prefetch(
     make: Callable[[Given], Made], given: Iterable[Given], batch_size: int, waiting: int = 0
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """`map`, up to two batches ahead: images are prepared while the model works on the batch before.
+
+    Whoever stops reading early is not kept waiting: what has not begun is left out, what has ends by itself.
 
     Args:
         make: runs in threads.
@@ -26,13 +28,15 @@ def prefetch(
     """
     workers = min(threads.count(), batch_size) if not waiting else max(threads.count(), waiting)
     coming: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(workers, "clip-prepare") as pool:
-        try:
-            for item in given:
-                coming.append(pool.submit(make, item))
-                if len(coming) > 2 * max(batch_size, waiting):
-                    yield coming.popleft().result()
-            while coming:
+    pool = ThreadPoolExecutor(workers, "clip-prepare")
+    try:
+        for item in given:
+            coming.append(pool.submit(make, item))
+            if len(coming) > 2 * max(batch_size, waiting):
                 yield coming.popleft().result()
-        finally:  # the reader may stop early, at an error
-            pool.shutdown(cancel_futures=True)
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        # Never joined: after an error the garbage collector may close this, in whatever thread it runs. In
+        # one that is just starting, the lock that a join takes is already held (threading.Thread._stop).
+        pool.shutdown(wait=False, cancel_futures=True)

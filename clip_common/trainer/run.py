@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,15 +51,16 @@ def train(
         run = checkpoint.load(path)
         trainer.restore(run)
         curve = [tuple(point) for point in run.curve]
-    with progress_bar(
+    bar = progress_bar(
         total=settings.steps,
         initial=trainer.done,
         desc="train",
         unit="step",
         mininterval=5,
         disable=not first,
-    ) as bar:
-        for batch in _stream(batch_of, trainer.done, settings.steps):
+    )
+    with bar, closing(_stream(batch_of, trainer.done, settings.steps)) as batches:
+        for batch in batches:
             start = time.perf_counter()
             loss = trainer.step(batch)
             curve.append((loss, settings.batch_size / (time.perf_counter() - start)))
@@ -89,7 +91,7 @@ def begun(output: Path, resume: bool) -> checkpoint.Checkpoint | None:
     return None
 
 
-def _stream(batch_of: Callable[[int], Batch], first: int, last: int) -> Iterator[Batch]:
+def _stream(batch_of: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:
     """The batches of steps `first` to `last` - 1, the next one made while one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(batch_of, first)

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import tarfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,20 @@ def test_a_part_that_cannot_be_written_ends_the_run(
     assert len(Store(tmp_path / "out").parts()) == 1
     monkeypatch.undo()
     assert run(images, tmp_path / "out").embedded == 20 - 7
+
+
+def test_an_error_leaves_no_writer_behind(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_errors(store: Store, errors: dict[str, tuple[str, str]]) -> None:
+        if errors:  # the broken image is in the second of three parts
+            raise RequestError("the disk is full")
+
+    monkeypatch.setattr(Store, "write_errors", write_errors)
+    with pytest.raises(RequestError, match="the disk is full") as error:
+        run(images, tmp_path / "out")
+    assert error.tb is not None  # it holds what the run left
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("clip-write")]
 
 
 @pytest.mark.slow
