@@ -1,11 +1,12 @@
-"""OpenAI's CLIP on PaddlePaddle. Importing this imports no framework until a name that needs one is used."""
+"""OpenAI's CLIP on PaddlePaddle. Names are imported lazily: `import clip_common` alone loads no framework."""
 
 import importlib
 
 from .version import __version__
 
-# `python -m clip_common` runs this while Python still imports from the current folder first: nothing is
-# imported here, not even `typing` or `__future__`, that Python has not imported before.
+# `python -m clip_common` runs this while the current folder is still first on sys.path, where a file may
+# shadow a standard module. So nothing is imported here that Python has not imported already, not even
+# `typing` or `__future__`.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
-"""What can be wrong with what a user gave. Each message names the input, the fault and the remedy."""
+"""Exceptions for invalid user input. Each message names the input, the fault and the remedy."""
 
 from __future__ import annotations
 
 
 class ClipError(ValueError):
-    """Base of every error that is about the input and not about the program."""
+    """Base class of all errors that are caused by input, not by a bug."""
 
 
 class ImageError(ClipError):
@@ -16,24 +16,24 @@ class LabelError(ClipError):
 
 
 class WeightsError(ClipError):
-    """A weights file that is missing, damaged, of another model, or not to be trusted."""
+    """A weights file that is missing, damaged, for another model, or not trusted."""
 
 
 class TrainingError(ClipError):
-    """Data or a checkpoint that cannot be trained on, or cannot be written; the message says what to do."""
+    """Training data or a checkpoint that cannot be used or written."""
 
 
 class RequestError(ClipError):
-    """Arguments, or a request's body, that make no sense."""
+    """Invalid arguments, or an invalid request body."""
 
 
 class MalformedError(RequestError):
-    """A request's body that is not even JSON."""
+    """A request body that is not valid JSON."""
 
 
 class LimitError(RequestError):
-    """More than a limit allows."""
+    """Input that exceeds a limit."""
 
 
 class BusyError(ClipError):
-    """A request that a server cannot take now, or has not finished in time."""
+    """The server is overloaded, or did not finish a request in time."""

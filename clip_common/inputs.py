@@ -1,4 +1,4 @@
-"""What users give, images and texts, each with the name that an error calls it by; and its checks."""
+"""Validation of user input: images, paths, texts, counts and flags; errors name the argument."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .system.listing import listed
 from .text.prompts import is_blank
 
 NamedImage = tuple[str, ImageInput | str | Path]
-"""What an error calls an image, and the image: itself, or its file."""
+"""An image, or its file, with the name that error messages use for it."""
 
 FilePath = str | os.PathLike[str]
 
-# What is one input and not many, although some of these can be iterated over.
+# Types of a single input, although some of them are iterable.
 _ONE_IMAGE = (Image.Image, bytes, bytearray, memoryview, str, os.PathLike)
 _ONE_TEXT = (str, bytes)
 
@@ -27,13 +27,13 @@ _ONE_TEXT = (str, bytes)
 def named_images(
     images: Iterable[ImageInput] | ImageInput | None, paths: Iterable[FilePath] | FilePath | None
 ) -> list[NamedImage]:
-    """Images, each with the name that an error calls it by.
+    """List the images of a call, each with its name for error messages: "images[3]" or its path.
 
-    Each argument is a list, or what can be listed: a tuple, set, generator, array, or a column of a table.
-    A single image or path is a list of one.
+    Each argument is one image or path, or any iterable of them: a list, tuple, set, generator, array, or a
+    column of a table.
 
     Raises:
-        RequestError: an argument is empty, or is neither.
+        RequestError: an argument is empty, or of another type.
     """
     if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype != object:
         images = [images]
@@ -51,7 +51,11 @@ def named_images(
 
 
 def check_texts(texts: Iterable[str] | str) -> list[str]:
-    """Texts as a list, see `named_images`; checked to be strings with something in them."""
+    """List the texts of a call and check that they are strings and not blank.
+
+    Raises:
+        RequestError: there are none, or one is blank or not a string.
+    """
     checked = listed("texts", texts, RequestError, _ONE_TEXT)
     for i, text in enumerate(checked):
         if not isinstance(text, str):
@@ -62,7 +66,7 @@ def check_texts(texts: Iterable[str] | str) -> list[str]:
 
 
 def check_count(name: str, value: object) -> None:
-    """Check that an argument is a whole number from 1.
+    """Check that an argument is a positive integer.
 
     Raises:
         RequestError: naming the argument.
@@ -73,7 +77,7 @@ def check_count(name: str, value: object) -> None:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Check that an argument is true or false; the text "False" would be true.
+    """Check that an argument is a boolean, 0 or 1, and return it as bool. (The string "False" is truthy.)
 
     Raises:
         RequestError: naming the argument.

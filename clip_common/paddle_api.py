@@ -1,8 +1,8 @@
-"""The names of ranchlai/clip.paddle, the port this project grew from, with Paddle tensors in and out.
+"""The API of ranchlai/clip.paddle, from which this project started: Paddle tensors in, Paddle tensors out.
+
+Scripts written for it only change their import:
 
     from clip_common import build_vit_model, tokenize, transform
-
-is the one line that a script written for it needs to change.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _PREPROCESS = Preprocess(VIT_B32.image_resolution, Preprocessing())
 
 
 def load(name: str, weights: str | Path | None = None) -> CLIP:
-    """A module's model with its weights, in eval mode and float32.
+    """Load a module's model with its weights, in eval mode and float32.
 
     Args:
-        name: a module's, such as "clip_vit_b32".
-        weights: a weights file of any supported format, or the tag of some of the module's published weights;
-            left out, its own, from its bundle, the cache, or a download.
+        name: the module, such as "clip_vit_b32".
+        weights: path of a weights file of any supported format, or the tag of published weights. Default:
+            the module's own weights, from its bundle, the cache, or a download.
 
     Raises:
-        ValueError: there is no such module.
-        WeightsError: the weights cannot be had, or do not fit; the message says what to do.
+        ValueError: unknown module.
+        WeightsError: weights are not available, damaged, or do not fit the model.
 
     Examples:
         >>> load("clip_mini").encode_text(tokenize(["a dog", "a cat"])).shape[0]
@@ -52,13 +52,17 @@ def tokenize(
     truncate: bool = False,
     model: str = "clip_vit_b32",
 ) -> Tensor:
-    """Texts to token ids, int64 Tensor [n, context_length]; see `tokenizer.tokenize`.
+    """Tokenize texts to an int64 Tensor [n, context_length], padded with zeros.
 
     Args:
         texts: one text or several.
-        context_length: ids per text; left out, what the module reads: 77 for OpenAI's, 52 for Chinese.
-        truncate: cut texts that are too long, keeping the end token.
-        model: the module that is to read them; those that OpenAI trained have one tokenizer.
+        context_length: ids per text; default: the module's, 77 (Chinese models 52).
+        truncate: cut texts that are too long, keeping the end token, instead of raising.
+        model: the module whose tokenizer to use. All of OpenAI's models share one tokenizer.
+
+    Raises:
+        LabelError: a text is too long and `truncate` is off, or is not a string.
+        ValueError: unknown module.
 
     Examples:
         >>> list(tokenize(["a diagram", "a dog"]).shape)
@@ -70,7 +74,10 @@ def tokenize(
 
 
 def transform(image: Image.Image) -> Tensor:
-    """A PIL image to what the 224-pixel models see, float32 Tensor [1, 3, 224, 224].
+    """Preprocess a PIL image for the 224-pixel models: float32 Tensor [1, 3, 224, 224], normalised.
+
+    Raises:
+        ImageError: the image cannot be decoded.
 
     Examples:
         >>> list(transform(Image.new("RGB", (640, 480))).shape)

@@ -1,6 +1,7 @@
-"""One module's work, from images and texts to answers: preprocess or tokenize, engine, result.
+"""`Predictor`: zero-shot classification and embeddings with the model of one module.
 
-Knows neither PaddleHub nor HTTP nor the shell; `hub/`, `server/` and `cli/` adapt it to those.
+It preprocesses images, tokenizes texts, runs an engine and scores the result. It knows nothing of PaddleHub,
+HTTP or the command line: `hub/`, `server/` and `cli/` are adapters around it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ _PROMPTS_AT_ONCE = 128  # mostly a few tokens long
 
 
 class Embeddings(TypedDict):
-    """Of images and of texts, float32 [n, d] each; None for what was not given, which the caller knows."""
+    """Image and text embeddings, float32 [n, d] each; None for the kind that was not passed.
+
+    The type is `Any`, not None, because callers know what they passed and need not check.
+    """
 
     images: np.ndarray | Any
     texts: np.ndarray | Any
@@ -76,7 +80,7 @@ class TextEmbeddings(TypedDict):
 
 @dataclass(frozen=True)
 class PredictorOptions:
-    """How a module is loaded, see `Predictor`; it travels whole to wherever a predictor is made."""
+    """The loading options of a `Predictor`, as one value to pass on."""
 
     weights: str | Path | None = None
     exif_rotation: bool = False
@@ -85,14 +89,14 @@ class PredictorOptions:
     precision: str = "float32"
 
     def predictor(self, record: Pretrained, module_dir: Path | None = None) -> Predictor:
-        """A module's predictor with these options."""
+        """Create the module's predictor with these options."""
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         return Predictor(record, module_dir=module_dir, **chosen)
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What a predictor holds once its weights are there."""
+    """The parts of a predictor that depend on its weights."""
 
     weights: WeightsFile
     engines: Engines
@@ -101,23 +105,25 @@ class _Loaded:
 
 
 class Predictor:
-    """A module's model with everything around it. Nothing is read before the first call needs it.
+    """A CLIP model with its tokenizer, preprocessing, engine and label cache.
+
+    Weights are loaded lazily, by the first call that needs them.
 
     Args:
-        record: the module, by its name or its record.
-        weights: a weights file, or the tag of published ones; None is the module's own, looked for in the
-            module, the cache, and then downloaded.
-        module_dir: the module's own folder, which may carry its weights.
-        exif_rotation: turn images as their EXIF tag says, which the reference does not.
-        fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
-        engine: what multiplies the matrices on the CPU: "onnxruntime", "openvino" or "paddle"; or
-            "auto", which is the fastest of those installed.
-        precision: what it computes in: "float32", or "bfloat16" or, of the image encoder's layers, "int8",
-            where the CPU has that and OpenVINO is installed. Features are float32 in any case, and so is all
-            that runs on a GPU.
+        record: the module, by name ("clip_vit_b32") or as its record.
+        weights: path of a weights file, or the tag of published weights. None uses the module's default
+            weights: from the module's folder, then the cache, then a download.
+        module_dir: the module's folder, which may contain its weights.
+        exif_rotation: rotate images according to their EXIF orientation. Off by default, as in OpenAI's code.
+        fast_jpeg: decode large JPEG files at reduced size, see `Preprocess`.
+        engine: the CPU backend: "onnxruntime", "openvino", "paddle", or "auto" for the fastest one that is
+            installed.
+        precision: the compute type on the CPU: "float32", "bfloat16", or "int8" (image encoder layers only).
+            The last two require a CPU with hardware support, and OpenVINO. Features are always float32, and
+            a GPU always computes in float32.
 
     Raises:
-        RequestError: there is no such module, or the engine or the precision is not to be had here.
+        RequestError: unknown module, or the engine or precision is not available on this machine.
 
     Examples:
         >>> clip = Predictor("clip_mini")
@@ -143,7 +149,7 @@ class Predictor:
         self._loaded: _Loaded | None = None
 
     def with_options(self, **changes: Any) -> Predictor:
-        """Another predictor of the same module, with some of its `PredictorOptions` changed."""
+        """A new predictor for the same module, with some `PredictorOptions` changed."""
         return replace(self.options, **changes).predictor(self.record, self.module_dir)
 
     def _load(self) -> _Loaded:
@@ -165,31 +171,31 @@ class Predictor:
 
     @property
     def weights_sha256(self) -> str:
-        """By which what is computed from the weights is known, see `WeightsFile.identity`."""
+        """The hash that identifies the weights, see `WeightsFile.identity`."""
         return self._load().weights.identity
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        """How images are prepared for these weights."""
+        """The image preprocessing that these weights require."""
         record, options = self._load().weights.record, self.options
         size = record.config.image_resolution
         return Preprocess(size, record.preprocessing, options.exif_rotation, options.fast_jpeg)
 
     @property
     def model(self) -> CLIP:
-        """The model itself, a `paddle.nn.Layer`."""
+        """The Paddle model, a `paddle.nn.Layer`."""
         return self._load().engines.model
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by: the factor itself, not its logarithm."""
+        """The factor that the softmax multiplies cosines by (100 for OpenAI's models), not its logarithm."""
         return self._load().engines.logit_scale
 
     def engine(self, use_gpu: bool = False) -> Engine:
-        """What runs the model on the CPU, or on the GPU.
+        """The engine that runs the model, on the CPU or the GPU.
 
         Raises:
-            RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
+            RequestError: `use_gpu` is set, but Paddle was built without CUDA or there is no GPU.
         """
         return self._load().engines.get(check_flag("use_gpu", use_gpu))
 
@@ -207,38 +213,38 @@ class Predictor:
         scores: ScoreKind | None = None,
         thresholds: GivenThresholds | None = None,
     ) -> list[Answer]:
-        """Tell which labels fit each image (zero-shot classification, paper section 3.1).
+        """Classify images against labels (zero-shot classification, paper section 3.1).
 
         Args:
-            images: PIL images, HWC BGR arrays, or encoded bytes. Arrays usually are uint8; for other types
-                see `preprocessing/image.py`. A list, or what can be listed: a tuple, set, generator, array,
-                or a column of a table. One image is a list of one.
-            paths: image files, one or several. Their answers follow those of `images`.
-            labels: what to choose from; left out, the module's default set.
+            images: PIL images, numpy arrays [H, W, 3] in BGR order, or encoded files as bytes. Arrays are
+                usually uint8; see `preprocessing/image.py` for other types. One image, or any iterable of
+                images.
+            paths: one image file or several. Their results come after those of `images`.
+            labels: candidate labels; default: the module's own label set.
             templates: one prompt template with `{}` for the label, several, or the name of a set:
-                "openai" (80), "openai7", "zh" (in Chinese). Several are normalised and averaged. Left
-                out with labels given, each label is used as it stands.
-            batch_size: images prepared and passed to the engine at once; a compiled engine divides them.
+                "openai" (80), "openai7", "zh" (Chinese). With several, a label's embedding is the normalised
+                mean. Default: the label itself, without a template, if labels are passed; else the module's
+                default templates.
+            batch_size: number of images prepared and passed to the engine at once. A compiled engine may
+                split a batch.
             use_gpu: run on the GPU.
-            top_k: how many labels to return; more than there are means all. With thresholds, at most so
-                many.
-            scores: "softmax" over all labels, 0..1, which compares them; or "cosine" of image and label,
-                -1..1, by which several or none may be true. Left out: softmax, or what a file of thresholds
-                is of.
-            thresholds: the score from which a label is true; labels below are left out of the answer. One
-                number for all labels; one for each, in their order or as {label: number}; or a file that
-                `clip-hub evaluate --thresholds` wrote, which also brings labels and templates where they are
-                left out.
+            top_k: maximum number of labels per image.
+            scores: "softmax" over all labels, 0..1, adds up to 1; or "cosine" of image and label, -1..1,
+                independent of the other labels. Default: softmax, or the kind that a thresholds file says.
+            thresholds: the score that a label must reach; labels below it are left out of the result. One
+                number for all labels; one per label, as a sequence in the order of the labels or as
+                {label: number}; or the path of a file that `clip-hub evaluate --thresholds` wrote. Such a
+                file also provides labels and templates where they are not passed.
 
         Returns:
-            One list per image of {"label": str, "score": float}, best first. With thresholds an empty list
-            is "none of these": no label reaches its threshold.
+            One list per image of {"label": str, "score": float}, best first. With thresholds, an empty list
+            means that no label reaches its threshold.
 
         Raises:
             ImageError: an image cannot be read; the message names its index or path.
-            LabelError: labels or templates cannot be used.
-            WeightsError: the weights cannot be had, or do not fit.
-            RequestError: an argument makes no sense, or a file of thresholds is of another model.
+            LabelError: invalid labels or templates.
+            WeightsError: weights are not available, damaged, or do not fit the model.
+            RequestError: an invalid argument, or a thresholds file that was fitted to another model.
 
         Examples:
             >>> clip = Predictor("clip_mini")
@@ -301,25 +307,25 @@ class Predictor:
         use_gpu: bool = False,
         normalize: bool = True,
     ) -> Embeddings | ImageEmbeddings | TextEmbeddings:
-        """Embeddings of images and texts, in one space.
+        """Embed images and texts into the same space.
 
         Args:
             images: as for `classify`.
-            paths: image files, one or several. Their embeddings follow those of `images`.
-            texts: texts of up to as many tokens as the model reads (77, or 52 in Chinese), one or
-                several.
-            batch_size: images or texts passed to the engine at once; a compiled engine divides them.
+            paths: one image file or several. Their embeddings come after those of `images`.
+            texts: one text or several, of at most as many tokens as the model reads (77; Chinese models 52).
+            batch_size: number of images or texts passed to the engine at once. A compiled engine may split a
+                batch.
             use_gpu: run on the GPU.
-            normalize: scale embeddings to unit length, so that their product is the cosine.
+            normalize: scale embeddings to unit length, so that dot products are cosines.
 
         Returns:
             {"images": float32 [n, d] or None, "texts": float32 [m, d] or None}.
 
         Raises:
             ImageError: an image cannot be read; the message names its index or path.
-            LabelError: a text cannot be used.
-            WeightsError: the weights cannot be had, or do not fit.
-            RequestError: an argument makes no sense.
+            LabelError: a text has too many tokens.
+            WeightsError: weights are not available, damaged, or do not fit the model.
+            RequestError: an invalid argument.
 
         Examples:
             >>> clip = Predictor("clip_mini")
@@ -344,11 +350,11 @@ class Predictor:
     def image_features(
         self, images: Iterable[NamedImage], batch_size: int = 32, use_gpu: bool = False
     ) -> Iterator[list[np.ndarray | ImageError]]:
-        """Features of images, batch by batch, in order, see `encode_images`."""
+        """Encode images batch by batch, in order, see `encode_images`."""
         return encode_images(self._engine_for(batch_size, use_gpu), self.prepare, images, batch_size)
 
     def prepare(self, image: NamedImage) -> np.ndarray | ImageError:
-        """What the model sees of an image, float32 [3, R, R]; where it cannot be read, the error."""
+        """Preprocess one image to float32 [3, R, R]. An unreadable image returns its error."""
         name, source = image
         try:
             return self.preprocess.pixels(source, name)
@@ -356,22 +362,22 @@ class Predictor:
             return error
 
     def encode_image(self, pixels: np.ndarray, use_gpu: bool = False) -> np.ndarray:
-        """Prepared images, float32 [N, 3, R, R], to features, float32 [N, d], not normalised."""
+        """Encode preprocessed images, float32 [n, 3, R, R], to features, float32 [n, d], not normalised."""
         return self.engine(use_gpu).encode_image(pixels)
 
     def tokenize(self, texts: Sequence[str]) -> np.ndarray:
-        """Token ids, int64 [n, context_length]; raises `LabelError` for a text that is too long."""
+        """Tokenize texts to int64 [n, context_length]; raises `LabelError` for a text that is too long."""
         text = self.record.config.text
         return tokenize(texts, text.context_length, tokenizer=tokenizer_of(text))
 
     def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts together, with the start and the end of each; raises as `tokenize` does."""
+        """Total number of tokens, start and end tokens included; raises as `tokenize` does."""
         end = tokenizer_of(self.record.config.text).end
         ids = self.tokenize(texts)
         return int((ids.shape[1] - (ids[:, ::-1] == end).argmax(axis=1)).sum())
 
     def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
-        """Features of texts, float32 [n, d], not normalised; equal texts are computed once."""
+        """Encode texts to features, float32 [n, d], not normalised. Equal texts are computed once."""
         return self._encode_texts(self._engine_for(batch_size, use_gpu), texts, batch_size)
 
     def _encode_texts(self, engine: Engine, texts: Sequence[str], batch_size: int) -> np.ndarray:
@@ -396,10 +402,10 @@ class Predictor:
     # --- labels ---------------------------------------------------------------------------------------
 
     def prompts(self, labels: Iterable[str] | None, templates: str | Iterable[str] | None) -> Prompts:
-        """What a call's labels and templates mean, see `prompts_for`; for adapted weights, their classes.
+        """Resolve a call's labels and templates, see `prompts_for`. Adapted weights default to their classes.
 
         Raises:
-            LabelError: labels or templates cannot be used.
+            LabelError: invalid labels or templates.
         """
         asked = prompts_for(self.record, labels, templates)  # before weights are looked for
         classes = self._load().classes
@@ -417,11 +423,11 @@ class Predictor:
         scores: ScoreKind | None = None,
         thresholds: GivenThresholds | None = None,
     ) -> tuple[Prompts, Scoring]:
-        """What a call compares its images with, and how it scores that; arguments as of `classify`.
+        """Resolve the arguments of `classify` to the prompts to compare with and the way to score them.
 
         Raises:
-            LabelError: labels or templates cannot be used.
-            RequestError: scores or thresholds cannot be used, or are of another model.
+            LabelError: invalid labels or templates.
+            RequestError: invalid scores or thresholds, or thresholds that were fitted to another model.
         """
         given = read_given(thresholds)
         kind = check_score_kind(scores)
@@ -443,9 +449,9 @@ class Predictor:
         return asked, Scoring(given.scores, values_of(given, asked.labels, given.scores))
 
     def class_prompts(self, classes: Sequence[str], templates: str | Iterable[str] | None = None) -> Prompts:
-        """The prompts of a data set's classes, whose names need not be distinct.
+        """Prompts for a data set's classes, whose names need not be distinct.
 
-        Templates left out are the module's; or none, for classes that travel with the weights.
+        Default templates are the module's; none for classes that are stored in the weights file.
         """
         own = self._load().classes
         if templates is None and not (own and own.have(classes)):
@@ -455,7 +461,7 @@ class Predictor:
         return Prompts(tuple(classes), template_texts(templates))
 
     def known_label_targets(self, prompts: Prompts) -> LabelTargets | None:
-        """See `label_targets`, if the embeddings are there, so that no text needs to be encoded."""
+        """As `label_targets`, but None where a text would have to be encoded first."""
         loaded = self._load()
         if not prompts.templates and loaded.classes:
             return self.label_targets(prompts)
@@ -468,7 +474,7 @@ class Predictor:
         on_progress: Progress | None = None,
         encode: Encode | None = None,
     ) -> LabelTargets:
-        """What images are compared with: `label_embeddings`, and the cache if the weights have one."""
+        """What images are compared with: the label embeddings, plus the image cache of adapted weights."""
         embeddings = self.label_embeddings(prompts, use_gpu, on_progress, encode)
         classes = self._load().classes
         if prompts.templates or classes is None or classes.cache is None:
@@ -490,7 +496,7 @@ class Predictor:
             prompts: labels and templates.
             use_gpu: run on the GPU.
             on_progress: see `LabelEmbeddings.of`.
-            encode: texts to features, in place of the text tower at once.
+            encode: function from texts to features, float32 [n, d]; default: the text tower.
         """
         loaded = self._load()
         if not prompts.templates and loaded.classes:
@@ -509,13 +515,13 @@ class Predictor:
         top_k: int,
         scoring: Scoring = SOFTMAX,
     ) -> Answer:
-        """An image's best labels, from its feature [d] and what it is compared with."""
+        """The best labels for an image feature [d], see `scoring.top_k_labels`."""
         return top_k_labels(feature, targets, self.logit_scale, labels, top_k, scoring)
 
     def nearest_label(
         self, feature: np.ndarray, targets: LabelTargets, labels: Sequence[str], scoring: Scoring
     ) -> Nearest:
-        """What came nearest to its threshold, where no label reaches its own."""
+        """The label closest to its threshold, for an image where no label reaches it."""
         return nearest_label(feature, targets, self.logit_scale, labels, scoring)
 
 
@@ -525,11 +531,11 @@ def encode_images(
     images: Iterable[NamedImage],
     batch_size: int,
 ) -> Iterator[list[np.ndarray | ImageError]]:
-    """Features of images, which are prepared in threads while the model runs.
+    """Encode images batch by batch. Threads preprocess the next batches while the model runs.
 
     Yields:
-        For each batch, in order, a list of features, float32 [d] not normalised; where an image cannot be
-        read, the error.
+        One list per batch, in order, of features, float32 [d], not normalised; an unreadable image is
+        represented by its error.
     """
     batch: list[np.ndarray | ImageError] = []
     for prepared in prefetch(prepare, images, batch_size):
@@ -542,7 +548,7 @@ def encode_images(
 
 
 def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:
-    """Run the images of a batch that could be read; errors keep their places."""
+    """Encode the readable images of a batch; errors keep their positions."""
     pixels = [item for item in batch if isinstance(item, np.ndarray)]
     features = iter(engine.encode_image(np.stack(pixels)) if pixels else ())
     return [next(features) if isinstance(item, np.ndarray) else item for item in batch]

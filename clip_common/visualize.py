@@ -1,4 +1,4 @@
-"""Images a person can read: the photo, and beside it its labels with their scores as bars, or heat maps."""
+"""Plots of results: an image beside its labels and scores, heat maps, similarity matrices, contact sheets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from .zero_shot.scoring import Answer, Nearest, ScoreKind
 
 warnings.filterwarnings("ignore", message="Glyph ")  # one for each character; `text_style` says it once
 
-# For labels that are not Latin; matplotlib looks for each character in those that are installed. Of a
-# collection (.ttc) it knows the first font alone, so of Noto's and Source Han's that may be any language's.
+# Fallback fonts for labels that are not Latin: matplotlib looks up each character in the installed ones. Of a
+# font collection (.ttc) it registers only the first font, so Noto and Source Han may appear as any language.
 _CJK_FONTS = [
     *(f"{family} {language}" for language in ("SC", "JP", "TC", "HK", "KR")
       for family in ("Noto Sans CJK", "Source Han Sans", "Noto Serif CJK", "Noto Sans")),
@@ -36,10 +36,10 @@ _CJK_FONTS = [
     "Songti SC", "Arial Unicode MS", "Unifont",
 ]  # fmt: skip
 _FIRST_CJK = "\u2e80"
-_THUMBNAIL = 1024  # pixels
-_LONG = 64  # aspect from which an image would be a line that nobody sees
-_FAINT = 0.5  # a gain in log odds that is not drawn stronger than it is
-_MAP_PIXELS = 640  # of a map alone, the longer side
+_THUMBNAIL = 1024  # pixels, the longer side
+_LONG = 64  # aspect ratio from which an image is stretched, since it would be drawn as a thin line
+_FAINT = 0.5  # log odds; weaker maps are not scaled up to full colour
+_MAP_PIXELS = 640  # longer side of a single heat map
 _LONGEST_LABEL = 40  # columns; a Chinese character takes two
 
 
@@ -50,14 +50,14 @@ def draw_answer(
     scores: ScoreKind = "softmax",
     nearest: Nearest | None = None,
 ) -> Figure:
-    """The photo on the left, the labels on the right, best on top.
+    """Draw the image on the left and its labels as a bar chart on the right, best on top.
 
     Args:
-        image: the photo.
-        answer: its labels.
-        title: what is written over the photo.
-        scores: what the labels' scores are.
-        nearest: of an answer without labels the one that came nearest to its threshold, drawn in grey.
+        image: the image.
+        answer: its labels and scores, from `Predictor.classify`.
+        title: title of the image.
+        scores: the kind of the scores.
+        nearest: for an empty answer, the label that came closest to its threshold; drawn in grey.
     """
     figure = Figure(figsize=(10, 5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -87,13 +87,13 @@ def draw_answer(
 def draw_heat_maps(
     image: Image.Image, heats: dict[str, np.ndarray], title: str, squashed: bool = False
 ) -> Figure:
-    """The photo, and beside it for each label the same in grey with what speaks for the label in colour.
+    """Draw the image and, beside it, one heat map per label over a grey copy of the image.
 
     Args:
-        image: the photo.
-        heats: by caption, float32 [R, R], see `zero_shot.explain`; one scale for all.
-        title: what is written over the photo.
-        squashed: the maps are of the whole photo, not of the square in its middle.
+        image: the image.
+        heats: heat maps by caption, float32 [R, R], see `explain`. All share one colour scale.
+        title: title of the image.
+        squashed: the maps cover the whole image, not its central square.
     """
     figure = Figure(figsize=(4 * (1 + len(heats)), 4.3), layout="constrained")
     FigureCanvasAgg(figure)
@@ -110,7 +110,7 @@ def draw_heat_maps(
 
 
 def strengths(heats: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """How strongly heat maps of one image are drawn, 0 to 1 on one scale for all."""
+    """Scale the heat maps of one image to colour strengths, 0 to 1, with one scale for all."""
     strongest = max(_FAINT, *(float(heat.max()) for heat in heats))
     return [np.clip(heat / strongest, 0, 1) for heat in heats]
 
@@ -118,13 +118,16 @@ def strengths(heats: Sequence[np.ndarray]) -> list[np.ndarray]:
 def draw_heat_map(
     image: ImageInput | str | Path, strength: np.ndarray, name: str, squashed: bool = False
 ) -> Figure:
-    """The photo in grey, with what speaks for one label in colour, and nothing else.
+    """Draw one heat map over a grey copy of the image, without title or axes.
 
     Args:
-        image: the photo.
-        strength: of `strengths`, [R, R].
-        name: what an error calls the photo.
+        image: the image.
+        strength: [R, R], from `strengths`.
+        name: name of the image in error messages.
         squashed: see `draw_heat_maps`.
+
+    Raises:
+        ImageError: the image cannot be read.
     """
     photo = for_display(image, name, _MAP_PIXELS)
     longest = max(photo.size)
@@ -160,13 +163,13 @@ def _shown(score: float, scores: ScoreKind) -> str:
 
 
 def _around(values: list[float]) -> tuple[float, float]:
-    """An axis from 0 on which bars of such cosines, which are small, can be told apart."""
+    """Axis limits that start at 0 and make small cosines distinguishable."""
     largest = max(0.05, *map(abs, values))
     return (-1.3 * largest if min(values) < 0 else 0), 1.3 * largest
 
 
 def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) -> Figure:
-    """A map of cosines [images, texts]: the darker, the better a text fits an image."""
+    """Draw a matrix of cosines [images, texts]; darker cells are better matches."""
     rows, columns = cosines.shape
     figure = Figure(figsize=(3 + 0.9 * columns, 2 + 0.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -185,7 +188,7 @@ def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) 
 
 
 def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, path: Path) -> None:
-    """Thumbnails with their captions in rows of five, as PNG; an empty place where there is no image."""
+    """Save thumbnails with captions as PNG, five per row; None leaves an empty cell."""
     columns = min(5, max(1, len(cells)))
     rows = -(-len(cells) // columns) or 1
     figure = Figure(figsize=(2.4 * columns, 2.5 * rows + 0.6), layout="constrained")
@@ -220,7 +223,7 @@ def save_heat_maps(
 
 
 def text_style(*texts: str) -> dict[str, Any]:
-    """How matplotlib is to draw texts as they stand, with every installed font that may have them."""
+    """Keyword arguments that make matplotlib draw texts literally, with fallback fonts for other scripts."""
     fonts = _installed_fonts()
     if len(fonts) == 1 and any(character >= _FIRST_CJK for text in texts for character in text):
         _warn_of_fonts()

@@ -1,4 +1,4 @@
-"""All of PaddleHub: the modules' base class, `hub run`, and archives for `hub install`."""
+"""PaddleHub integration: the base class of the modules, `hub run`, and archives for `hub install`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ClipModule"]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "ClipModule":  # importing PaddleHub takes seconds, and packing does without
+    if name != "ClipModule":  # lazy: importing PaddleHub takes seconds, and packing does not need it
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .module import ClipModule
 

@@ -1,4 +1,4 @@
-"""What the module folders share: a PaddleHub module over a `Predictor`."""
+"""`ClipModule`, the base class of the modules: PaddleHub's interface to a `Predictor`."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 
 class ClipModule(RunModule, paddle.nn.Layer):
-    """Base of the hub modules. It is a Layer so that PaddleHub leaves its methods in dynamic mode.
+    """Base class of the PaddleHub modules. It is a Layer so that PaddleHub keeps Paddle in dynamic mode.
 
     Args:
-        weights: a weights file, or the tag of published weights, in place of the module's own.
-        exif_rotation: turn images as their EXIF tag says, which OpenAI's code does not.
+        weights: path of a weights file, or the tag of published weights; default: the module's own.
+        exif_rotation: rotate images according to their EXIF orientation; OpenAI's code does not.
         engine: "auto", "onnxruntime", "openvino" or "paddle", see `Predictor`.
         precision: "float32", "bfloat16" or "int8", see `Predictor`.
-        fast_jpeg: decode large JPEG photographs at a fraction of their size, see `Preprocess`.
+        fast_jpeg: decode large JPEG files at reduced size, see `Preprocess`.
     """
 
     name: str  # set by @moduleinfo
-    record: Pretrained  # the model; a module that `adapt` made has a name of its own
+    record: Pretrained  # the model; `record.name` differs from `name` in a module that `adapt` made
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     @property
     def model(self) -> CLIP:
-        """The model itself, a `paddle.nn.Layer`; loads it if that has not happened."""
+        """The Paddle model, a `paddle.nn.Layer`; loaded on first use."""
         return self.predictor.model
 
     def classify(
@@ -94,22 +94,22 @@ class ClipModule(RunModule, paddle.nn.Layer):
     embed.__doc__ = Predictor.embed.__doc__
 
     def predict(self, /, **body: Any) -> Any:
-        """Answer the JSON body of an HTTP request; PaddleHub's server calls this with its fields.
+        """Answer an HTTP request; PaddleHub's server calls this with the fields of the JSON body.
 
-        It tells `classify` and `embed` apart, since PaddleHub gives a module one entry. Of a body's
-        fields none is a path or an address: see `request.RequestBody`.
+        PaddleHub has one entry point per module, so the body says whether to classify or to embed. No field
+        is a path or an address, see `request.RequestBody`.
 
         Raises:
-            ClipError: naming the field that is wrong; PaddleHub's server puts the message into its reply.
+            ClipError: an invalid field; PaddleHub's server puts the message into its response.
         """
         return self._answer(self.predictor, body)
 
     def create_gradio_app(self) -> gradio.Blocks:
-        """The page that PaddleHub's server shows at `/gradio/<module>`, in a process of its own."""
+        """The web page that PaddleHub's server runs at `/gradio/<module>`, in a separate process."""
         from ..search.searcher import finder_of
         from ..server.web_page import create_page
 
-        # PaddleHub forks that process, in which engines that are open here would hang: it opens its own.
+        # PaddleHub forks that process. Engines that are already open would hang there, so it gets new ones.
         predictor = self.predictor.with_options()
 
         async def ask(body: dict[str, Any]) -> Any:
@@ -121,11 +121,11 @@ class ClipModule(RunModule, paddle.nn.Layer):
         return batching.answer_one(predictor, RequestBody.parse(body).work(self.limits))
 
     def run_cmd(self, argvs: list[str]) -> str:
-        """Run as `hub run` does, with its arguments; returns what it prints."""
+        """Run the module with the arguments of `hub run`; returns the printed text."""
         return run_command.run(self.name, self._predictor_with, argvs)
 
     def _predictor_with(self, **options: Any) -> Predictor:
-        """PaddleHub makes the module before it reads the arguments, so what concerns loading comes late."""
+        """PaddleHub creates the module before it parses arguments, so loading options are applied here."""
         return self.predictor.with_options(**options) if options else self.predictor
 
     def save_inference_model(self, dirname: str, **_: Any) -> None:

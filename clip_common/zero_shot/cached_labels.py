@@ -1,12 +1,12 @@
-"""Labels with a cache of images of each: Tip-Adapter without training (Zhang et al. 2022, arXiv:2111.03930).
+"""Few-shot labels from a cache of images: training-free Tip-Adapter (Zhang et al. 2022, arXiv:2111.03930).
 
-The keys of the cache are the embeddings of a few images, its values their labels. An image's logits are its
-scaled cosines with the labels' embeddings, to which is added how near it is to the keys of each label:
+The keys of the cache are embeddings of a few images, its values their labels. The logits are the usual scaled
+cosines plus the affinity of the image to the keys of each label:
 
     (logit_scale * f W' + alpha * exp(-beta * (1 - f K')) V) / temperature
 
-f is the image's unit embedding, W the labels' embeddings, K the keys and V their labels, one-hot. The paper
-has no temperature, that is 1; it changes no order.
+f is the unit embedding of the image, W the label embeddings, K the keys, V their one-hot labels. The paper
+has no temperature (it is 1 there); it calibrates the softmax and does not change the order of labels.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy as np
 
 from ..weights.class_head import CacheStrength
 
-_IMAGES_AT_ONCE = 256  # whose affinities with a label's keys are in memory together
+_IMAGES_AT_ONCE = 256  # limits the memory for affinities
 
 
 @dataclass(frozen=True)
 class CachedLabels:
-    """What images are compared with, where weights answer from a cache.
+    """Label embeddings together with an image cache.
 
     Attributes:
-        embeddings: of the labels, float32 [labels, d].
-        keys: of each label, unit embeddings of its images, float32 [images, d], one at least.
+        embeddings: label embeddings, float32 [labels, d].
+        keys: for each label, the unit embeddings of its images, float32 [images, d], at least one.
+        strength: the weights of the cache term: alpha, beta, temperature.
     """
 
     embeddings: np.ndarray
@@ -34,7 +35,7 @@ class CachedLabels:
     strength: CacheStrength
 
     def affinities(self, features: np.ndarray) -> np.ndarray:
-        """For unit features [n, d], each label's sum of its keys' affinities, float64 [n, labels]."""
+        """Sum of the affinities to each label's keys, for unit features [n, d]: float64 [n, labels]."""
         sums = np.empty((len(features), len(self.keys)))
         for rows in _blocks(len(features)):
             for label, keys in enumerate(self.keys):
@@ -43,7 +44,7 @@ class CachedLabels:
         return sums
 
     def nearest(self, features: np.ndarray) -> np.ndarray:
-        """For unit features [n, d], the cosine with the nearest key of each label, float64 [n, labels]."""
+        """Cosine with the nearest key of each label, for unit features [n, d]: float64 [n, labels]."""
         best = np.empty((len(features), len(self.keys)))
         for rows in _blocks(len(features)):
             for label, keys in enumerate(self.keys):
@@ -52,7 +53,7 @@ class CachedLabels:
 
 
 LabelTargets = np.ndarray | CachedLabels
-"""What images are compared with: embeddings of labels, [labels, d], alone or with a cache."""
+"""What images are compared with: label embeddings, [labels, d], alone or with an image cache."""
 
 
 def _blocks(count: int) -> list[slice]:

@@ -1,10 +1,10 @@
-"""Why this label: where an image has what speaks for a label, from many copies of it with parts hidden.
+"""Heat maps that show which regions of an image support a label, from copies with random regions hidden.
 
 The method is RISE (Petsiuk, Das, Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
-Models", BMVC 2018). It looks at scores alone, so it works with every architecture and engine. Three things
-differ: what is hidden is blurred, not black, since black parts make an image of another kind; each mask is
-used with its opposite, so that what both score alike cancels out; and a score is the label's log odds against
-the other labels, so that a map shows what is the label's own.
+Models", BMVC 2018). It needs only scores, so it works with every architecture and engine. Three things differ
+from the paper: hidden regions are blurred, not black, because black regions are unlike any natural image;
+each mask is used together with its complement, which cancels the score that both share; and the score is the
+log odds of the label against the other labels, so that a map shows what is specific to the label.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from ..predictor import Predictor
 
 COPIES = 256
-"""How often the model sees an image to explain it: half of the masks, and the opposite of each."""
+"""Masked copies of an image that the model encodes: half of them random masks, half their complements."""
 
-_CELLS = 7  # of a mask, a side
+_CELLS = 7  # per side of a mask
 _SEED = 0
-_BLURRED = 6  # pixels a side of the image that is shown where the sharp one is hidden
+_BLURRED = 6  # side in pixels that the image is reduced to for its blurred copy
 
 
 def explain(
@@ -41,30 +41,30 @@ def explain(
     batch_size: int = 32,
     use_gpu: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Heat maps of an image's best labels: where it has what speaks for each.
+    """Compute heat maps that show which regions of an image support its best labels.
 
-    The model runs on 256 copies of the image, so this takes as long as to classify 256 images. The same image
-    gives the same maps.
+    The model runs on 256 masked copies, so this costs as much as classifying 256 images. The result is
+    deterministic.
 
     Args:
         predictor: the module.
-        image: a path, or one of the forms that `Predictor.classify` takes.
-        labels: as for `Predictor.classify`. A map shows what tells its label from the others.
+        image: a path, or any form that `Predictor.classify` accepts.
+        labels: as for `Predictor.classify`. A map shows what distinguishes its label from the others.
         templates: as for `Predictor.classify`.
-        top_k: how many labels to explain.
-        batch_size: copies passed to the engine at once.
+        top_k: number of labels to explain.
+        batch_size: number of copies passed to the engine at once.
         use_gpu: run on the GPU.
 
     Returns:
-        {label: float32 [R, R]}, best first, over the square that the model sees, of R pixels a side: the
-        shorter side of an image and its centre, or the whole image with modules that squash it. A value is by
-        how much showing a place raises the label's log odds; below 0 it speaks for other labels.
+        {label: float32 [R, R]}, best label first. A map covers the R x R input of the model: the central
+        square of the image, or the whole image for modules that squash it. A value is the change of the
+        label's log odds when that pixel is visible; negative values support other labels.
 
     Raises:
         ImageError: the image cannot be read.
-        LabelError: labels or templates cannot be used.
-        WeightsError: the weights cannot be had, or do not fit.
-        RequestError: an argument makes no sense.
+        LabelError: invalid labels or templates.
+        WeightsError: weights are not available, damaged, or do not fit the model.
+        RequestError: an invalid argument.
 
     Examples:
         >>> from clip_common import Predictor, explain
@@ -92,16 +92,16 @@ def heat_maps(
     use_gpu: bool = False,
     encode: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """The maps of some labels, float32 [chosen, R, R], see `explain`.
+    """Heat maps of the chosen labels, float32 [chosen, R, R], see `explain`.
 
     Args:
         predictor: the module.
-        pixels: the prepared image, float32 [3, R, R].
-        targets: embeddings of all labels of the call, [labels, d], alone or with a cache.
-        chosen: the places of those to explain.
-        batch_size: copies passed to the engine at once.
+        pixels: the preprocessed image, float32 [3, R, R].
+        targets: embeddings of all labels, [labels, d], or these with an image cache.
+        chosen: indices of the labels to explain.
+        batch_size: number of copies passed to the engine at once.
         use_gpu: run on the GPU.
-        encode: copies to features, in place of the image tower at once.
+        encode: function from copies [n, 3, R, R] to features [n, d]; default: the image tower.
     """
 
     def at_once(copies: np.ndarray) -> np.ndarray:
@@ -122,9 +122,9 @@ def heat_maps(
 
 
 def log_odds(logits: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
-    """Some labels' logits over those of all others together: [n, labels] to [n, chosen].
+    """Log odds of the chosen labels against all other labels: [n, labels] to [n, chosen].
 
-    A label alone has nothing to be compared with: it keeps its logit.
+    A single label has no others to compare with: its logit is returned.
 
     Examples:
         >>> log_odds(np.array([[3.0, 1.0]]), [0, 1]).tolist()
@@ -137,7 +137,7 @@ def log_odds(logits: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
 
 
 def _batches(side: int, batch_size: int) -> Iterator[np.ndarray]:
-    """All masks, float32 [n, side, side] of 0 (hidden) to 1 (shown), in batches of at most so many."""
+    """All masks, float32 [n, side, side] from 0 (hidden) to 1 (visible), n at most `batch_size`."""
     random = np.random.RandomState(_SEED)
     batch: list[np.ndarray] = []
     for _ in range(COPIES // 2):
@@ -152,7 +152,7 @@ def _batches(side: int, batch_size: int) -> Iterator[np.ndarray]:
 
 
 def _mask(random: np.random.RandomState, side: int) -> np.ndarray:
-    """Cells hidden or shown by chance, with soft edges, shifted by a part of a cell."""
+    """A random grid of hidden and visible cells, with soft edges and a random offset, [side, side]."""
     cells = random.randint(0, 2, (_CELLS + 1, _CELLS + 1)).astype(np.float32)
     cell = -(-side // _CELLS)
     top, left = random.randint(0, cell, 2)

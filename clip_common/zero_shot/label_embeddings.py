@@ -1,4 +1,4 @@
-"""One embedding per label (paper section 3.1), kept so that no label is encoded twice."""
+"""One embedding per label (paper section 3.1), cached in memory and on disk."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ Encode = Callable[[Sequence[str]], np.ndarray]
 
 _BYTES_IN_MEMORY = 128 << 20
 _BYTES_ON_DISK = 512 << 20
-TEXTS_AT_ONCE = 4096  # enough for texts of like beginning, such as a template's, and of like length
-# What makes them: code and vocabularies of this package, and what that code is built on.
+TEXTS_AT_ONCE = 4096  # large enough that texts with a common prefix or of equal length can be batched
+# Cached embeddings depend on: code and vocabularies of this package, and the libraries of the tokenizer.
 _SOURCE = ("data", "engines", "models", "text", "weights", "zero_shot")
 _MAKERS = ("ftfy", "regex")
 
 
 class LabelEmbeddings:
-    """The label embeddings of one set of weights: in memory, on disk, or computed.
+    """Label embeddings of one set of weights: from memory, from disk, or computed. Thread-safe.
 
     Args:
-        weights_sha256: the hash of the weights, part of the embeddings' key.
+        weights_sha256: hash of the weights, part of the cache key.
         embed_dim: length of an embedding.
-        precision: what they are computed in, part of it too.
+        precision: compute type, part of the cache key.
     """
 
     def __init__(self, weights_sha256: str, embed_dim: int, precision: str = "float32") -> None:
@@ -55,15 +55,15 @@ class LabelEmbeddings:
     def of(self, prompts: Prompts, encode: Encode, on_progress: Progress | None = None) -> np.ndarray:
         """One embedding per label, float32 [labels, d] of unit length.
 
-        With several templates it is the mean of their unit embeddings, brought to unit length again.
+        With several templates it is the mean of their unit embeddings, normalised again.
 
         Args:
             prompts: labels and templates.
-            encode: texts to features, [n, d] not normalised.
-            on_progress: called with the number of labels done and of all, if they must be computed.
+            encode: function from texts to features, [n, d], not normalised.
+            on_progress: called with (labels done, labels in total) while embeddings are computed.
 
         Raises:
-            LabelError: a label in its template is too long.
+            LabelError: a label in its template has too many tokens.
         """
         embeddings = self.find(prompts)
         if embeddings is None:
@@ -74,7 +74,7 @@ class LabelEmbeddings:
         return embeddings
 
     def find(self, prompts: Prompts) -> np.ndarray | None:
-        """Embeddings that are in memory or on disk; None where they would have to be computed."""
+        """Embeddings from memory or disk; None if they would have to be computed."""
         key = self._key(prompts)
         with self._lock:
             embeddings = self._in_memory.get(key)
@@ -99,7 +99,7 @@ class LabelEmbeddings:
 def compute_label_embeddings(
     prompts: Prompts, encode: Encode, on_progress: Progress | None = None
 ) -> np.ndarray:
-    """One embedding per label, float32 [labels, d], see `LabelEmbeddings.of`; nothing is kept."""
+    """One embedding per label, float32 [labels, d], see `LabelEmbeddings.of`; bypasses the cache."""
     labels, templates = prompts.labels, len(prompts.templates)
     parts = []
     step = max(1, TEXTS_AT_ONCE // templates)
@@ -121,11 +121,11 @@ def _file(key: str) -> Path:
 
 
 def _read(key: str, shape: tuple[int, int]) -> np.ndarray | None:
-    """Embeddings kept on disk; None where there are none, or not of this shape, or damaged."""
+    """Embeddings cached on disk; None if there are none, or they are damaged or of another shape."""
     file = _file(key)
     try:
         embeddings = np.load(file, allow_pickle=False)
-    except Exception:  # a damaged one can fail anywhere in numpy
+    except Exception:  # on a damaged file numpy may raise anything
         return None
     touch(file)
     if not isinstance(embeddings, np.ndarray) or embeddings.shape != shape or embeddings.dtype != np.float32:

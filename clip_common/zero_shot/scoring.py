@@ -1,4 +1,4 @@
-"""Scores of labels from embeddings: the softmax over scaled cosines (paper section 3.1), or the cosines."""
+"""Label scores from embeddings: softmax over scaled cosines (paper section 3.1), or plain cosines."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..system.log import logger
 from .cached_labels import CachedLabels, LabelTargets
 
 ScoreKind = Literal["softmax", "cosine"]
-"""What a score is: "softmax" compares the labels of a call with each other and adds up to 1; "cosine" is of
-image and label alone, so that several labels or none may be true."""
+"""The kind of a score: "softmax" compares all labels of a call and adds up to 1; "cosine" depends on the
+image and one label only, so several labels or none may apply."""
 
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
 
 class LabelScore(TypedDict):
-    """A label and how well it fits: 0 to 1 over all labels of the call, or as a cosine -1 to 1."""
+    """A label and its score: a probability, 0 to 1, or a cosine, -1 to 1."""
 
     label: str
     score: float
 
 
 Answer = list[LabelScore]
-"""An image's best labels, best first. With thresholds, those that reach theirs: empty is "none of these"."""
+"""The labels of one image, best first. With thresholds, only those that reach theirs, possibly none."""
 
 
 class Nearest(TypedDict):
-    """The label that came nearest to its threshold, of an image where none reaches its own."""
+    """The label closest to its threshold, for an image where no label reaches it."""
 
     label: str
     score: float
@@ -41,11 +41,11 @@ class Nearest(TypedDict):
 
 @dataclass(frozen=True)
 class Scoring:
-    """What a score is, and from where a label is true.
+    """How labels are scored, and which scores are high enough.
 
     Attributes:
         kind: "softmax" or "cosine".
-        thresholds: the score that each label needs, float64 [labels]; None returns labels of any score.
+        thresholds: minimum score of each label, float64 [labels]; None accepts every score.
     """
 
     kind: ScoreKind = "softmax"
@@ -53,11 +53,11 @@ class Scoring:
 
 
 SOFTMAX = Scoring()
-"""What a call is answered with that says nothing about scores."""
+"""The default scoring: softmax, no thresholds."""
 
 
 def shown_score(score: float, kind: ScoreKind) -> str:
-    """A score as people read it: a share in percent, a cosine in digits.
+    """Format a score: a softmax score in percent, a cosine as a decimal.
 
     Examples:
         >>> shown_score(0.973, "softmax"), shown_score(0.2714, "cosine")
@@ -67,10 +67,10 @@ def shown_score(score: float, kind: ScoreKind) -> str:
 
 
 def check_score_kind(given: object) -> ScoreKind:
-    """A kind of score as given; None is "softmax".
+    """Validate a kind of score; None means "softmax".
 
     Raises:
-        RequestError: there is no such kind.
+        RequestError: unknown kind.
     """
     if given is None:
         return "softmax"
@@ -81,7 +81,7 @@ def check_score_kind(given: object) -> ScoreKind:
 
 
 def l2_normalize(features: np.ndarray) -> np.ndarray:
-    """Features [..., d] scaled to length 1.
+    """Scale features [..., d] to unit length.
 
     Examples:
         >>> l2_normalize(np.array([3.0, 4.0])).tolist()
@@ -91,10 +91,10 @@ def l2_normalize(features: np.ndarray) -> np.ndarray:
 
 
 def cosines(features: np.ndarray, targets: LabelTargets) -> np.ndarray:
-    """Cosines of images' features [n, d] with labels' embeddings [labels, d], float64 [n, labels].
+    """Cosines of image features [n, d] with label embeddings [labels, d], float64 [n, labels].
 
-    With a cache, those with the nearest image of each label. The vectors of classes that travel with weights
-    need not be of unit length.
+    With an image cache, the cosine with the nearest cached image of each label. Class vectors from a weights
+    file need not have unit length.
     """
     unit = l2_normalize(features)
     if isinstance(targets, CachedLabels):
@@ -104,10 +104,7 @@ def cosines(features: np.ndarray, targets: LabelTargets) -> np.ndarray:
 
 
 def label_logits(features: np.ndarray, targets: LabelTargets, logit_scale: float) -> np.ndarray:
-    """What the softmax is of, for images' features [n, d], float64 [n, labels].
-
-    Scaled cosines, and what a cache adds to them.
-    """
+    """Logits for image features [n, d], float64 [n, labels]: scaled cosines, plus the term of a cache."""
     unit = l2_normalize(features)
     embeddings = targets.embeddings if isinstance(targets, CachedLabels) else targets
     by_names = logit_scale * (unit @ embeddings.T).astype(np.float64)
@@ -118,7 +115,7 @@ def label_logits(features: np.ndarray, targets: LabelTargets, logit_scale: float
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of labels from their logits, float64 [n, labels]."""
+    """Softmax over labels, [n, labels] to [n, labels]."""
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
 
@@ -126,7 +123,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def label_scores(
     feature: np.ndarray, targets: LabelTargets, logit_scale: float, kind: ScoreKind = "softmax"
 ) -> np.ndarray:
-    """The score of every label for an image's feature [d], float64 [labels]."""
+    """The score of every label for one image feature [d], float64 [labels]."""
     if kind == "cosine":
         return cosines(feature[None], targets)[0]
     return softmax(label_logits(feature[None], targets, logit_scale))[0]
@@ -140,15 +137,15 @@ def top_k_labels(
     top_k: int,
     scoring: Scoring = SOFTMAX,
 ) -> Answer:
-    """The best labels of an image; where there are thresholds, the best of those that reach theirs.
+    """The best labels of an image, best first; with thresholds, only labels that reach theirs.
 
     Args:
-        feature: the image's, [d].
-        targets: the labels' embeddings, [labels, d], alone or with a cache.
+        feature: feature of the image, [d].
+        targets: label embeddings, [labels, d], or these with an image cache.
         logit_scale: the factor itself, not its logarithm.
-        labels: their names.
-        top_k: how many to return at most.
-        scoring: what a score is, and from where a label is true.
+        labels: names of the labels.
+        top_k: maximum number of labels.
+        scoring: kind of score, and thresholds.
 
     Examples:
         >>> embeddings = np.eye(2)
@@ -177,9 +174,9 @@ def nearest_label(
     labels: Sequence[str],
     scoring: Scoring,
 ) -> Nearest:
-    """The label that lacks least to its threshold: why an image is "none of these".
+    """The label whose score is closest to its threshold, to explain an empty answer.
 
-    Args: as of `top_k_labels`; `scoring` has thresholds.
+    Arguments are those of `top_k_labels`; `scoring` must have thresholds.
     """
     assert scoring.thresholds is not None
     scores = label_scores(feature, targets, logit_scale, scoring.kind)

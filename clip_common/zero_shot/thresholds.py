@@ -1,7 +1,7 @@
-"""From which score a label is true: the forms in which thresholds are given, and the file of fitted ones.
+"""Score thresholds of labels: the forms that callers may pass, and the file of fitted thresholds.
 
-`evaluate --thresholds` writes the file. It says which weights, templates and kind of score its numbers are
-of: on those of another model they mean nothing.
+`evaluate --thresholds` writes the file. It records the weights, templates and kind of score that the values
+were fitted to, because they are meaningless for any other model.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _REMEDY = "scores of two models are not on one scale; fit thresholds to this one
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a file of thresholds says.
+    """Thresholds that were fitted to one model, as read from their file.
 
     Attributes:
         module: the module that they were fitted with.
         weights_sha256: its weights, see `Predictor.weights_sha256`.
-        templates: those of the labels; none are classes that travel with the weights.
-        scores: the kind of score that they are of.
-        values: each label's.
+        templates: prompt templates of the labels; empty for classes that are stored in the weights file.
+        scores: the kind of score.
+        values: the minimum score of each label.
     """
 
     module: str
@@ -50,10 +50,10 @@ class Thresholds:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Thresholds:
-        """Read a file.
+        """Read a thresholds file.
 
         Raises:
-            RequestError: it cannot be read, or is no file of thresholds.
+            RequestError: it cannot be read, or is not a thresholds file.
         """
         file = user_path(os.fspath(path))
         try:
@@ -68,14 +68,14 @@ class Thresholds:
 
     @classmethod
     def of_document(cls, document: Any, name: str = _NAME) -> Thresholds:
-        """What the JSON of such a file says.
+        """Parse the decoded JSON of a thresholds file.
 
         Args:
-            document: decoded.
-            name: what an error calls it.
+            document: the decoded JSON.
+            name: its name in error messages.
 
         Raises:
-            RequestError: naming what is wrong with it.
+            RequestError: the document is invalid; the message says where.
         """
         if not is_document(document):
             raise RequestError(f"{name}: not a file of thresholds: `evaluate --thresholds` writes one")
@@ -103,11 +103,11 @@ class Thresholds:
         about: Mapping[str, Any] | None = None,
         figures: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """The content of the file, as JSON takes it.
+        """The content of the file as JSON values; `of_document` is the inverse.
 
         Args:
-            about: more to say, for people.
-            figures: more to say of labels, for people.
+            about: additional fields of the document, for human readers.
+            figures: additional fields of each label, for human readers.
         """
         return {
             "format": FORMAT,
@@ -133,19 +133,19 @@ class Thresholds:
         write_text(path, text + "\n")
 
     def require_module(self, module: str) -> None:
-        """Check that they are of this module; of which weights is for `require_weights`.
+        """Check that they were fitted to this module; `require_weights` checks the weights.
 
         Raises:
-            RequestError: they are of another.
+            RequestError: they were fitted to another module.
         """
         if self.module != module:
             raise RequestError(f"thresholds are of {self.module}, and this is {module}: {_REMEDY}")
 
     def require_weights(self, weights_sha256: str) -> None:
-        """Check that they are of these weights.
+        """Check that they were fitted to these weights.
 
         Raises:
-            RequestError: they are of others.
+            RequestError: they were fitted to others.
         """
         if self.weights_sha256 != weights_sha256:
             raise RequestError(
@@ -157,20 +157,20 @@ class Thresholds:
 GivenThresholds = (
     float | Sequence[float] | np.ndarray | Mapping[str, float] | Thresholds | str | os.PathLike[str]
 )
-"""Thresholds as a call gives them: one for all labels; one for each, in the order of the labels or by label;
-or a file that `evaluate --thresholds` wrote, by its path or read."""
+"""Thresholds as a caller passes them: one number for all labels; one per label, in order or by label; or the
+path or content of a file that `evaluate --thresholds` wrote."""
 
 
 def is_document(given: object) -> bool:
-    """Whether it is the content of a file of thresholds, and not a number for each label."""
+    """Whether this is the content of a thresholds file, and not a mapping of labels to numbers."""
     return isinstance(given, dict) and isinstance(given.get("format"), str)
 
 
 def read_given(given: Any) -> Any:
-    """Thresholds with a file, or what is in one, made `Thresholds`; other forms as they are.
+    """Convert a path or the content of a thresholds file to `Thresholds`; return other forms unchanged.
 
     Raises:
-        RequestError: the file cannot be used.
+        RequestError: the file cannot be read or is invalid.
     """
     if isinstance(given, (str, os.PathLike)):
         return Thresholds.read(given)
@@ -178,10 +178,10 @@ def read_given(given: Any) -> Any:
 
 
 def values_of(given: Any, labels: Sequence[str], kind: ScoreKind) -> np.ndarray:
-    """A number for each label, float64 [labels], from any form but a path.
+    """One threshold per label, float64 [labels], from any form except a path.
 
     Raises:
-        RequestError: a label has none, there are too few or too many, or one is no possible score.
+        RequestError: a label has no threshold, there are too few or too many, or one is out of range.
     """
     if isinstance(given, Thresholds):
         given = given.values
@@ -204,7 +204,7 @@ def values_of(given: Any, labels: Sequence[str], kind: ScoreKind) -> np.ndarray:
 
 
 def _number(name: str, value: Any, kind: ScoreKind) -> float:
-    """A threshold that a score of this kind can reach and miss."""
+    """Validate one threshold: a number in the range of this kind of score."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real or not _LOWEST[kind] <= value <= 1:
         raise RequestError(
