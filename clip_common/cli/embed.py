@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="folders, images, s3://BUCKET/PREFIX, gs://, globs, .tar shards, .txt lists of paths or "
-        "addresses, .csv/.tsv/.parquet of them or of captions",
+        help="folders, images, .tar shards, s3://BUCKET/PREFIX, gs://, globs of these, .txt lists of paths "
+        "or addresses, .csv/.tsv/.parquet of them or of captions",
     )
     parser.add_argument(
         "--output",

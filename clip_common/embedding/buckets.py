@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
+import glob
 import io
 import itertools
 import os
@@ -100,6 +102,26 @@ def objects_at(address: str) -> list[Object]:
     return sorted((_object(f"{scheme}://{info.path}", info) for info in files), key=lambda one: one.address)
 
 
+def matches_of(pattern: str) -> list[Object]:
+    """The objects whose keys match a glob, in order of their names; its wildcards match no slash.
+
+    Raises:
+        RequestError, OSError: as `objects_at`.
+    """
+    bucket, key = bucket_and_key(pattern)
+    wanted = [bucket, *key.split("/")]
+    plain = "/".join(itertools.takewhile(lambda part: not glob.has_magic(part), wanted))
+    return [
+        found
+        for found in objects_at(f"{scheme_of(pattern)}://{plain}")
+        if _matches(found.address.split("://", 1)[1].split("/"), wanted)
+    ]
+
+
+def _matches(parts: list[str], wanted: list[str]) -> bool:
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
 def names_in(address: str) -> list[str]:
     """The names of the objects directly below an address; none where there is nothing.
 
@@ -111,17 +133,22 @@ def names_in(address: str) -> list[str]:
     return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
 
-def read(address: str) -> bytes:
-    """An image's bytes.
+def read(address: str, offset: int = 0, size: int | None = None) -> bytes:
+    """An image's bytes: an object, or `size` bytes of it from `offset` on.
 
     Raises:
         ImageError: they are more than are taken.
         RequestError, OSError: they cannot be had.
     """
     with opened(address) as stream:
-        if stream.size > MOST_BYTES:
-            raise ImageError(f"{without_secrets(address)}: {too_large(stream.size, MOST_BYTES)}")
-        return stream.readall()
+        wanted = stream.size - offset if size is None else size
+        if wanted > MOST_BYTES:
+            raise ImageError(f"{without_secrets(address)}: {too_large(wanted, MOST_BYTES)}")
+        stream.seek(offset)
+        content = stream.take(wanted)
+    if len(content) < wanted:
+        raise OSError(errno.EIO, "it ends within the image")
+    return content
 
 
 @contextlib.contextmanager
@@ -193,15 +220,18 @@ class _Reader(io.RawIOBase):
 
     def readall(self) -> bytes:
         """See `io`."""
-        return self._take(self.size)
+        return self.take(self.size)
 
     def readinto(self, buffer: Any) -> int:
         """See `io`."""
-        content = self._take(len(buffer))
+        content = self.take(len(buffer))
         buffer[: len(content)] = content
         return len(content)
 
-    def _take(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes:
+        """The next bytes, in one request; fewer at the end."""
+        if self._place >= self.size:  # the library would raise
+            return b""
         content = _patiently(lambda: self._stream.read_at(count, self._place))
         self._place += len(content)
         return content

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 from ..preprocessing.files import Seen
 from ..system.addresses import BUCKETS, is_address, scheme_of
@@ -17,6 +20,9 @@ from . import parquet_tables
 
 EVERYTHING = os.sep
 """What a fault hides that may hide anything."""
+
+# Bytes of a shard in a bucket that one request reads: many small images lie side by side.
+_READ_AHEAD = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Item:
         """
         assert self.file is not None
         if self.is_remote:
-            return read_address(self.file)
+            return read_address(self.file, self.offset, self.size)
         if self.row is not None:
             return parquet_tables.image(self.file, self.row)
         if self.size is None:
@@ -155,12 +161,29 @@ class Items:
         return Seen(self.passed_over).summary()
 
 
-def read_address(address: str) -> bytes:
-    """An image's bytes, from a bucket or a web server. Whoever reads no addresses imports neither."""
-    if scheme_of(address) in BUCKETS:
+def read_address(address: str, offset: int = 0, size: int | None = None) -> bytes:
+    """An image's bytes, from a bucket or a web server; `offset` and `size` are of one in a bucket's shard."""
+    if scheme_of(address) in BUCKETS:  # whoever reads no addresses imports neither
         from . import buckets
 
-        return buckets.read(address)
+        return buckets.read(address, offset, size)
     from . import web
 
     return web.read(address)
+
+
+@contextlib.contextmanager
+def open_shard(file: str) -> Iterator[IO[bytes]]:
+    """A tar shard to read from, a file or an object in a bucket.
+
+    Raises:
+        RequestError, OSError: it cannot be opened.
+    """
+    if not is_address(file):
+        with Path(file).open("rb") as stream:
+            yield stream
+        return
+    from . import buckets
+
+    with buckets.opened(file) as reader, io.BufferedReader(reader, _READ_AHEAD) as buffered:
+        yield buffered

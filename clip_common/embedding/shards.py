@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from typing import IO
 
 from ..errors import RequestError
-from ..preprocessing.files import Seen, is_apple_double, is_image, kind_of
+from ..preprocessing.files import SNIFFED, Seen, is_apple_double, is_image, kind_of
 from ..system.reading import MOST_BYTES, require_size
 from ..system.text_files import decode
 
 _BLOCK = 512
+_TEXT = ".txt"
 _LONGEST_CAPTION = 1 << 20  # bytes
 
 
@@ -26,11 +27,12 @@ class Member:
     caption: str
 
 
-def members_of(path: Path, seen: Seen) -> list[Member]:
+def members_of(stream: IO[bytes], path: str, seen: Seen) -> list[Member]:
     """The images of a shard; of several by one name the last counts, as for `tar`.
 
     Args:
-        path: an uncompressed tar file.
+        stream: an uncompressed tar file, anywhere in which can be read.
+        path: what errors call it.
         seen: is added to.
 
     Raises:
@@ -38,67 +40,79 @@ def members_of(path: Path, seen: Seen) -> list[Member]:
         OSError: it cannot be read.
     """
     try:
-        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as shard:
-            headers = list(shard)
+        with tarfile.open(fileobj=stream, mode="r:") as shard:
+            found: dict[str, tuple[tarfile.TarInfo, bytes]] = {}
+            for header in shard:
+                if header.name in found:
+                    seen.passed_over["of a name that comes again in its shard"] += 1
+                found[header.name] = header, _beginning(stream, header)
             _require_end(stream, shard.offset)
-            found = {member.name: member for member in headers}
-            if len(found) < len(headers):
-                seen.passed_over["of a name that comes again in its shard"] += len(headers) - len(found)
-            texts = {
-                str(PurePosixPath(name).with_suffix("")): member
-                for name, member in found.items()
-                if member.isfile() and name.lower().endswith(".txt") and member.size <= _LONGEST_CAPTION
-            }
-            members = []
-            for name, member in found.items():
-                if not member.isfile():
-                    if not member.isdir():
-                        seen.passed_over["link in a shard"] += 1
-                    continue
-                stream.seek(member.offset_data)
-                if is_apple_double(name) or not is_image(name, stream.read(32)):
-                    if name.lower()[-4:] != ".txt" or is_apple_double(name):
-                        seen.passed_over[kind_of(name)] += 1
-                    continue
-                text = texts.get(str(PurePosixPath(name).with_suffix("")))
-                caption = _caption(stream, text, f"a caption in {path}") if text else ""
-                members.append(Member(name, member.offset_data, member.size, caption))
-            return members
+        captions = {
+            _key(name): _caption(content, f"a caption in {path}")
+            for name, (header, content) in found.items()
+            if _is_text(header)
+        }
+        members = []
+        for name, (header, beginning) in found.items():
+            if not header.isfile():
+                if not header.isdir():
+                    seen.passed_over["link in a shard"] += 1
+            elif not is_apple_double(name) and is_image(name, beginning):
+                caption = captions.get(_key(name), "")
+                members.append(Member(name, header.offset_data, header.size, caption))
+            elif name.lower()[-4:] != _TEXT or is_apple_double(name):
+                seen.passed_over[kind_of(name)] += 1
+        return members
     except OSError:
         raise
     except Exception as error:  # tarfile raises anything on garbage
         raise RequestError(f"{path}: not a whole, uncompressed tar file ({error})") from error
 
 
-def _require_end(stream: object, offset: int) -> None:
+def _beginning(stream: IO[bytes], header: tarfile.TarInfo) -> bytes:
+    """Of a caption all bytes, else the first, where the name does not tell what it is; read in passing."""
+    if not header.isfile() or is_image(header.name, None):
+        return b""
+    stream.seek(header.offset_data)
+    return stream.read(header.size if _is_text(header) else min(header.size, SNIFFED))
+
+
+def _key(name: str) -> str:
+    """What an image and its caption have in common."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _is_text(header: tarfile.TarInfo) -> bool:
+    return header.isfile() and header.name.lower().endswith(_TEXT) and header.size <= _LONGEST_CAPTION
+
+
+def _require_end(stream: IO[bytes], offset: int) -> None:
     """Check that members end with the block of zeros that ends a tar file, and that none follow it."""
-    stream.seek(offset)  # type: ignore[attr-defined]
-    block = stream.read(_BLOCK)  # type: ignore[attr-defined]
+    stream.seek(offset)
+    block = stream.read(_BLOCK)
     if len(block) < _BLOCK:
         raise tarfile.TarError("it is cut short: the mark of its end is missing")
     if any(block):
         raise tarfile.TarError(f"it is garbled at byte {offset}")
-    while rest := stream.read(1 << 20):  # type: ignore[attr-defined]
+    while rest := stream.read(1 << 20):
         if any(rest):
             raise tarfile.TarError("it goes on after its end: are these several, joined?")
 
 
-def _caption(stream: object, text: tarfile.TarInfo, name: str) -> str:
-    stream.seek(text.offset_data)  # type: ignore[attr-defined]
-    content = stream.read(text.size)  # type: ignore[attr-defined]
+def _caption(content: bytes, name: str) -> str:
     try:
         return decode(content, name).strip()
     except RequestError:  # the image is not to blame
         return content.decode("utf-8", "replace").strip()
 
 
-def member(path: Path, name: str) -> bytes:
+def member(stream: IO[bytes], name: str) -> bytes:
     """The bytes of one member.
 
     Raises:
         OSError, KeyError, tarfile.TarError: they cannot be had.
     """
-    with tarfile.open(os.fspath(path), "r:") as shard:
+    with tarfile.open(fileobj=stream, mode="r:") as shard:
         content = shard.extractfile(name)
         if content is None:
             raise KeyError(name)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from ..preprocessing.files import (
@@ -25,9 +29,14 @@ from ..system.reading import read_whole
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from ..text.prompts import is_blank
 from . import parquet_tables, shards
-from .items import EVERYTHING, Fault, Item, Items, read_address
+from .items import EVERYTHING, Fault, Item, Items, open_shard, read_address
 from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS
 
+if TYPE_CHECKING:
+    from . import buckets
+
+_IN_A_SHARD = re.compile(r"(.*?\.tar)::(.*)", re.DOTALL | re.IGNORECASE)  # at an address; keys may hold "::"
+# of an address; keys may hold :: too
 _AS_NAMED = "address"  # the stamp of what only a list names: the address is taken to stand for one image
 
 
@@ -39,7 +48,7 @@ def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
     Args:
         sources: folders, files, globs, `.tar` shards, `.txt` lists of paths and addresses, and `.csv`, `.tsv`
             or `.parquet` tables with a column of them or of captions. Paths in a list or table are relative
-            to its folder. Also addresses: of images, or of what is below one in a bucket.
+            to its folder. Also addresses: of images, and in a bucket of shards, globs and prefixes.
         may_be_empty: a source with nothing in it, or nothing found at all, is not an error.
 
     Raises:
@@ -101,22 +110,21 @@ def _add_address(items: Items, source: str) -> None:
             "as s3://, see docs/buckets.md"
         )
     suffix = Path(shown.partition("?")[0]).suffix.lower()
-    if suffix in (".tar", ".txt", ".parquet", *TABLE_SUFFIXES):
-        raise RequestError(f"{shown}: lists, tables and shards are read from files: copy it to this machine")
-    if scheme in WEB:
-        items.add(_named(source))
-    else:
+    if suffix in (".txt", ".parquet", *TABLE_SUFFIXES):
+        raise RequestError(f"{shown}: lists and tables are read from files: copy it to this machine")
+    if scheme in BUCKETS:
         _add_bucket(items, source)
+    elif suffix == ".tar":
+        raise RequestError(f"{shown}: shards are read from files and buckets: copy it to one of them")
+    else:
+        items.add(_named(source))
 
 
 def _add_bucket(items: Items, source: str) -> None:
-    from . import buckets
-
+    """Add an image or a shard, those that a glob matches, or the images below a prefix."""
     place = source.rstrip("/")
     try:
-        found = buckets.objects_at(source)
-    except FileNotFoundError as error:
-        raise RequestError(f"{source}: {error.strerror}, and nothing below it") from None
+        found, are_named = _objects(source)
     except OSError as error:
         items.faults.append(
             Fault(f"{escape_name(source)}: cannot be listed ({error.strerror or error})", place)
@@ -125,15 +133,34 @@ def _add_bucket(items: Items, source: str) -> None:
     before = len(items)
     for one in found:
         name = PurePosixPath(one.address).name
+        stamp = f"{one.size}-{one.modified}"
+        if are_named and name.lower().endswith(".tar"):
+            _add_shard(items, one.address, stamp)
+            continue
         if is_apple_double(name) or not is_image(name, None):
             items.passed_over[kind_of(name)] += 1
             continue
         path = escape_name(one.address)
-        stamp = f"{one.size}-{one.modified}"
         items.add(Item(path, stamp, one.address, fault=_fault_of(one.address)))
-    if len(items) == before and not items.may_be_empty:
+    if len(items) == before and not items.may_be_empty and not are_named:
         seen = f"; passed over: {items.summary()}" if items.passed_over else ""
         items.faults.append(Fault(f"{escape_name(source)}: no images in it that can be read{seen}", place))
+
+
+def _objects(source: str) -> tuple[list[buckets.Object], bool]:
+    """The objects of a source, and whether it names them, itself or as a glob, and not what is above them."""
+    from . import buckets
+
+    try:
+        found = buckets.objects_at(source)
+        return found, [one.address for one in found] == [source]
+    except FileNotFoundError as error:
+        if not glob.has_magic(source):
+            raise RequestError(f"{source}: {error.strerror}, and nothing below it") from None
+    with contextlib.suppress(FileNotFoundError):
+        if found := buckets.matches_of(source):
+            return found, True
+    raise RequestError(f"{source}: there is no such object, and no match as a glob")
 
 
 def _named(address: str, caption: str | None = None) -> Item:
@@ -191,24 +218,31 @@ def _state(path: str) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
-def _add_shard(items: Items, path: str) -> None:
+def _add_shard(items: Items, source: str, state: str | None = None) -> None:
+    """A shard's images.
+
+    Args:
+        source: a path, or the address of an object in a bucket.
+        state: what changes with its content; None asks the file.
+    """
     seen = Seen()
-    file = os.path.abspath(path)  # noqa: PTH100
+    file = source if is_address(source) else os.path.abspath(source)  # noqa: PTH100
     try:
-        state = _state(path)
-        members = shards.members_of(Path(path), seen)
+        state = state or _state(source)
+        with open_shard(file) as stream:
+            members = shards.members_of(stream, source, seen)
     except (RequestError, OSError) as error:
         reason = (
-            str(error) if isinstance(error, RequestError) else f"{path}: cannot be read ({error.strerror})"
+            str(error) if isinstance(error, RequestError) else f"{source}: cannot be read ({error.strerror})"
         )
         items.faults.append(Fault(reason, file))
         return
     items.passed_over += seen.passed_over
     if not members and not items.may_be_empty:
-        items.faults.append(Fault(f"{path}: no images in it that can be read", file))
+        items.faults.append(Fault(f"{source}: no images in it that can be read", file))
     for member in members:
         stamp = f"{member.size}-{member.offset}-in-{state}"
-        name = escape_name(f"{under_root(path, items.root)}::{member.name}")
+        name = escape_name(f"{under_root(source, items.root)}::{member.name}")
         items.add(Item(name, stamp, file, member.offset, member.size, member.caption))
 
 
@@ -287,12 +321,18 @@ def content_of(path: str, root: str) -> bytes:
     """
     name = from_top(unescape_name(path), unescape_name(root))
     if is_address(name):
-        return read_address(name)
+        found = _IN_A_SHARD.fullmatch(name)
+        return _shard_member(*found.groups()) if found else read_address(name)
     shard, inside, member = name.partition("::")
     table, row, number = name.rpartition("#")
     if not os.path.lexists(name):
         if inside:
-            return shards.member(Path(shard), member)
+            return _shard_member(shard, member)
         if row and number.isdecimal():
             return parquet_tables.image(table, int(number))
     return read_whole(name)
+
+
+def _shard_member(shard: str, member: str) -> bytes:
+    with open_shard(shard) as stream:
+        return shards.member(stream, member)

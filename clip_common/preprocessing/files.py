@@ -20,7 +20,8 @@ _SIGNATURE = re.compile(  # of all formats that are read, but HEIF, an extra's, 
     rb"|\0\0\x01\0.\0|\0\0\0\x0cjP  |\xff\x4f\xff\x51|.{4}ftypavi[fs]",
     re.DOTALL,
 )
-_SNIFFED = 32  # bytes
+SNIFFED = 32
+"""Bytes at a file's beginning that tell a format."""
 _APPLE_DOUBLE = "._"
 _USUAL_SUFFIX = re.compile(r"\.(?!\d+$)\w{1,8}", re.ASCII)
 
@@ -79,7 +80,7 @@ def first_bytes(file: str) -> bytes | None:
     try:
         require_regular(file)  # a link may lead to a pipe
         with Path(file).open("rb") as stream:
-            return stream.read(_SNIFFED)
+            return stream.read(SNIFFED)
     except OSError:
         return None
 

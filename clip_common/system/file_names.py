@@ -125,7 +125,9 @@ def user_path(text: str | Path) -> Path:
 
 
 def under_root(path: str, root: Path) -> str:
-    """One spelling of a file's path: from `root` if it lies below, else from the top. Links stay."""
+    """One spelling of a file's path: from `root` if below it, else from the top. Links and addresses stay."""
+    if is_address(path):
+        return path
     absolute = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
     prefix = os.path.join(root, "")  # noqa: PTH118
     return absolute[len(prefix) :] if absolute.startswith(prefix) and absolute != prefix else absolute

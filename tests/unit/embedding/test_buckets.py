@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,6 +190,84 @@ def test_addresses_in_a_list(s3: Any, tmp_path: Path) -> None:
     assert "s3://photos/gone.png: cannot be read (there is no such object)" in reasons
     assert sum("is no name of a bucket" in reason for reason in reasons) == 2
     assert "secret" not in str(errors)
+
+
+def tar(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as shard:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            shard.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def test_shards_in_a_bucket(s3: Any, server: S3Server, tmp_path: Path) -> None:
+    for shard in range(3):
+        images = {f"{shard}/{n}.png": png((shard * 80, n * 9, 7)) for n in range(5)}
+        put(s3, f"shards/{shard:05d}.tar", tar({**images, f"{shard}/3.txt": b"three", "x.json": b"{}"}))
+    put(s3, "shards/cut.tar", tar({"a.png": png()})[:600])
+    put(s3, "shards/notes.md", b"x")
+    items = items_of(["s3://photos/shards/0*.tar"])
+    assert items.summary() == "3 .json" and not items.faults
+    assert sum(what.startswith("GET /photos/shards/") for what in server.requests) == 3  # one a shard
+    store = Store(tmp_path / "out")
+    report = run("s3://photos/shards/*", tmp_path / "out")
+    assert (report.embedded, report.failed) == (15, 0) and not report.complete
+    assert [fault.split(" (")[0] for fault in report.faults] == [
+        "s3://photos/shards/cut.tar: not a whole, uncompressed tar file"
+    ]
+    found = contents(tmp_path / "out")
+    assert sorted(found)[:2] == [f"s3://photos/shards/00000.tar::0/{n}.png" for n in range(2)]
+    captions = [row["caption"] for table in store.tables() for row in table.to_pylist()]
+    assert captions.count("three") == 3
+    assert content_of("s3://photos/shards/00001.tar::1/2.png", "/root") == png((80, 18, 7))
+    expected = run_on_this_machine(s3, tmp_path)
+    assert all((found[f"s3://photos/shards/{name}"] == vector).all() for name, vector in expected.items())
+
+    put(s3, "shards/00002.tar", tar({"2/0.png": png("blue"), "2/9.png": png("red")}))
+    again = run("s3://photos/shards/0*.tar", tmp_path / "out", prune=True)
+    assert (again.embedded, again.known, again.removed) == (2, 10, 5)
+
+
+def run_on_this_machine(s3: Any, tmp_path: Path) -> dict[str, Any]:
+    """The embeddings of the same shards as files, by the file and the image in it."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for shard in range(3):
+        content = s3.get_object(Bucket="photos", Key=f"shards/{shard:05d}.tar")["Body"].read()
+        (folder / f"{shard:05d}.tar").write_bytes(content)
+    run(str(folder / "*.tar"), tmp_path / "of_files")
+    found = contents(tmp_path / "of_files")
+    return {path.rpartition("/copies/")[2]: vector for path, vector in found.items()}
+
+
+def test_a_shard_in_a_bucket_survives_a_busy_service(s3: Any, server: S3Server, tmp_path: Path) -> None:
+    put(s3, "a.tar", tar({f"{n}.png": png((n, n, n)) for n in range(30)}))
+    answers = itertools.cycle([False, False, False, False, True])
+    server.fails = lambda _what: next(answers)
+    assert run("s3://photos/a.tar", tmp_path / "out").embedded == 30
+    server.fails = lambda what: "a.tar" in what and what.startswith("GET")
+    report = run(["s3://photos/all", "s3://photos/a.tar"], tmp_path / "out", prune=True)
+    assert report.kept == 30 and len(contents(tmp_path / "out")) == 50  # what cannot be read may hold them
+
+
+def test_globs_in_a_bucket(s3: Any, capsys: Any) -> None:
+    put(s3, "all/what[1].png", png())
+    put(s3, "all/狗.png", png())
+    for pattern, count in (
+        ("all/*/0?.png", 10),
+        ("all/*.png", 3),
+        ("all/[0-1]/*", 14),
+        ("all/what[1].png", 1),
+        ("*/狗.png", 1),
+    ):
+        assert len(items_of([f"s3://photos/{pattern}"])) == count, pattern
+    for pattern in ("all/*.gif", "none/*.tar", "al[l/0/00.png"):
+        with pytest.raises(RequestError, match="there is no such object"):
+            items_of([f"s3://photos/{pattern}"])
+    with pytest.raises(RequestError, match="is no name of a bucket"):
+        items_of(["s3://pho*/x"])
 
 
 def test_a_store_in_a_bucket_is_read_as_any_other(s3: Any, tmp_path: Path, capsys: Any) -> None:
