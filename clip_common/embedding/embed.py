@@ -1,4 +1,4 @@
-"""Vectors for everything that is new or changed, part by part; what is interrupted goes on where it was."""
+"""Embed every item that is new or has changed, part by part; an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -30,25 +30,30 @@ from .store import Row, Store
 
 
 class Failure(NamedTuple):
-    """What has no vector, and why; whether the fault may pass by itself, as one of reading may."""
+    """An item that could not be embedded, and why.
+
+    Attributes:
+        may_pass: the fault may be temporary, such as a read error, so the next run tries again.
+    """
 
     item: Item
     reason: str
     may_pass: bool = False
 
 
-_WAITING = 32  # images that are waited for at once
+_WAITING = 32  # concurrent reads from other machines
 
 Part = tuple[int, list[Item]]
-"""Its number, and what goes into it."""
+"""The number of a part, and its items."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """How vectors are made, the same on every machine that makes them.
+    """How items are embedded; the same on every machine that takes part.
 
     Attributes:
-        part_size: images in a part; a kill costs the work on one part at most, and on one being written.
+        part_size: number of items per part. A killed run loses at most two parts: the one being computed and
+            the one being written.
     """
 
     record: Pretrained
@@ -59,25 +64,28 @@ class Job:
     part_size: int = 1000
 
     def predictor(self) -> Predictor:
-        """The model that makes them."""
+        """Create the predictor that computes the embeddings."""
         return self.options.predictor(self.record)
 
     def origin(self, predictor: Predictor) -> Origin:
-        """What stands in each part's metadata."""
+        """The origin that is written into the metadata of each part."""
         return Origin.of(predictor, self.dtype)
 
 
 @dataclass
 class Report:
-    """What a run did.
+    """The result of a run, as numbers of items.
 
     Attributes:
-        failed: could not be embedded now.
-        failed_before: could not be embedded before, and has not changed.
-        faults: sources that could not be looked into, whole or in part; a message each.
-        kept: what is not among the sources, and was not taken out, since a fault may hide it.
-        reasons: why, of each of these.
-        passed_over: what was no image that can be read, in words.
+        embedded: newly embedded.
+        failed: could not be embedded in this run.
+        known: were embedded already and have not changed.
+        removed: were removed from the store.
+        failed_before: failed in an earlier run, have not changed since, and were not tried again.
+        reasons: a message for each of `failed` and `failed_before`.
+        faults: a message for each source that could not be read, entirely or in part.
+        kept: are in the store but not among the sources, and were not pruned because a fault may hide them.
+        passed_over: summary of the files that are not readable images.
     """
 
     embedded: int = 0
@@ -92,7 +100,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that the sources name has a vector."""
+        """Whether every item of the sources has an embedding."""
         return not (self.failed or self.failed_before or self.faults)
 
 
@@ -105,20 +113,20 @@ def embed(
     ray: bool = False,
     prune_all: bool = False,
 ) -> Report:
-    """Give vectors to what has none yet, and to what changed.
+    """Embed the items that are new or have changed, and write them to a store.
 
     Args:
-        items: what there is, from `items_of`.
-        output: the folder of the store, or its address in a bucket.
-        job: how.
-        prune: also take out what is not among `items` any more, unless it may only be out of sight.
-        address: a Ray cluster's, with `ray`; None starts one on this machine.
-        ray: work on a Ray cluster, whose machines see the same files and buckets.
-        prune_all: `prune`, even if nothing of what there was stays.
+        items: the items, from `items_of`.
+        output: folder of the store, or its address in a bucket.
+        job: how to embed.
+        prune: also remove what is no longer among `items`, except where a fault may hide it.
+        address: address of a Ray cluster, with `ray`; None starts one on this machine.
+        ray: run on a Ray cluster, whose machines must see the same files and buckets.
+        prune_all: as `prune`, even if that removes everything the store held.
 
     Raises:
-        RequestError: another process writes there, the folder holds other vectors, or `prune` would take
-            out everything.
+        RequestError: another process writes to the store, it holds embeddings of another origin, or `prune`
+            would remove everything.
     """
     check_count("batch_size", job.batch_size)
     check_count("part_size", job.part_size)
@@ -128,7 +136,7 @@ def embed(
 
 
 class _Run:
-    """One run: what there is beside what was there, then part by part."""
+    """One run: compare the items with the store, then embed what is missing, part by part."""
 
     def __init__(self, items: Items, store: Store, job: Job, prune: bool, prune_all: bool) -> None:
         self._store, self._job = store, job
@@ -145,7 +153,7 @@ class _Run:
             self._errors.pop(path, None)
 
     def _out_of_sources(self, prune: bool, prune_all: bool) -> set[str]:
-        """What to take out because no source has it any more."""
+        """Paths to remove because no source has them any more."""
         if not prune:
             return set()
         missing = (self._known.keys() | self._errors.keys()) - self._items.by_path.keys()
@@ -182,7 +190,7 @@ class _Run:
         return report
 
     def _pending(self) -> list[Item]:
-        """What to embed; notes what failed, what changed, and the stamps of what is as it was."""
+        """The items to embed. Records known faults, and refreshes the stamps of unchanged content."""
         pending, doubtful = [], []
         for item in self._items:
             stamp, _ = self._known.get(item.path, (None, None))
@@ -217,7 +225,7 @@ class _Run:
         return pending
 
     def _compared(self, item: Item) -> bool | Failure:
-        """Whether an item with another stamp has the content and the caption that it had."""
+        """Whether an item whose stamp has changed still has the same content and caption."""
         stamp, sha256 = self._known[item.path]
         try:
             if item.file is None or sha256 is None:
@@ -239,7 +247,7 @@ class _Run:
 
 
 def _root(store: Store, given: Path) -> Path:
-    """Where a store's relative paths begin: as it was, if that is still there."""
+    """The root of a store's relative paths: the recorded one, if that folder still exists."""
     noted = store.root()
     if noted is not None and noted.is_dir():
         return noted
@@ -260,9 +268,10 @@ def make_parts(
     predictor: Predictor,
     bar: tqdm | None = None,
 ) -> Generator[tuple[int, list[Failure]], None, None]:
-    """Make and write parts; yields, of each that is written, how many vectors are in it, and what has none.
+    """Compute and write parts; a part is written while the next one is computed.
 
-    No core waits between two parts: while one is written, the next one is made.
+    Yields:
+        For each written part, its number of embeddings and its failures.
     """
     parts = list(parts)
     images = [item for _, items in parts for item in items if item.file is not None]
@@ -285,18 +294,18 @@ def _make_rows(
     predictor: Predictor,
     bar: tqdm | None,
 ) -> tuple[list[Row], list[Failure]]:
-    """The rows of a part, and what has none and why; takes as many of the prepared images as it has."""
+    """The rows and failures of a part. Takes the part's images from the iterator of prepared images."""
     rows: list[Row] = []
     failures: list[Failure] = []
     left = sum(item.file is not None for item in items)
     while batch := list(itertools.islice(prepared, min(left, job.batch_size))):
         left -= len(batch)
-        good = [one for one in batch if isinstance(one, _Prepared)]
-        failures += [one for one in batch if isinstance(one, Failure)]
+        good = [image for image in batch if isinstance(image, _Prepared)]
+        failures += [failure for failure in batch if isinstance(failure, Failure)]
         if good:
-            features = predictor.encode_image(np.stack([one.pixels for one in good]), job.use_gpu)
-            for one, vector in zip(good, l2_normalize(features), strict=True):
-                rows.append(Row(one.item, vector, one.width, one.height, one.sha256))
+            features = predictor.encode_image(np.stack([image.pixels for image in good]), job.use_gpu)
+            for image, vector in zip(good, l2_normalize(features), strict=True):
+                rows.append(Row(image.item, vector, image.width, image.height, image.sha256))
         if bar is not None:
             bar.update(len(batch))
     texts = [item for item in items if item.file is None]
@@ -316,7 +325,7 @@ def _write(
 
 
 def _waiting(items: Iterable[Item]) -> int:
-    """Threads to read items in that mostly wait for other machines; 0 if none does."""
+    """Minimum number of threads for items that are read from other machines; 0 if there are none."""
     return _WAITING if any(item.is_remote for item in items) else 0
 
 
@@ -330,7 +339,7 @@ class _Prepared:
 
 
 def _prepare(predictor: Predictor, item: Item) -> _Prepared | Failure:
-    """Read, hash, decode and resize an image, in a thread; whatever is wrong with it is its own fault."""
+    """Read, hash, decode and resize an image, in a thread; any error becomes the failure of this item."""
     try:
         content = item.read()
     except OSError as error:
@@ -354,7 +363,7 @@ def _unreadable(item: Item, error: OSError) -> Failure:
 def _text_vectors(
     predictor: Predictor, items: list[Item], job: Job, failures: list[Failure]
 ) -> Iterator[tuple[Item, np.ndarray]]:
-    """Vectors of texts; one that is too long is a failure of its own."""
+    """Embeddings of texts; a text that is too long is added to `failures`."""
     good = []
     for item in items:
         try:

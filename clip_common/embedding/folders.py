@@ -1,4 +1,4 @@
-"""Where a store's files are: in a folder of this machine, or below an address in a bucket."""
+"""The storage of a store's files: a local folder, or a prefix in a bucket."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from ..system.output import atomic_file, reason_of
 
 
 class Folder(Protocol):
-    """Files by their names. All raise OSError where that is not possible."""
+    """A flat folder of files. All methods raise OSError on failure."""
 
     def names(self) -> list[str]:
-        """Those that are there, in order; none where there is no folder yet."""
+        """Names of the files, sorted; empty if the folder does not exist yet."""
 
     def opened(self, name: str) -> AbstractContextManager[Any]:
-        """A file to read from."""
+        """Open a file for reading."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file whole, or not at all."""
+        """Write a file atomically."""
 
     def remove(self, name: str) -> None:
-        """Take a file away; it need not be there."""
+        """Remove a file, if it exists."""
 
     def held(self) -> AbstractContextManager[None]:
         """Keep other writers out, for the block."""
 
 
 def folder_at(place: Path | str) -> Folder:
-    """The folder of a path or an address.
+    """The folder at a path or an address.
 
     Raises:
-        RequestError: embeddings are not kept at such an address.
+        RequestError: an address with an unsupported scheme.
     """
     text = str(place)
     if not is_address(text):
@@ -57,7 +57,7 @@ def folder_at(place: Path | str) -> Folder:
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine, or of a disk that machines share."""
+    """A folder on a local disk or a network file system."""
 
     path: Path
 
@@ -80,10 +80,10 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Lock it; the lock ends with the process.
+        """Lock the folder. The lock is released when the process ends, however it ends.
 
         Raises:
-            RequestError: another process writes there, or none can.
+            RequestError: another process holds the lock, or the folder is not writable.
         """
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -104,10 +104,10 @@ _WRITER = ".writer"
 
 @dataclass(frozen=True)
 class BucketFolder:
-    """What is below an address.
+    """The objects below a prefix in a bucket.
 
-    A bucket has no locks that end with a process. So whoever begins to write leaves a mark, and whoever finds
-    another's mark in its place stops: of two writers the later one goes on.
+    Buckets have no locks that end with a process. Instead, a writer stores a mark of its own when it begins,
+    and checks it before each write: a writer that finds another mark stops, so the later of two continues.
     """
 
     address: str
@@ -141,10 +141,10 @@ class BucketFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Leave a mark.
+        """Store the mark of this writer, and remove it at the end.
 
         Raises:
-            RequestError: nothing can be written there.
+            RequestError: the prefix is not writable.
         """
         from . import buckets
 
@@ -155,7 +155,7 @@ class BucketFolder:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # it is another's by now
+            with contextlib.suppress(OSError):  # another writer has taken over
                 self.remove(_WRITER)
 
     def _require_mark(self) -> None:

@@ -1,4 +1,4 @@
-"""What there is to embed: what each is called, where its bytes are, and what could not be found."""
+"""The items to embed: the path and content of each, and the faults of sources that could not be read."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from ..system.reading import MOST_BYTES, read_whole, require_regular, require_si
 from . import parquet_tables
 
 EVERYTHING = os.sep
-"""What a fault hides that may hide anything."""
+"""`Fault.hides` of a fault that may hide any item."""
 
-# Bytes of a shard in a bucket that one request reads: many small images lie side by side.
+# Bytes that one request reads from a shard in a bucket: enough for many small images at once.
 _READ_AHEAD = 1 << 20
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image, or one text.
+    """An image, or a text.
 
     Attributes:
-        path: what it is called: a file from the root of `Items`, `shard.tar::member`, `table.csv#row` for a
-            text or an image in a table, or an address without its secrets; see `escape_name`.
-        stamp: changes when the content does.
-        file: where an image's bytes are: a path, or an address.
-        offset: where in that file they begin, in a tar shard.
-        size: how many there are; None is all.
-        row: of a Parquet file that holds the bytes.
-        caption: the text that belongs to it, several as lines; or that is to be embedded where there is no
-            file. Empty where a source says that it has none, None where no source says anything.
-        fault: why it cannot be read, if that is known.
+        path: its unique name: a file path relative to the root of `Items`, `shard.tar::member`,
+            `table.csv#row` for a text or an image in a table, or an address without secrets; escaped by
+            `escape_name`.
+        stamp: changes when the content changes.
+        file: path or address of the file with the bytes of an image; None for a text.
+        offset: position of the bytes in that file, in a tar shard.
+        size: number of bytes; None for the whole file.
+        caption: the caption of an image, one per line; or the text to embed, if there is no file. Empty if a
+            source says that there is no caption, None if no source says anything.
+        row: the row, in a Parquet file that holds the bytes.
+        fault: why it cannot be read, if that is already known.
     """
 
     path: str
@@ -53,15 +54,15 @@ class Item:
 
     @property
     def is_remote(self) -> bool:
-        """Whether its bytes come from another machine."""
+        """Whether the image is read over the network."""
         return self.file is not None and is_address(self.file)
 
     def read(self) -> bytes:
-        """An image's bytes.
+        """Read the bytes of an image.
 
         Raises:
             OSError: they cannot be read now.
-            ImageError: there are none.
+            ImageError: the source has no image there.
         """
         assert self.file is not None
         if self.is_remote:
@@ -80,22 +81,22 @@ class Item:
         return content
 
     def recorded_stamp(self) -> str:
-        """The stamp with the caption's, as a store keeps it."""
+        """The stamp of content and caption, as the store records it."""
         return self.stamp if self.caption is None else f"{self.stamp} {digest_of(self.caption)[:16]}"
 
     def with_caption_of(self, recorded: str) -> str:
-        """What `recorded_stamp` is if no source says anything of the caption and it stays as it was."""
+        """`recorded_stamp`, with the caption's part taken from `recorded` if no source says a caption."""
         _, mark, caption = recorded.partition(" ")
         return self.recorded_stamp() if self.caption is not None else self.stamp + mark + caption
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What could not be looked into.
+    """A source that could not be read, entirely or in part.
 
     Attributes:
-        message: what, and why.
-        hides: the file or folder that may hold more than was found; None where nothing is hidden.
+        message: which source, and why.
+        hides: the file or folder that may contain items that were not found; None if nothing is hidden.
     """
 
     message: str
@@ -104,12 +105,14 @@ class Fault:
 
 @dataclass
 class Items:
-    """What was found, each path once.
+    """The items of all sources, each path once.
 
     Attributes:
-        root: where relative paths begin.
-        may_be_empty: whether sources with nothing in them are none of the faults.
-        passed_over: what is no image that can be read, counted by suffix or kind.
+        root: the folder that relative paths start from.
+        may_be_empty: do not count an empty source as a fault.
+        by_path: the items, by their paths.
+        faults: sources that could not be read.
+        passed_over: number of files that are not readable images, by suffix or kind.
     """
 
     root: Path
@@ -125,11 +128,11 @@ class Items:
         return len(self.by_path)
 
     def name(self, path: str) -> str:
-        """What a file is called here."""
+        """The item path of a file."""
         return escape_name(under_root(path, self.root))
 
     def add(self, item: Item) -> None:
-        """Add one; of several with the same path the first counts, and all their captions."""
+        """Add an item. For a path that is already there, only the captions are added."""
         there = self.by_path.setdefault(item.path, item)
         if item.caption and there is not item:
             lines = [*(there.caption or "").split("\n"), *item.caption.split("\n")]
@@ -137,7 +140,7 @@ class Items:
             self.by_path[item.path] = replace(there, caption=caption)
 
     def with_root(self, root: Path) -> Items:
-        """The same, with paths from another root."""
+        """The same items, with paths relative to another root."""
         if root == self.root:
             return self
         moved = Items(root, self.may_be_empty, faults=self.faults, passed_over=self.passed_over)
@@ -147,7 +150,7 @@ class Items:
         return moved
 
     def may_hold(self, path: str) -> bool:
-        """Whether a path that was not found may be there nevertheless, in what could not be looked into."""
+        """Whether a path that was not found may still exist, hidden by a fault."""
         absolute = from_top(unescape_name(path), self.root)
         for fault in self.faults:
             if fault.hides == EVERYTHING or (
@@ -157,13 +160,13 @@ class Items:
         return False
 
     def summary(self) -> str:
-        """What was passed over, in words; empty if nothing was."""
+        """Summary of the files that were passed over; empty if there were none."""
         return Seen(self.passed_over).summary()
 
 
 def read_address(address: str, offset: int = 0, size: int | None = None) -> bytes:
-    """An image's bytes, from a bucket or a web server; `offset` and `size` are of one in a bucket's shard."""
-    if scheme_of(address) in BUCKETS:  # whoever reads no addresses imports neither
+    """Read an image from a bucket or a web server; `offset` and `size` locate one in a shard in a bucket."""
+    if scheme_of(address) in BUCKETS:  # both clients are imported only when used
         from . import buckets
 
         return buckets.read(address, offset, size)
@@ -174,7 +177,7 @@ def read_address(address: str, offset: int = 0, size: int | None = None) -> byte
 
 @contextlib.contextmanager
 def open_shard(file: str) -> Iterator[IO[bytes]]:
-    """A tar shard to read from, a file or an object in a bucket.
+    """Open a tar shard for reading: a file, or an object in a bucket.
 
     Raises:
         RequestError, OSError: it cannot be opened.

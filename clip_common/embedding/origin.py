@@ -1,4 +1,4 @@
-"""What made embeddings: it stands beside them wherever they are kept."""
+"""The model and options that produced embeddings; stored together with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """What made a store's embeddings; all parts of one store agree."""
+    """The model and options that produced the embeddings of a store; equal in all its parts.
+
+    Attributes:
+        dtype: the type that embeddings are stored as.
+        precision: the type that they were computed in.
+    """
 
     module: str
     weights_sha256: str
@@ -23,7 +28,7 @@ class Origin:
 
     @classmethod
     def of(cls, predictor: Predictor, dtype: str = "float32") -> Origin:
-        """That of a predictor's embeddings, kept as a type."""
+        """The origin of a predictor's embeddings, stored as `dtype`."""
         record, options = predictor.record, predictor.options
         return cls(
             record.name,

@@ -25,14 +25,14 @@ _LOCK = Lock()
 
 @dataclass(frozen=True)
 class ParquetTable:
-    """What a table has of two columns.
+    """The columns of a table that are used here.
 
     Attributes:
-        columns: names of all.
-        rows: how many.
-        paths: of images; None where there is no such column, or it holds the images.
-        texts: captions; None where there is no such column.
-        encoded: whether the column of images holds them.
+        columns: names of all columns.
+        rows: number of rows.
+        paths: paths of images; None if there is no such column, or it contains the images themselves.
+        texts: captions; None if there is no such column.
+        encoded: whether the image column contains encoded images.
     """
 
     columns: list[str]
@@ -52,7 +52,7 @@ class ParquetTable:
         return self.texts is not None
 
     def values(self) -> Iterator[tuple[str | None, list[str] | None]]:
-        """Of each row the path and the captions, all as text."""
+        """The path and the captions of each row, as text."""
         for row in range(self.rows):
             path = None if self.paths is None or self.paths[row] is None else str(self.paths[row])
             yield path, None if self.texts is None else _captions(self.texts[row])
@@ -60,14 +60,14 @@ class ParquetTable:
 
 def _captions(value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    return [str(one) for one in values if one is not None]
+    return [str(caption) for caption in values if caption is not None]
 
 
 def read(path: Path) -> ParquetTable:
-    """Read what is needed, and not the images themselves.
+    """Read the paths and captions of a table, but not the images in it.
 
     Raises:
-        RequestError: it cannot be read.
+        RequestError: the table cannot be read.
     """
     try:
         with path.open("rb") as stream:
@@ -100,13 +100,13 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def image(file: str, row: int) -> bytes:
-    """The bytes of the image of a row.
+    """Read the bytes of the image in a row.
 
     Raises:
         OSError: the file cannot be read now.
         ImageError: the row has no image.
     """
-    with _LOCK:  # threads ask for neighbours: one of them reads
+    with _LOCK:  # threads ask for neighbouring rows: the first one reads their row group for all
         first, values = _group(file, os.stat(file).st_mtime_ns, row)  # noqa: PTH116
     value = values[row - first]
     if isinstance(value, dict):
@@ -120,7 +120,7 @@ def image(file: str, row: int) -> bytes:
 
 
 def _group(file: str, changed: int, row: int) -> tuple[int, list[Any]]:
-    """The number of the first row, and the images, of the row group that holds a row."""
+    """The row group that contains a row: the number of its first row, and its images."""
     name, ends = _layout(file, changed)
     number = bisect.bisect_right(ends, row)
     if number == len(ends):
@@ -130,7 +130,7 @@ def _group(file: str, changed: int, row: int) -> tuple[int, list[Any]]:
 
 @lru_cache(maxsize=64)
 def _layout(file: str, _changed: int) -> tuple[str, list[int]]:
-    """The column of images, and the row that each group ends before."""
+    """Name of the image column, and the end (exclusive) of each row group."""
     with Path(file).open("rb") as stream:
         parquet = pq.ParquetFile(stream)
         metadata, schema = parquet.metadata, parquet.schema_arrow

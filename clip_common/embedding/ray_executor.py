@@ -1,7 +1,7 @@
-"""The same parts, made on a Ray cluster with Ray Data: actors hold the model, each makes whole parts.
+"""Embed parts on a Ray cluster with Ray Data: each actor holds the model and processes whole parts.
 
-A part that is made twice, because the node that made it died before it could say so, replaces itself: its
-number and contents were fixed before.
+A part that is computed twice, because a node died before it reported the part, replaces itself: the number
+and the items of a part are fixed beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .store import Store
 
 
 class _Worker:
-    """An actor's model. Once a part could not be written, those that follow are left for another run."""
+    """The actor. After a part could not be written, it skips the parts that follow; a later run does them."""
 
     def __init__(self, store: Store, job: Job, origin: Origin) -> None:
         self._store, self._job, self._origin = store, job, origin
@@ -35,7 +35,7 @@ class _Worker:
                     [pickle.loads(row["part"])], self._store, self._job, self._origin, self._predictor
                 )
                 return {"made": pickle.dumps(made)}
-            except ClipError as error:  # as Ray passes it on, it would be a page of Ray's own calls
+            except ClipError as error:  # raised here, it would arrive wrapped in a long Ray traceback
                 self._fault = error
         return {"made": pickle.dumps(self._fault)}
 
@@ -43,14 +43,14 @@ class _Worker:
 def make_parts_on_ray(
     parts: Iterable[Part], store: Store, job: Job, origin: Origin, address: str | None
 ) -> Generator[tuple[int, list[Failure]], None, None]:
-    """Make parts on a cluster, as many at a time as it has CPUs for; yields as `make_parts` does.
+    """Embed parts on a cluster, with one actor per CPU or GPU; yields as `make_parts` does.
 
     Args:
-        parts: numbers and contents.
+        parts: numbers and items of the parts.
         store: on storage that all machines share.
-        job: how vectors are made.
-        origin: what stands in the parts' metadata.
-        address: the cluster's; None starts one on this machine.
+        job: how to embed.
+        origin: written into the metadata of the parts.
+        address: address of the cluster; None starts one on this machine.
 
     Raises:
         RequestError: a part cannot be written.
@@ -64,7 +64,7 @@ def make_parts_on_ray(
             logging_level="warning",
         )
     try:
-        # As bytes: of what is none of Arrow's types Ray prints what is in it, and an address may be signed.
+        # As bytes: Ray logs the content of types that Arrow does not know, and an address may be signed.
         rows = [{"part": pickle.dumps(part)} for part in parts]
         if not rows:
             return
@@ -85,7 +85,7 @@ def make_parts_on_ray(
                 fault = fault or made
             else:
                 yield made
-        if fault:  # not before: threads of Ray Data that meet with a Ray that is shut down end the process
+        if fault:  # at the end only: threads of Ray Data abort the process if Ray is shut down beside them
             raise fault
     finally:
         if started:

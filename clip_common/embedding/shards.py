@@ -1,4 +1,4 @@
-"""Tar shards in WebDataset's layout: `key.jpg`, with its caption in `key.txt`; each is whole, or an error."""
+"""Tar shards in WebDataset's layout: `key.jpg` with its caption in `key.txt`; a damaged shard is an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_CAPTION = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Member:
-    """An image in a shard: its bytes are `size` from `offset` on; `caption` is empty where there is none."""
+    """An image in a shard: `size` bytes at `offset`; `caption` is empty if there is none."""
 
     name: str
     offset: int
@@ -28,15 +28,15 @@ class Member:
 
 
 def members_of(stream: IO[bytes], path: str, seen: Seen) -> list[Member]:
-    """The images of a shard; of several by one name the last counts, as for `tar`.
+    """The images of a shard. If a name occurs several times, its last member counts, as for `tar`.
 
     Args:
-        stream: an uncompressed tar file, anywhere in which can be read.
-        path: what errors call it.
-        seen: is added to.
+        stream: an uncompressed tar file; must be seekable.
+        path: its name in error messages.
+        seen: members that are passed over are added to it.
 
     Raises:
-        RequestError: it is not whole: cut short, garbled, compressed, or goes on after its end.
+        RequestError: the file is truncated, corrupt, compressed, or has data after its end.
         OSError: it cannot be read.
     """
     try:
@@ -70,7 +70,10 @@ def members_of(stream: IO[bytes], path: str, seen: Seen) -> list[Member]:
 
 
 def _beginning(stream: IO[bytes], header: tarfile.TarInfo) -> bytes:
-    """Of a caption all bytes, else the first, where the name does not tell what it is; read in passing."""
+    """The content of a caption, or the first bytes of a member whose name does not tell its type.
+
+    Called while the headers are read, so that a shard in a bucket is read from front to back.
+    """
     if not header.isfile() or is_image(header.name, None):
         return b""
     stream.seek(header.offset_data)
@@ -78,7 +81,7 @@ def _beginning(stream: IO[bytes], header: tarfile.TarInfo) -> bytes:
 
 
 def _key(name: str) -> str:
-    """What an image and its caption have in common."""
+    """What an image and its caption have in common: the name without its suffix."""
     return str(PurePosixPath(name).with_suffix(""))
 
 
@@ -87,7 +90,7 @@ def _is_text(header: tarfile.TarInfo) -> bool:
 
 
 def _require_end(stream: IO[bytes], offset: int) -> None:
-    """Check that members end with the block of zeros that ends a tar file, and that none follow it."""
+    """Check that the members are followed by the zero block that ends a tar file, and by nothing else."""
     stream.seek(offset)
     block = stream.read(_BLOCK)
     if len(block) < _BLOCK:
@@ -102,15 +105,15 @@ def _require_end(stream: IO[bytes], offset: int) -> None:
 def _caption(content: bytes, name: str) -> str:
     try:
         return decode(content, name).strip()
-    except RequestError:  # the image is not to blame
+    except RequestError:  # a caption in an unknown encoding must not cost the image
         return content.decode("utf-8", "replace").strip()
 
 
 def member(stream: IO[bytes], name: str) -> bytes:
-    """The bytes of one member.
+    """Read the bytes of one member.
 
     Raises:
-        OSError, KeyError, tarfile.TarError: they cannot be had.
+        OSError, KeyError, tarfile.TarError: the shard cannot be read, or has no such member.
     """
     with tarfile.open(fileobj=stream, mode="r:") as shard:
         content = shard.extractfile(name)

@@ -1,4 +1,4 @@
-"""What to embed: images in folders, buckets, globs, lists, tables and tar shards, and captions in tables."""
+"""List the items to embed: images in folders, buckets, globs, lists, tables and shards; texts in tables."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from . import buckets
 
 _IN_A_SHARD = re.compile(r"(.*?\.tar)::(.*)", re.DOTALL | re.IGNORECASE)  # at an address; keys may hold "::"
-# of an address; keys may hold :: too
-_AS_NAMED = "address"  # the stamp of what only a list names: the address is taken to stand for one image
+_AS_NAMED = "address"  # constant stamp of an image at an address: its content is assumed not to change
 
 
 def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
-    """Everything that is named, in order, each path once, however it is spelled.
+    """List the items of all sources, in order, each path once.
 
-    What is damaged or cannot be listed is a fault of the result, and the rest is found.
+    A source that is damaged or cannot be listed becomes a fault of the result; the others are still listed.
 
     Args:
         sources: folders, files, globs, `.tar` shards, `.txt` lists of paths and addresses, and `.csv`, `.tsv`
-            or `.parquet` tables with a column of them or of captions. Paths in a list or table are relative
-            to its folder. Also addresses: of images, and in a bucket of shards, globs and prefixes.
-        may_be_empty: a source with nothing in it, or nothing found at all, is not an error.
+            or `.parquet` tables with a column of paths, addresses, images or captions. Paths in a list or
+            table are relative to its folder. Also addresses: of images, and in a bucket of shards, globs
+            and prefixes.
+        may_be_empty: an empty source, or an empty result, is not an error.
 
     Raises:
-        RequestError: a source is not there, or is of no known kind; or nothing was found at all.
+        RequestError: a source does not exist or is of an unknown kind, or nothing was found.
     """
     items = Items(Path.cwd(), may_be_empty)
     for source in sources:
@@ -66,11 +66,11 @@ def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
 
 
 def _add(items: Items, source: str, matched: bool = False) -> None:
-    """Add what a source holds; one that a glob matched may also be of another kind, and is counted."""
+    """Add the items of a source. A match of a glob may be of an unknown kind: it is then passed over."""
     try:
         mode = os.stat(source).st_mode  # noqa: PTH116
     except OSError as error:
-        if matched:  # a link that leads nowhere
+        if matched:  # a dangling link
             items.add(_file(items, source))
         elif error.errno in (errno.ENOENT, errno.ENOTDIR):
             for match in matches_of(source):
@@ -102,7 +102,7 @@ def _add(items: Items, source: str, matched: bool = False) -> None:
 
 
 def _add_address(items: Items, source: str) -> None:
-    """Add the image of an address, or what is below it in a bucket."""
+    """Add the image at an address of the web, or what an address names in a bucket."""
     shown, scheme = without_secrets(source), scheme_of(source)
     if scheme not in (*BUCKETS, *WEB):
         raise RequestError(
@@ -121,7 +121,7 @@ def _add_address(items: Items, source: str) -> None:
 
 
 def _add_bucket(items: Items, source: str) -> None:
-    """Add an image or a shard, those that a glob matches, or the images below a prefix."""
+    """Add an image or a shard, the images and shards that a glob matches, or the images below a prefix."""
     place = source.rstrip("/")
     try:
         found, are_named = _objects(source)
@@ -131,29 +131,29 @@ def _add_bucket(items: Items, source: str) -> None:
         )
         return
     before = len(items)
-    for one in found:
-        name = PurePosixPath(one.address).name
-        stamp = f"{one.size}-{one.modified}"
+    for entry in found:
+        name = PurePosixPath(entry.address).name
+        stamp = f"{entry.size}-{entry.modified}"
         if are_named and name.lower().endswith(".tar"):
-            _add_shard(items, one.address, stamp)
+            _add_shard(items, entry.address, stamp)
             continue
         if is_apple_double(name) or not is_image(name, None):
             items.passed_over[kind_of(name)] += 1
             continue
-        path = escape_name(one.address)
-        items.add(Item(path, stamp, one.address, fault=_fault_of(one.address)))
+        path = escape_name(entry.address)
+        items.add(Item(path, stamp, entry.address, fault=_fault_of(entry.address)))
     if len(items) == before and not items.may_be_empty and not are_named:
         seen = f"; passed over: {items.summary()}" if items.passed_over else ""
         items.faults.append(Fault(f"{escape_name(source)}: no images in it that can be read{seen}", place))
 
 
 def _objects(source: str) -> tuple[list[buckets.Object], bool]:
-    """The objects of a source, and whether it names them, itself or as a glob, and not what is above them."""
+    """The objects of a source, and whether it names them exactly or by a glob, rather than by a prefix."""
     from . import buckets
 
     try:
         found = buckets.objects_at(source)
-        return found, [one.address for one in found] == [source]
+        return found, [entry.address for entry in found] == [source]
     except FileNotFoundError as error:
         if not glob.has_magic(source):
             raise RequestError(f"{source}: {error.strerror}, and nothing below it") from None
@@ -164,13 +164,13 @@ def _objects(source: str) -> tuple[list[buckets.Object], bool]:
 
 
 def _named(address: str, caption: str | None = None) -> Item:
-    """The image of an address that a list names."""
+    """The item for the image at an address."""
     path = escape_name(without_secrets(address))
     return Item(path, _AS_NAMED, address, caption=caption, fault=_fault_of(address))
 
 
 def _fault_of(address: str) -> str | None:
-    """Why an address cannot be read, if it is known beforehand."""
+    """Why an address cannot be read, if its form already tells."""
     if scheme_of(address) in WEB:
         return None
     if scheme_of(address) not in BUCKETS:
@@ -183,7 +183,7 @@ def _fault_of(address: str) -> str | None:
 
 
 def _listed(items: Items, folder: Path, name: str, caption: str | None = None) -> Item:
-    """What a line of a list, or a field of a table, names."""
+    """The item for a line of a list or a field of a table."""
     return _named(name, caption) if is_address(name) else _file(items, str(folder / name), caption)
 
 
@@ -203,7 +203,7 @@ def _add_folder(items: Items, folder: str) -> None:
 
 
 def _file(items: Items, path: str, caption: str | None = None) -> Item:
-    """An image file; one that is not there costs only itself."""
+    """The item for an image file; a missing file becomes a fault of the item."""
     name = items.name(path)
     try:
         stamp, fault = _state(path), None
@@ -213,17 +213,17 @@ def _file(items: Items, path: str, caption: str | None = None) -> Item:
 
 
 def _state(path: str) -> str:
-    """What changes with a file's content: its size and times; the last cannot be set by hand."""
+    """A stamp that changes with a file's content: size, mtime and ctime; users cannot set the ctime."""
     status = os.stat(path)  # noqa: PTH116
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _add_shard(items: Items, source: str, state: str | None = None) -> None:
-    """A shard's images.
+    """Add the images of a shard.
 
     Args:
         source: a path, or the address of an object in a bucket.
-        state: what changes with its content; None asks the file.
+        state: a stamp that changes with the shard's content; None computes it from the file.
     """
     seen = Seen()
     file = source if is_address(source) else os.path.abspath(source)  # noqa: PTH100
@@ -247,7 +247,7 @@ def _add_shard(items: Items, source: str, state: str | None = None) -> None:
 
 
 def _add_table(items: Items, source: str, suffix: str) -> None:
-    """A list's or a table's images and texts."""
+    """Add the images and texts of a list or a table."""
     path = Path(source)
     before = len(items)
     if suffix == ".txt":
@@ -310,14 +310,14 @@ def _require_columns(path: Path, columns: list[str], met: bool) -> None:
 
 
 def content_of(path: str, root: str) -> bytes:
-    """The bytes of an image by the path that a store keeps it by.
+    """Read the bytes of an image by its path in a store.
 
     Args:
-        path: see `Item`.
-        root: where it begins, if it is relative; as `escape_name` wrote it.
+        path: the path, see `Item`.
+        root: the folder that a relative path starts from, escaped by `escape_name`.
 
     Raises:
-        OSError, ClipError, KeyError: they cannot be had.
+        OSError, ClipError, KeyError: the image is not there, or cannot be read.
     """
     name = from_top(unescape_name(path), unescape_name(root))
     if is_address(name):

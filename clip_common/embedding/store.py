@@ -1,9 +1,10 @@
-"""Vectors on disk or in a bucket: a folder of numbered Parquet parts, each written whole or not at all.
+"""Embeddings on disk or in a bucket: a folder of numbered Parquet files (parts), each written atomically.
 
 Columns: `path`, `stamp` (changes when the image does), `width`, `height` (null for texts), `sha256` (of the
-file), `caption` (null where there is none) and `vector`, a fixed-size list of unit length. What made them
-stands in each part's metadata. What could not be read is in `errors.parquet`: `path`, `stamp` (empty where it
-is to be tried again), `error`. Relative paths begin at the folder that stands in the file `root`.
+file), `caption` (null if there is none) and `vector`, a fixed-size list of unit length. The origin of the
+embeddings is in the metadata of each part. Items that could not be read are in `errors.parquet`: `path`,
+`stamp` (empty if the next run should try again), `error`. The file `root` contains the folder that relative
+paths start from.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
 
 @dataclass(frozen=True)
 class Row:
-    """One image or text with its vector, [embed_dim] of unit length."""
+    """One image or text with its embedding, [embed_dim], of unit length."""
 
     item: Item
     vector: np.ndarray
@@ -61,15 +62,15 @@ class Store:
         self._files = folder_at(folder)
 
     def held(self) -> AbstractContextManager[None]:
-        """Keep other writers out, for the block.
+        """Exclude other writers while the context is active.
 
         Raises:
-            RequestError: another process writes there, or none can.
+            RequestError: another process writes to the store, or it is not writable.
         """
         return self._files.held()
 
     def parts(self) -> list[str]:
-        """The parts' names, by number. A file that is being written has another name."""
+        """File names of the parts, by number. A part that is being written has a temporary name."""
         return [name for name in self._names() if _PART.fullmatch(name)]
 
     def next_number(self) -> int:
@@ -78,7 +79,7 @@ class Store:
         return int(_PART.fullmatch(parts[-1])[1]) + 1 if parts else 0  # type: ignore[index]
 
     def origin(self) -> Origin | None:
-        """What made the vectors; None where there are none yet.
+        """The origin of the embeddings; None if the store is empty.
 
         Raises:
             RequestError: a part is damaged, or was not written by this program.
@@ -87,10 +88,10 @@ class Store:
         return self._origin(parts[0]) if parts else None
 
     def require_origin(self) -> Origin:
-        """What made the vectors.
+        """The origin of the embeddings.
 
         Raises:
-            RequestError: there are none, or as of `origin`.
+            RequestError: the store is empty, or as for `origin`.
         """
         origin = self.origin()
         if origin is None:
@@ -98,10 +99,10 @@ class Store:
         return origin
 
     def require(self, origin: Origin) -> None:
-        """Check that vectors of this origin may be added.
+        """Check that embeddings of this origin may be added.
 
         Raises:
-            RequestError: the folder holds vectors of another one.
+            RequestError: the store holds embeddings of another origin.
         """
         there = self.origin()
         if there and there != origin:
@@ -111,18 +112,18 @@ class Store:
             )
 
     def root(self) -> Path | None:
-        """Where relative paths begin; None if that is not known."""
+        """The folder that relative paths start from; None if it is not recorded."""
         if _ROOT not in self._names():
             return None
         with self._opened(_ROOT) as stream:
             return Path(os.fsdecode(stream.read()))
 
     def write_root(self, root: Path) -> None:
-        """Note where relative paths begin."""
+        """Record the folder that relative paths start from."""
         self._write(os.fsencode(root), _ROOT)
 
     def known(self) -> dict[str, tuple[str, str | None]]:
-        """Stamp and the content's sha256 (None for a text) of what has a vector, by path."""
+        """Stamp, and sha256 of the content (None for a text), of each embedded item, by path."""
         known: dict[str, tuple[str, str | None]] = {}
         for table in self.tables(["path", "stamp", "sha256"]):
             columns = (table[name].to_pylist() for name in ("path", "stamp", "sha256"))
@@ -130,13 +131,13 @@ class Store:
         return known
 
     def sweep(self) -> None:
-        """Remove what killed writers left; nobody may be writing."""
+        """Remove temporary files of killed writers. The caller must hold the store."""
         for name in self._names():
             if _TEMPORARY.fullmatch(name):
                 self._remove(name)
 
     def write_part(self, number: int, rows: Sequence[Row], origin: Origin) -> None:
-        """Write a part. The same number again replaces it, so a part that is computed twice is there once."""
+        """Write a part. It replaces a part of the same number, so computing a part twice does no harm."""
         vectors = np.stack([row.vector for row in rows]).astype(origin.dtype)  # [n, embed_dim]
         flat, schema = pa.array(vectors.ravel(), _DTYPES[origin.dtype]), _schema(origin)
         columns = [
@@ -155,7 +156,7 @@ class Store:
         self._write_table(pa.Table.from_arrays(arrays, schema=schema), f"part-{number:06d}.parquet")
 
     def errors(self) -> dict[str, tuple[str, str]]:
-        """Stamp and reason of what could not be read, by path."""
+        """Stamp and reason of each item that could not be read, by path."""
         found: dict[str, tuple[str, str]] = {}
         if _ERRORS in self._names():
             for row in self._read(_ERRORS).to_pylist():
@@ -163,7 +164,7 @@ class Store:
         return found
 
     def write_errors(self, errors: dict[str, tuple[str, str]]) -> None:
-        """Write all errors there are; none leaves no file."""
+        """Replace the recorded errors; removes the file if there are none."""
         if not errors:
             if _ERRORS in self._names():
                 self._remove(_ERRORS)
@@ -172,7 +173,7 @@ class Store:
         self._write_table(pa.Table.from_pylist(rows, schema=_ERROR_SCHEMA), _ERRORS)
 
     def remove(self, paths: set[str]) -> int:
-        """Take rows out, by path; parts are rewritten whole, empty ones vanish. Returns the rows removed."""
+        """Remove rows by path and return their number. Parts are rewritten; empty parts are removed."""
         removed = 0
         wanted = pa.array(sorted(paths), pa.string())
         for part in self.parts() if paths else ():
@@ -186,7 +187,7 @@ class Store:
         return removed
 
     def restamp(self, stamps: dict[str, str]) -> None:
-        """Write other stamps of some paths, whose content is as it was."""
+        """Replace the stamps of some paths, whose content has not changed."""
         for part in self.parts() if stamps else ():
             paths, there = (column.to_pylist() for column in self._read(part, ["path", "stamp"]).columns)
             new = [stamps.get(path, stamp) for path, stamp in zip(paths, there, strict=True)]
@@ -197,7 +198,7 @@ class Store:
                 self._write_table(table.set_column(place, table.schema.field(place), column), part)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The parts' contents, one by one."""
+        """The parts as tables, one by one."""
         for part in self.parts():
             yield self._read(part, columns)
 
@@ -209,7 +210,11 @@ class Store:
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
-        """A file to read from. That it cannot be read now is no damage, which has errors without a number."""
+        """Open a file for reading.
+
+        Errors of the operating system (with an errno) are reported as such; those of Arrow, which have none,
+        mean a damaged file and are left to the caller.
+        """
         try:
             with self._files.opened(name) as stream:
                 yield stream
@@ -264,7 +269,7 @@ class Store:
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
-    """A part's vectors, float32 [n, embed_dim]."""
+    """The embeddings of a part, float32 [n, embed_dim]."""
     column = table["vector"].combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), -1).astype(np.float32)

@@ -1,6 +1,6 @@
-"""Where the cache is, and hashes that are not computed twice.
+"""The cache folder, and file hashes that are remembered in it.
 
-The cache only saves time: where it cannot be written, that costs speed and a warning, never the answer.
+The cache only saves time: if it cannot be written, the user gets a warning, and the same result more slowly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .file_names import user_path
 from .log import logger
@@ -32,7 +32,7 @@ def cache_dir() -> Path:
 
 
 def home() -> Path:
-    """The user's home. For a user without one it is /nonexistent, which cannot be written."""
+    """The user's home folder; /nonexistent, which is not writable, for a user without one."""
     found = user_path("~")
     return found if found.is_absolute() else Path("/nonexistent")
 
@@ -44,7 +44,11 @@ def hub_home() -> Path:
 
 @contextlib.contextmanager
 def best_effort(what: str) -> Iterator[None]:
-    """Turn a failure to use the cache into a warning."""
+    """Turn an OSError while writing to the cache into a warning.
+
+    Args:
+        what: what is being cached, for the warning.
+    """
     try:
         yield
     except OSError as error:
@@ -57,11 +61,11 @@ def best_effort(what: str) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """A file's hash, remembered in the cache for as long as the file is the same one and unchanged.
+    """The sha256 of a file, remembered in the cache until the file changes.
 
-    That is told by path, size, inode and times. Neither size nor time of change would do: archives and
-    `rsync -t` give files the time they like; but none can set the time at which that happened (ctime). A file
-    that changed a moment ago is not remembered: it could change once more within a tick of that clock.
+    A change is detected by path, size, inode, mtime and ctime. Size and mtime alone are not enough: archives
+    and `rsync -t` set the mtime; nothing can set the ctime. The hash of a file that has just changed is not
+    remembered, because the file could change again within the resolution of the file system's clock.
     """
     path = path.resolve()
     note = cache_dir() / "hashes" / f"{digest_of(str(path))[:32]}.json"
@@ -90,15 +94,15 @@ def _stamp(path: Path) -> dict[str, Any]:
 
 
 def content_sha256(path: Path) -> str:
-    """A file's hash, of what is in it now."""
+    """The sha256 of a file, always computed from its content."""
     with path.open("rb") as file:
         return hash_stream(file)
 
 
-def hash_stream(file: object) -> str:
-    """The sha256 of what is left of a binary file, in bounded memory."""
+def hash_stream(file: BinaryIO) -> str:
+    """The sha256 of a binary file from its current position on, in bounded memory."""
     digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):  # type: ignore[attr-defined]
+    while chunk := file.read(1 << 20):
         digest.update(chunk)
     return digest.hexdigest()
 
@@ -109,13 +113,13 @@ def digest_of(text: str) -> str:
 
 
 def touch(path: Path) -> None:
-    """Remember when a file or folder of the cache was last used; a read-only cache is never pruned."""
+    """Mark a file or folder of the cache as used now; no effect in a read-only cache."""
     with contextlib.suppress(OSError):
         os.utime(path)
 
 
 def prune(folder: Path, most_bytes: int) -> None:
-    """Remove the files of a folder that were longest unused, beyond so many bytes of the others."""
+    """Remove the least recently used files of a folder until at most `most_bytes` are left."""
     files = []
     for file in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process prunes too
@@ -133,7 +137,7 @@ def prune(folder: Path, most_bytes: int) -> None:
 
 @functools.cache
 def source_digest(*folders: str) -> str:
-    """The hash of all files in folders of this package: what such code made is of no use to other code."""
+    """The hash of all files in folders of this package; part of the key of whatever that code computes."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for file in sorted(file for folder in folders for file in (package / folder).rglob("*")):
@@ -144,7 +148,7 @@ def source_digest(*folders: str) -> str:
 
 @functools.cache
 def versions(*distributions: str) -> tuple[str | None, ...]:
-    """The versions of distributions; None for one that is not installed."""
+    """The installed versions of some distributions; None for one that is not installed."""
     return tuple(map(_version, distributions))
 
 

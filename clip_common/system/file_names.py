@@ -1,4 +1,4 @@
-"""File names: as typed, in one spelling; and as text that consoles, fonts and files can hold."""
+"""File names: resolving what users type, and escaping names for consoles, figures and files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from .addresses import is_address
 
-_RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte of a name that is not UTF-8
+_RAW_BYTE = re.compile("[\udc80-\udcff]")  # a surrogate: Python's form of a byte that is not UTF-8
 _ESCAPED_BYTE = re.compile(r"\\x[89a-f][0-9a-f]")
-# What moves a terminal's cursor, ends a line, or turns the order of what is read: none of it is to be seen.
+# Characters that move the cursor of a terminal, end a line, or change the reading direction.
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _CONTROL_IN_LINES = re.compile(f"[{_CONTROLS}]")
 _CONTROL = re.compile(f"[\t\n{_CONTROLS}]")
@@ -24,10 +24,10 @@ _SHOWN = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([tnr\\]
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
-    r"""The text with what an encoding cannot hold as JSON and Python write it in a string.
+    r"""Escape the characters that an encoding cannot represent, as in JSON and Python strings.
 
-    That is `\udce9` for a byte of a file name that is not UTF-8, `\u7167` for a character that the encoding
-    lacks. Nothing is lost, and nothing fails.
+    For example `\udce9` for a byte of a file name that is not UTF-8, and `\u7167` for a character that the
+    encoding lacks. The result can always be encoded, and no information is lost.
     """
     try:
         text.encode(encoding)
@@ -46,7 +46,7 @@ def _encodable(character: str, encoding: str) -> str:
 
 
 def _code(character: str) -> str:
-    r"""A character in ASCII. Only below U+0080 it is `\x1b`: `\xe9` is a byte that is no character."""
+    r"""The ASCII escape of a character. `\x` is used below U+0080 only: `\xe9` means an undecodable byte."""
     number = ord(character)
     if character in _SHORT:
         return _SHORT[character]
@@ -56,14 +56,16 @@ def _code(character: str) -> str:
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
-    r"""What others chose, as a part of a line: control characters are `\n`, `\x1b` or `\u202e`, a byte of a
-    name that is not UTF-8 is `\xe9`, and what an encoding lacks is `\u7167`.
+    r"""Escape untrusted text for one line of output.
+
+    Control characters become `\n`, `\x1b` or `\u202e`, bytes that are not UTF-8 become `\xe9`, and characters
+    that the encoding lacks become `\u7167`.
     """
     return _CONTROL.sub(lambda found: _code(found[0]), encodable(_bytes_shown(text), encoding))
 
 
 def printable_lines(text: str, encoding: str = "utf-8") -> str:
-    """Several lines made of printable parts: as `printable`, but for ends of lines and tabs."""
+    """As `printable`, for text of several lines: line ends and tabs are kept."""
     return _CONTROL_IN_LINES.sub(lambda found: _code(found[0]), encodable(_bytes_shown(text), encoding))
 
 
@@ -72,16 +74,16 @@ def _bytes_shown(text: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    r"""A file's name as every table prints it: `printable`, and each backslash twice.
+    r"""Escape a file name for printing in a table: as `printable`, with backslashes doubled.
 
-    So no two names are printed alike, and `read_shown_name` gives the name back, also as a console printed it
-    that lacks some of its characters.
+    Different names are printed differently, and `read_shown_name` is the inverse, even of output that was
+    encoded for a console with few characters.
     """
     return printable(name.replace("\\", "\\\\"))
 
 
 def read_shown_name(text: str) -> str:
-    """The name that `shown_name` made this text of."""
+    """The inverse of `shown_name`."""
     return _SHOWN.sub(_read_code, text)
 
 
@@ -95,10 +97,10 @@ def _read_code(found: re.Match[str]) -> str:
 
 
 def escape_name(name: str) -> str:
-    r"""A file's name as text that any encoding of Unicode can hold; `unescape_name` gives the name back.
+    r"""Escape a file name so that it is valid Unicode; `unescape_name` is the inverse.
 
-    A byte that is not UTF-8 becomes `\xe9`. Only in such a name, and in one that looks like it, a backslash
-    is doubled; all others stay as they are.
+    A byte that is not UTF-8 becomes `\xe9`. Backslashes are doubled only in such a name, and in a name that
+    already looks escaped; all other names are unchanged.
     """
     if not _RAW_BYTE.search(name) and not _ESCAPED_BYTE.search(name):
         return name
@@ -106,7 +108,7 @@ def escape_name(name: str) -> str:
 
 
 def unescape_name(text: str) -> str:
-    """The name that `escape_name` made this text of."""
+    """The inverse of `escape_name`."""
     if not _ESCAPED_BYTE.search(text):
         return text
     return re.sub(
@@ -117,7 +119,7 @@ def unescape_name(text: str) -> str:
 
 
 def user_path(text: str | Path) -> Path:
-    """A path that a user typed: a leading `~/` is the home, as in a shell; `~x.png` is a file."""
+    """A path that a user typed: a leading `~/` is the home folder, as in a shell; `~x.png` is a file."""
     if Path(text).parts[:1] == ("~",):
         with contextlib.suppress(RuntimeError):  # a user without a home
             return Path(text).expanduser()
@@ -125,7 +127,7 @@ def user_path(text: str | Path) -> Path:
 
 
 def under_root(path: str, root: Path) -> str:
-    """One spelling of a file's path: from `root` if below it, else from the top. Links and addresses stay."""
+    """Normalise a path: relative to `root` if it lies below, else absolute. Keeps links and addresses."""
     if is_address(path):
         return path
     absolute = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps ".."
@@ -134,7 +136,7 @@ def under_root(path: str, root: Path) -> str:
 
 
 def from_top(path: str, root: str | Path) -> str:
-    """A path, which begins at `root` if it is relative, from the top; an address is there already."""
+    """The absolute path of a path that is relative to `root`; addresses are returned unchanged."""
     return path if is_address(path) else os.path.join(root, path)  # noqa: PTH118
 
 

@@ -1,4 +1,4 @@
-"""A home that Paddle can be imported with."""
+"""A home folder that Paddle can be imported with."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .scratch import scratch_folder_of_process
 
 @cache
 def provide_home() -> None:
-    """Where Paddle's import would end in an error, as with HOME=/dev/null, another home for this process.
+    """Set HOME to a temporary folder if importing Paddle would fail with the current one.
 
-    Importing Paddle makes a folder in the home, or where that is not its user's, in the temporary folder.
+    Importing Paddle creates a folder below HOME, or below the temporary folder if HOME is not accessible. It
+    fails if neither is possible, for example with HOME=/dev/null.
     """
     place = home() if os.access(home(), os.W_OK) else Path(tempfile.gettempdir())
     try:

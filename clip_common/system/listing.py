@@ -1,4 +1,4 @@
-"""Arguments that mean several things, in whatever form people have them."""
+"""Arguments with several values, in any form: list, tuple, set, generator, array, column of a table."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from ..errors import ClipError
 
 
 def listed(name: str, given: Any, error: type[ClipError], one: tuple[type, ...] = ()) -> list:
-    """An argument as a list: of a list, tuple, set, generator, array, or a column of a table.
+    """Convert an argument to a list: from a list, tuple, set, generator, array, or a column of a table.
 
     Args:
-        name: the argument's.
+        name: name of the argument.
         given: its value.
-        error: what is raised.
-        one: types of which a value is one thing, a list of one, although it may be iterated over.
+        error: the class of exception to raise.
+        one: types of a single value, which becomes a list of one although it may be iterable.
 
     Raises:
-        ClipError: it cannot be listed, or nothing is in it.
+        ClipError: the value is not iterable, or is empty.
     """
     if isinstance(given, np.ndarray) and given.ndim == 0:
         given = given.item()
     if isinstance(given, one):
         return [given]
-    table = hasattr(given, "columns")  # would be iterated over by the names of its columns
+    table = hasattr(given, "columns")  # iterating over a data frame would give the names of its columns
     single = isinstance(given, (str, bytes)) or table or hasattr(given, "read")
     if single or not isinstance(given, Iterable):
         raise error(f"{name} is a {type(given).__name__}, expected a list")
-    found = list(given)
-    if not found:
+    values = list(given)
+    if not values:
         raise error(f"{name} is empty: leave it out, or give at least one")
-    return found
+    return values

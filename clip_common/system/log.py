@@ -1,4 +1,4 @@
-"""The package's one logger. Its name is fixed: a packed copy of the package has another module name."""
+"""The logger of the package. Its name is fixed, because a packed copy of the package has another name."""
 
 import logging
 
@@ -8,7 +8,7 @@ logger = logging.getLogger("clip_common")
 
 
 def _on_one_line(record: logging.LogRecord) -> bool:
-    """Names of files may hold anything; a message is one line and moves no cursor."""
+    """Escape line ends and control characters, which file names may contain, to prevent log injection."""
     record.msg, record.args = printable(record.getMessage()), ()
     return True
 

@@ -1,4 +1,4 @@
-"""Packages of the extras, which need not be installed."""
+"""Optional dependencies, the packages of the extras."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def require_package(package: str, extra: str) -> None:
     """Check that an optional package is installed.
 
     Raises:
-        RequestError: naming the extra that brings it.
+        RequestError: it is not; the message names the extra to install.
     """
     if importlib.util.find_spec(package) is None:
         raise RequestError(f"this needs {package}: pip install '.[{extra}]'")

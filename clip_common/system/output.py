@@ -1,7 +1,7 @@
-"""Places for results: looked at before the work whose results would be lost, and written whole or not at all.
+"""Output files: checked before long work whose results would be lost, and written atomically.
 
-Every file that this package writes is written here, so that a full disk leaves nothing half-written and is
-told in one way.
+Every file that this package writes is written here, so that a full disk never leaves a partial file and is
+reported in one way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_ROOM = {
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a file cannot be written or read; where the disk is full, what to do too."""
+    """Why a file cannot be written or read; for a full disk, also what to do."""
     number, strerror = getattr(error, "errno", None), getattr(error, "strerror", None)
     return _NO_ROOM.get(number) or strerror or str(error)  # type: ignore[arg-type]
 
@@ -41,10 +41,10 @@ def reason_of(error: BaseException) -> str:
 
 
 def require_folder(folder: Path) -> None:
-    """Check that a folder can be written into, or be made; makes nothing.
+    """Check that a folder is writable, or can be created; creates nothing.
 
     Raises:
-        RequestError: naming what stands in the way.
+        RequestError: it is not; the message says why.
     """
     place = _existing(folder)
     if not stat.S_ISDIR(place.stat().st_mode):
@@ -58,10 +58,10 @@ def require_folder(folder: Path) -> None:
 
 
 def require_file(file: Path) -> None:
-    """Check that a file can be written, or another be put in its place.
+    """Check that a file can be created or replaced.
 
     Raises:
-        RequestError: naming what stands in the way.
+        RequestError: it cannot; the message says why.
     """
     if _existing(file) == file and file.is_dir():
         raise RequestError(f"{file} is a folder, not a file: choose another place")
@@ -69,7 +69,7 @@ def require_file(file: Path) -> None:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest above it that is there."""
+    """The path itself, or its nearest ancestor that exists."""
     while True:
         try:
             path.stat()
@@ -95,13 +95,13 @@ def _unusable(path: Path, error: OSError) -> RequestError:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends, and vanishes if it fails.
+    """A temporary path beside `path` that is renamed to `path` on success, and removed on failure.
 
-    What was written is on the disk before it has the name. What processes that were killed left in the folder
-    is removed.
+    The content is synced to disk before the rename. Temporary files that killed processes left in the folder
+    are removed.
 
     Raises:
-        OSError: which names `path`.
+        OSError: the file cannot be written; its `filename` is `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,31 +118,31 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename and not str(error.filename).endswith(_UNFINISHED):
             raise
-        # numpy and Pillow tell neither which file nor why it could not be written whole.
+        # numpy and Pillow say neither which file could not be written nor why.
         reason = reason_of(error) if error.errno else f"{error}; is the disk full?"
         raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8, see `atomic_file`."""
+    """Write a text file in UTF-8, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, "utf-8")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure of matplotlib's as PNG, see `atomic_file`."""
+    """Write a matplotlib figure as PNG, atomically."""
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content is on the disk: else, after a power cut, a name may stand for nothing."""
+    """Wait until a file's content is on disk: otherwise a power cut may leave a name without content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:
-    """A new file beside `path`, open, and locked for as long as it is: the lock ends with the process."""
+    """Create and open a temporary file beside `path`, locked until it is closed or the process ends."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=_UNFINISHED)
         with contextlib.suppress(OSError):  # there are file systems without locks
@@ -154,7 +154,7 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the unfinished files in a folder that no process has locked any more."""
+    """Remove the temporary files in a folder that no process holds a lock on."""
     for name in os.listdir(folder):  # noqa: PTH208 - of paths there may be many
         if _LEFT.fullmatch(name):
             with contextlib.suppress(OSError), (folder / name).open("rb+") as file:

@@ -1,4 +1,4 @@
-"""Progress bars, on standard error; they are silent where the package's warnings are."""
+"""Progress bars on standard error; switched off together with the package's warnings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .log import logger
 
 
 class _Lossy:
-    """Standard error for what nobody must read: where it is closed or full, a bar is lost and no answer."""
+    """Standard error without its write errors: if it is closed or full, only the progress bar is lost."""
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -30,5 +30,5 @@ class _Lossy:
 
 
 def progress_bar(disable: bool = False, **options: Any) -> tqdm:
-    """A bar with `tqdm`'s options, unless the logger is set to say nothing below an error (`--quiet`)."""
+    """A `tqdm` progress bar, disabled if warnings are not logged (`--quiet`)."""
     return tqdm(disable=disable or not logger.isEnabledFor(logging.WARNING), file=_Lossy(), **options)

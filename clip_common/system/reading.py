@@ -1,4 +1,4 @@
-"""Files that a user names, read whole: never one that has no end, and never more than there is room for."""
+"""Read user-supplied files into memory: regular files only, and only up to a size limit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import stat
 from pathlib import Path
 
 MOST_BYTES = 1 << 30
-"""Of an image, a list or a table."""
+"""Default size limit of an image, a list or a table."""
 
 
 def require_regular(path: Path | str) -> os.stat_result:
-    """Check that a path is a file: to open a pipe may wait for ever, and a device may have no end.
+    """Check that a path is a regular file: opening a pipe may block forever, and a device may be endless.
 
     Raises:
-        OSError: it is not, or is not there; its `strerror` says what it is.
+        OSError: it is not, or does not exist; `strerror` says what it is.
     """
     status = os.stat(path)  # noqa: PTH116 - a Path per image costs time
     if stat.S_ISDIR(status.st_mode):
@@ -27,7 +27,7 @@ def require_regular(path: Path | str) -> os.stat_result:
 
 
 def require_size(size: int, most: int, path: Path | str) -> None:
-    """Check a number of bytes.
+    """Check the size of a file, in bytes.
 
     Raises:
         OSError: there are more than `most`.
@@ -38,15 +38,15 @@ def require_size(size: int, most: int, path: Path | str) -> None:
 
 
 def read_whole(path: Path | str, most: int = MOST_BYTES) -> bytes:
-    """A file's bytes.
+    """Read the bytes of a file.
 
     Raises:
-        OSError: it cannot be read, is no file, or has more than `most` bytes.
+        OSError: it cannot be read, is not a regular file, or has more than `most` bytes.
     """
     require_size(require_regular(path).st_size, most, path)
     content = bytearray()
     with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):  # it may grow
+        while chunk := file.read(1 << 20):  # the file may be growing
             content += chunk
             require_size(len(content), most, path)
     return bytes(content)

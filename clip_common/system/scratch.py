@@ -1,4 +1,4 @@
-"""Temporary folders that are removed also when a process is killed: by the next that makes one."""
+"""Temporary folders. If a process is killed, the next one that creates such a folder removes them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PREFIX = "clip_hub_scratch_"
-_LOCK = ".clip_hub_scratch"  # held for as long as the folder is used; one without it is not ours
+_LOCK = ".clip_hub_scratch"  # locked while the folder is in use; a folder without it is not ours
 _DAY = 24 * 3600  # seconds
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder, for the block."""
+    """A temporary folder that is removed when the context ends."""
     folder, handle = _make()
     try:
         yield folder
@@ -28,7 +28,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def scratch_folder_of_process() -> Path:
-    """A temporary folder, for as long as this process runs."""
+    """A temporary folder that is removed when this process ends."""
     folder, handle = _make()
     atexit.register(_remove, folder, handle)
     return folder
@@ -49,7 +49,7 @@ def _remove(folder: Path, handle: int) -> None:
 
 
 def _sweep(place: Path) -> None:
-    """Remove this user's folders that are a day old and that no process has locked any more."""
+    """Remove this user's folders that are older than a day and that no process holds a lock on."""
     for folder in place.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             status = folder.lstat()

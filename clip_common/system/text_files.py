@@ -1,8 +1,8 @@
-"""Text files as people write them: lists, tables, labels, classes. Every file of that kind is read here.
+"""Read text files from users: lists, tables, labels, classes.
 
-Bytes are UTF-8 (with or without a mark), UTF-16, or GB18030 (and so GBK). Lines end at line feeds or carriage
-returns, and nowhere else; a list whose entries end in NUL (`find -print0`) is one of NULs. All that a table
-holds is text: `001` stays `001`.
+The encoding is UTF-8 (with or without a BOM), UTF-16, or GB18030 (a superset of GBK). Only line feeds and
+carriage returns end a line; a list may also be separated by NUL characters (`find -print0`). All values of a
+table are text: `001` stays `001`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Table:
     """A table of texts.
 
     Attributes:
-        columns: the first row, without blanks around the names.
+        columns: names of the columns, stripped.
         rows: each as long as `columns`.
-        lines: where in the file each row begins, from 1.
+        lines: the line on which each row begins, from 1.
     """
 
     path: Path
@@ -43,16 +43,16 @@ class Table:
     lines: list[int]
 
     def place(self, names: Iterable[str]) -> int | None:
-        """The column that has the first of these names that there is, in upper or lower case."""
+        """Index of the column that matches the first of these names that exists, ignoring case; or None."""
         known = {column.casefold(): i for i, column in reversed(list(enumerate(self.columns)))}
         return next((known[name] for name in names if name in known), None)
 
 
 def read_bytes(path: Path, most: int = _MOST) -> bytes:
-    """A file's bytes.
+    """Read the bytes of a file.
 
     Raises:
-        RequestError: it cannot be read, is no file, or has more than `most` bytes.
+        RequestError: it cannot be read, is not a regular file, or has more than `most` bytes.
     """
     try:
         return read_whole(path, most)
@@ -61,10 +61,10 @@ def read_bytes(path: Path, most: int = _MOST) -> bytes:
 
 
 def decode(content: bytes, name: str) -> str:
-    """Bytes to text.
+    """Decode bytes as UTF-8, UTF-16 or GB18030.
 
     Raises:
-        RequestError: in none of the encodings, naming the file and what to do.
+        RequestError: the bytes are in none of these encodings.
     """
     encoding = _utf_16(content) or "utf-8-sig"
     try:
@@ -81,14 +81,14 @@ def decode(content: bytes, name: str) -> str:
 
 @lru_cache(maxsize=1000)
 def _say_gb18030(name: str) -> None:
-    """Once for all that is called so."""
+    """Warn once per file name."""
     logger.warning("%s is not UTF-8: read as GB18030", name)
 
 
 def _utf_16(content: bytes) -> str | None:
-    """The encoding's name if it is UTF-16, by its mark, or else by the zeros beside Latin letters.
+    """The codec if the content is UTF-16: with a BOM, or because every other byte is zero, as in Latin text.
 
-    Every other byte is one there; in a list separated by NULs they are fewer, and on both sides.
+    In a list separated by NULs, zeros are fewer, and at even and odd positions.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
@@ -100,7 +100,7 @@ def _utf_16(content: bytes) -> str | None:
 
 
 def _is_chinese(content: bytes) -> bool:
-    """Whether bytes are GB18030, and mostly characters of GB 2312: Latin-1 is often valid there by chance."""
+    """Whether bytes are GB18030, mostly common characters (GB 2312): Latin-1 is often valid GB18030, too."""
     try:
         content.decode("gb18030")
     except UnicodeDecodeError:
@@ -111,21 +111,21 @@ def _is_chinese(content: bytes) -> bool:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text; also what is separated by NULs. Unlike `splitlines`, not at U+2028 and others."""
+    """Split a text at line ends, or at NULs if it has any. Unlike `splitlines`, not at U+2028 and others."""
     if "\0" in text:
         return text.removesuffix("\0").split("\0")
     return re.split("\r\n|\n|\r", re.sub("(\r\n|\n|\r)$", "", text)) if text else []
 
 
 def read_names(path: Path, what: str) -> list[str]:
-    """Labels or classes: one on a line, without the blanks around it; empty lines do not count.
+    """Read labels or classes: one per line, stripped; empty lines are skipped.
 
     Args:
         path: the file.
-        what: what an error calls them: "labels", "classes".
+        what: what to call them in error messages: "labels", "classes".
 
     Raises:
-        RequestError: it cannot be read, or holds none.
+        RequestError: the file cannot be read, or contains none.
     """
     lines = (line.strip() for line in lines_of(decode(read_bytes(path), str(path))))
     names = [line for line in lines if line]
@@ -135,10 +135,10 @@ def read_names(path: Path, what: str) -> list[str]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Paths and addresses, one on a line or separated by NULs; not yet relative to anything.
+    """Read paths and addresses, one per line or separated by NULs. Relative paths are returned as they are.
 
-    A line in another encoding than the rest costs at most itself: its bytes are a name if such a file is
-    there. Quotes around a path, as file managers copy it, and blanks count only where such a file is there.
+    Each line is decoded by itself: as UTF-8, as a raw file name if such a file exists, or as GB18030. Quotes,
+    as file managers add them, and surrounding blanks are removed unless a file of that exact name exists.
 
     Raises:
         RequestError: the list cannot be read.
@@ -154,7 +154,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def _name_of(folder: Path, raw: bytes) -> str:
-    """A name in UTF-8; or as its bytes are, if there is such a file; or in GB18030."""
+    """Decode a file name: as UTF-8, as raw bytes if such a file exists, or as GB18030."""
     as_bytes = os.fsdecode(raw)
     if not any("\udc80" <= mark <= "\udcff" for mark in as_bytes) or _is_there(folder, as_bytes):
         return as_bytes
@@ -174,14 +174,14 @@ def _is_there(folder: Path, name: str) -> bool:
 
 
 def read_table(path: Path) -> Table:
-    """A table with a row of names: `.csv`, separated by commas (or by semicolons or tabs, if its first line
-    has those alone), or `.tsv`, separated by tabs.
+    """Read a table with a header row: `.csv`, separated by commas (by semicolons or tabs if the first line
+    contains no comma), or `.tsv`, separated by tabs.
 
-    In a `.tsv` a line is a row wherever all lines have as many tabs as the first, whatever quotes are in it.
+    If all lines of a `.tsv` have the same number of tabs, each line is a row, whatever quotes it contains.
 
     Raises:
-        RequestError: it cannot be read, is empty, or a row is not as long as the first or has a quote that
-            does not end.
+        RequestError: the table cannot be read, is empty, has a row of another length than the header, or an
+            unclosed quote.
     """
     text = decode(read_bytes(path, MOST_BYTES), str(path))
     first = next((line for line in lines_of(text) if line.strip()), "")
@@ -205,7 +205,7 @@ def read_table(path: Path) -> Table:
 
 
 def _plain_rows(text: str, separator: str) -> list[tuple[int, list[str]]] | None:
-    """A row for each line; None if lines are of several lengths, so that some go on in the next."""
+    """One row per line; None if the rows differ in length, so that quoted fields may span lines."""
     rows = [
         (number, [_unquoted(field) for field in line.split(separator)])
         for number, line in enumerate(lines_of(text), start=1)
@@ -248,10 +248,10 @@ def _quoted_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[
 
 
 def columns(table: Table, names: Sequence[str]) -> list[list[str]]:
-    """The values of columns that there must be, without blanks around them; a list for each.
+    """The stripped values of required columns, one list per column.
 
     Raises:
-        RequestError: a column is not there, or a value is empty.
+        RequestError: a column is missing, or a value is empty.
     """
     places = [table.place([name]) for name in names]
     if None in places:
