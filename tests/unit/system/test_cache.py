@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(
     file, real = tmp_path / "file", cache.hash_stream
     file.write_bytes(b"one")
 
-    def slow(stream: object) -> str:
+    def slow(stream: BinaryIO) -> str:
         found = real(stream)
         (tmp_path / "new").write_bytes(b"two")
         (tmp_path / "new").replace(file)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -537,7 +537,7 @@ def test_hashes_are_remembered(store: Path, settled: None, tmp_path: Path, monke
     computed: list[int] = []
     original = cache.hash_stream
 
-    def counted(file: object) -> str:
+    def counted(file: BinaryIO) -> str:
         computed.append(1)
         return original(file)
 
