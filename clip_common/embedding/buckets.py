@@ -15,7 +15,6 @@ import itertools
 import os
 import random
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +25,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from ..errors import ImageError, RequestError
+from ..system import prefetch
 from ..system.addresses import MOST_BYTES, bucket_and_key, scheme_of, too_large, without_secrets
 
 Made = TypeVar("Made")
@@ -252,7 +252,7 @@ def _patiently(action: Callable[[], Made]) -> Made:
             code, reason = _in_words(str(error))
             if attempt + 1 == _ATTEMPTS or not _MAY_PASS.search(code):
                 raise OSError(errno.EIO, reason) from None
-            time.sleep(2**attempt * (0.25 + random.random() / 4))
+            prefetch.sleep(2**attempt * (0.25 + random.random() / 4))
     raise AssertionError("it counts for ever")
 
 

@@ -7,10 +7,12 @@ import errno
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from email.utils import parsedate_to_datetime
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
@@ -19,8 +21,12 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ..errors import ImageError
+from ..system import prefetch
 from ..system.addresses import MOST_BYTES, WEB, scheme_of, too_large, without_secrets
+from ..system.threads import beside
 from ..version import __version__
+
+Made = TypeVar("Made")
 
 _AGENT = "clip-hub"
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 15  # seconds
@@ -30,9 +36,11 @@ _CONNECTIONS = 4  # to one server
 _REDIRECTS = 5
 _GIVEN_UP_AFTER = 5  # addresses of one server that fail in a row
 _GIVEN_UP_FOR = 600.0  # seconds
+_LOOK = 0.5  # seconds after which a thread that waits looks whether its image is still wanted
 _LONGEST_PAUSE = 30.0  # seconds, that a robots.txt may ask for between two requests
 _ROBOTS_BYTES = 500 << 10  # all that has to be read of a robots.txt, RFC 9309
 _BUSY = (429, 500, 502, 503, 504)
+_ANYBODY = "User-agent: *"
 _NO_ADDRESS = "is no address that can be read"
 _MOVED = (301, 302, 303, 307, 308)
 
@@ -92,7 +100,7 @@ class _Server:
         self.connections = threading.BoundedSemaphore(_CONNECTIONS)
         self.rules_lock = threading.Lock()
         self.rules: RobotFileParser | None = None
-        self.pause = 0.0
+        self.pause: float = 0
         self._lock = threading.Lock()
         self._ready_at = 0.0
         self._failures = 0
@@ -123,7 +131,7 @@ class _Server:
                 if delay <= 0:
                     self._ready_at = now + self.pause
                     return
-            time.sleep(min(delay, 1.0))
+            prefetch.sleep(min(delay, 1.0))
 
     def succeeded(self) -> None:
         """Note that it answers."""
@@ -201,7 +209,7 @@ class _Client:
             if server.rules is None:
                 server.rules = self._rules(server)
                 asked = server.rules.crawl_delay(_AGENT)
-                server.pause = min(float(asked or 0), _LONGEST_PAUSE)
+                server.pause = min(int(asked or 0), _LONGEST_PAUSE)
         if not server.rules.can_fetch(_AGENT, without_secrets(address)):
             raise OSError(errno.EACCES, f"{server.name}/robots.txt does not allow it")
 
@@ -215,9 +223,9 @@ class _Client:
             raise OSError(errno.EIO, f"its robots.txt {error}") from None
         except OSError as error:
             raise OSError(errno.EIO, f"its robots.txt cannot be read: {error.strerror}") from None
-        rules = RobotFileParser()
-        rules.parse(content.decode("utf-8", "replace").splitlines())
-        return rules
+        lines = content.decode("utf-8", "replace").splitlines()
+        rules = _parsed(lines)
+        return rules or _parsed([line for line in lines if _parsed([_ANYBODY, line])]) or RobotFileParser()
 
     # --- one address ----------------------------------------------------------------------------------
 
@@ -227,7 +235,7 @@ class _Client:
             server.wait_for_turn()
             try:
                 with server.connections, allowance.running() as deadline:
-                    content = self._answer(address, most, deadline)
+                    content = _in_time(lambda: self._answer(address, most, deadline), deadline)
             except _TryAgainError as error:
                 wait = (
                     error.wait if error.wait is not None else 2 ** (attempt - 1) * (0.5 + random.random() / 2)
@@ -239,9 +247,11 @@ class _Client:
                 if error.wait is not None:
                     server.hold_off(wait)
                 with allowance.running():
-                    time.sleep(wait)
+                    prefetch.sleep(wait)
             except (_AnswerError, ImageError):
                 server.succeeded()
+                raise
+            except prefetch.UnreadError:
                 raise
             except OSError as error:
                 server.failed(str(error.strerror))
@@ -275,6 +285,37 @@ class _Client:
             raise _in_words(error) from None
 
 
+def _parsed(lines: list[str]) -> RobotFileParser | None:
+    """The rules of a robots.txt; None where one of them looks like a number or an address and is none."""
+    rules = RobotFileParser()
+    try:
+        rules.parse(lines)
+    except ValueError:
+        return None
+    return rules
+
+
+def _in_time(answer: Callable[[], Made], deadline: float) -> Made:
+    """An answer, or at its deadline an error, wherever it is by then: the libraries' limits are of the wait
+    for each byte, and a server can make the head of an answer last for ever.
+    """
+    coming = beside(answer)
+    while not coming.done():
+        prefetch.require_reader()
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise _too_slow()
+        futures.wait({coming}, min(left, _LOOK))
+    try:
+        return coming.result()
+    finally:
+        del coming  # else an error would hold itself, and with it all that has come of an image
+
+
+def _too_slow() -> OSError:
+    return OSError(errno.ETIMEDOUT, f"it has not come whole in {_ALLOWED:.0f} s")
+
+
 def _content(response: requests.Response, most: int, deadline: float) -> bytes:
     """The body, read as it comes, so that one that trickles ends in time."""
     length = response.headers.get("Content-Length", "")
@@ -286,7 +327,7 @@ def _content(response: requests.Response, most: int, deadline: float) -> bytes:
         if len(content) > most:
             raise ImageError(too_large(len(content), most))
         if time.monotonic() > deadline:
-            raise OSError(errno.ETIMEDOUT, f"it has not come whole in {_ALLOWED:.0f} s")
+            raise _too_slow()
     if length.isdecimal() and len(content) < int(length):
         raise _TryAgainError("the connection broke")
     return bytes(content)

@@ -11,10 +11,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from . import cpu
+
+Made = TypeVar("Made")
 
 
 @cache
@@ -45,6 +49,22 @@ def within(seconds: float, action: Callable[[], object]) -> bool:
     thread.start()
     thread.join(seconds)
     return not thread.is_alive()
+
+
+def beside(action: Callable[[], Made]) -> Future[Made]:
+    """The coming result of what may never end, in a thread of its own: no process waits for that to end."""
+    result: Future[Made] = Future()
+    threading.Thread(target=_settle, args=(result, action), daemon=True).start()
+    return result
+
+
+def _settle(result: Future[Made], action: Callable[[], Made]) -> None:
+    try:
+        result.set_result(action())
+    except BaseException as error:
+        result.set_exception(error)
+    finally:
+        del result  # else an error would hold itself, through this frame
 
 
 def _environment_at_start() -> dict[str, str]:

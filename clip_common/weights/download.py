@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from functools import partial
 from pathlib import Path
 
 import requests
 from requests import exceptions
-from urllib3.exceptions import NewConnectionError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from ..config import WeightsSource
 from ..errors import WeightsError
 from ..system.cache import hash_stream
 from ..system.log import logger
 from ..system.progress import progress_bar
+from ..system.threads import beside
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
+_HEAD_TIMEOUT = 90  # seconds for the head of an answer, all addresses that it was moved to together
+_SPAN, _LEAST = 60, 60 << 10  # a line that brings fewer bytes in so many seconds is as good as dead
 _ATTEMPTS = 4  # without progress
 _HUGGING_FACE = ("https://huggingface.co", "https://hf-mirror.com")
 _MODELSCOPE = "https://modelscope.cn/models"
-_CHUNK = 1 << 14  # bytes; the last, incomplete one of a broken connection is lost
+_CHUNK = 1 << 16  # bytes, at most, that are written at once
 
 
 class _NotFoundError(Exception):
     """The server has no such file, or keeps it to itself: another address may not."""
+
+
+class _TooSlowError(requests.Timeout):
+    """The server sends a little now and then, and might for ever."""
 
 
 def addresses(source: WeightsSource, mirror: str | None = None, flat: str | None = None) -> list[str]:
@@ -87,7 +96,7 @@ def _download_from(url: str, part: Path, sha256: str) -> None:
         except requests.RequestException as error:
             # A bad line that gets somewhere each time gets there in the end.
             failures = failures + 1 if _size(part) <= reached else 1
-            reached = _size(part)
+            reached = max(reached, _size(part))
             if failures == _ATTEMPTS or not _worth_another_try(error):
                 raise WeightsError(f"cannot download {url}: {_reason(error)}") from error
             logger.warning("download of %s interrupted (%s); resuming", part.stem, _reason(error))
@@ -111,8 +120,7 @@ def _fetch(url: str, part: Path) -> None:
     start = _size(part)
     headers = {"Range": f"bytes={start}-"} if start else {}
     headers["Accept-Encoding"] = "identity"  # so that lengths are those of the file
-    timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
+    with _answer(url, headers) as response:
         if response.status_code in (403, 404, 410):  # some stores answer 403 for what they do not have
             raise _NotFoundError(f"the server answered {response.status_code}")
         if response.status_code == 416:  # the part is already as long as the file, or longer
@@ -126,11 +134,35 @@ def _fetch(url: str, part: Path) -> None:
             part.open("ab" if resumed else "wb") as file,
             progress_bar(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True) as bar,
         ):
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in _chunks(response):
                 file.write(chunk)
                 bar.update(len(chunk))
     if total is not None and part.stat().st_size < total:
         raise requests.ConnectionError(f"ended at {part.stat().st_size} of {total} bytes")
+
+
+def _answer(url: str, headers: dict[str, str]) -> requests.Response:
+    """An answer whose head has come. The library's limits are of each byte's wait."""
+    timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)
+    coming = beside(partial(requests.get, url, headers=headers, stream=True, timeout=timeout))
+    if not futures.wait({coming}, _HEAD_TIMEOUT).done:
+        raise _TooSlowError(f"the head of its answer did not come in {_HEAD_TIMEOUT} s")
+    return coming.result()
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """A body as it comes."""
+    end, left = time.monotonic() + _SPAN, _LEAST
+    try:
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            yield chunk
+            left -= len(chunk)
+            if time.monotonic() > end:
+                if left > 0:
+                    raise _TooSlowError(f"less than {_LEAST >> 10} KiB came in {_SPAN} s")
+                end, left = time.monotonic() + _SPAN, _LEAST
+    except HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _worth_another_try(error: requests.RequestException) -> bool:
@@ -138,7 +170,7 @@ def _worth_another_try(error: requests.RequestException) -> bool:
     if isinstance(error, requests.HTTPError):
         return error.response is not None and error.response.status_code >= 500
     final = (exceptions.ConnectTimeout, exceptions.TooManyRedirects, exceptions.SSLError, ValueError)
-    return not (_is_unreachable(error) or isinstance(error, final))
+    return not (_is_unreachable(error) or isinstance(error, (_TooSlowError, *final)))
 
 
 def _is_unreachable(error: requests.RequestException) -> bool:
@@ -150,6 +182,8 @@ def _is_unreachable(error: requests.RequestException) -> bool:
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code}"
+    if isinstance(error, _TooSlowError):
+        return str(error)
     if isinstance(error, requests.Timeout) or _is_caused_by(error, ReadTimeoutError):
         return f"no answer in {_CONNECT_TIMEOUT} s, or a silence of {_READ_TIMEOUT} s"
     if _is_unreachable(error):

@@ -18,6 +18,7 @@ from clip_common.embedding import web
 from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Store
 from clip_common.errors import ImageError
+from clip_common.system import prefetch
 from tests.support.stores import contents, run
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -255,6 +256,64 @@ def test_a_body_that_trickles_ends(server: Server, monkeypatch: pytest.MonkeyPat
     server.answers["/slow.png"] = trickle
     assert "it has not come whole" in fault(f"{server.address}/slow.png")
     done.set()
+
+
+def test_a_head_that_trickles_ends(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No byte of it is late."""
+    monkeypatch.setattr(web, "_ALLOWED", 0.3)
+    done = threading.Event()
+
+    def trickle(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.flush_headers()
+        handler.wfile.write(b"X-Long: ")
+        while not done.wait(0.01):
+            handler.wfile.write(b"x")
+
+    server.answers["/slow.png"] = trickle
+    said: list[str] = []
+    reading = threading.Thread(target=lambda: said.append(fault(f"{server.address}/slow.png")), daemon=True)
+    reading.start()
+    reading.join(60)
+    done.set()
+    assert len(said) == 1 and "it has not come whole" in said[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["Crawl-delay: \u00b2", "Disallow: //[", "Crawl-delay: " + "9" * 5000, "Request-rate: \u00b2/1"]
+)
+def test_a_garbled_line_of_robots_txt_costs_itself_alone(server: Server, line: str) -> None:
+    rules = f"User-agent: *\nDisallow: /private\n{line}\nDisallow: /mine\n"
+    server.answers |= {"/robots.txt": body(rules.encode()), "/a.png": body(png())}
+    assert web.read(f"{server.address}/a.png") == png()
+    for hidden in ("/private/a.png", "/mine/a.png"):
+        assert "does not allow it" in fault(f"{server.address}{hidden}")
+    assert server.count("/robots.txt") == 1
+
+
+def test_a_pause_without_measure_is_the_longest(server: Server) -> None:
+    rules = "User-agent: *\nCrawl-delay: " + "9" * 400
+    server.answers |= {"/robots.txt": body(rules.encode()), "/a.png": body(png())}
+    assert web.read(f"{server.address}/a.png") == png()
+    assert web._client()._server(server.address).pause == 30
+
+
+def test_who_has_gone_speaks_neither_for_nor_against_a_server(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that is interrupted, and begun again in the same process, would find it given up."""
+
+    def gone() -> None:
+        raise prefetch.UnreadError
+
+    server.answers["/a.png"] = body(png())
+    assert web.read(f"{server.address}/a.png") == png()
+    with monkeypatch.context() as patched:
+        patched.setattr(web, "_in_time", lambda *_: gone())
+        for _ in range(5):
+            with pytest.raises(prefetch.UnreadError):
+                web.read(f"{server.address}/a.png")
+    assert web.read(f"{server.address}/a.png") == png()
 
 
 def test_a_body_that_breaks_off_is_asked_for_again(server: Server, waits: list[float]) -> None:

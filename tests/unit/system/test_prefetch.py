@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from clip_common.system.prefetch import prefetch
+from clip_common.system import prefetch as module
+from clip_common.system.prefetch import UnreadError, prefetch, sleep
 
 
 def test_results_come_in_order() -> None:
@@ -40,3 +41,38 @@ def test_who_stops_early_is_not_kept_waiting() -> None:
     closing.join(60)
     assert not waits
     assert len(begun) <= 9  # what had not begun never does
+
+
+def test_who_waits_for_something_else_gives_up_where_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process ends no sooner than these threads: after Ctrl-C it would wait for all of their waits."""
+    waits, ends, go_on = threading.Event(), [], threading.Event()
+
+    def slept(seconds: float) -> None:
+        waits.set()
+        assert go_on.wait(60)
+
+    def make(number: int) -> int:
+        if number:
+            try:
+                sleep(1e9)
+            except UnreadError as error:
+                ends.append(error)
+        return number
+
+    monkeypatch.setattr(module.time, "sleep", slept)
+    results = prefetch(make, [0, 1], 1)
+    assert next(results) == 0
+    assert waits.wait(60)
+    results.close()
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("clip-prepare"):
+            thread.join(60)
+    assert len(ends) == 1
+
+
+def test_where_nothing_is_prefetched_a_sleep_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    sleep(7)
+    assert slept == [7]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
-from clip_common.system.threads import within
+import pytest
+
+from clip_common.system.threads import beside, within
 
 
 def test_what_ends_in_time_and_what_does_not() -> None:
@@ -14,3 +18,36 @@ def test_what_ends_in_time_and_what_does_not() -> None:
     never = threading.Event()
     assert not within(0.05, never.wait)
     never.set()
+
+
+def test_what_runs_beside_all_else_gives_its_result_or_its_error() -> None:
+    assert beside(lambda: 1).result(60) == 1
+    with pytest.raises(ZeroDivisionError):
+        beside(lambda: 1 // 0).result(60)
+    never = threading.Event()
+    beside(never.wait)
+    (waiting,) = (thread for thread in threading.enumerate() if "_settle" in thread.name)
+    assert waiting.daemon  # the process ends without it
+    never.set()
+
+
+def test_an_error_beside_all_else_holds_nothing_longer_than_itself() -> None:
+    class LargeError(Exception):
+        pass
+
+    def fail() -> None:
+        raise LargeError
+
+    gc.collect()
+    gc.disable()  # what goes away does so by itself
+    try:
+        result = beside(fail)
+        error = result.exception(60)
+        for thread in threading.enumerate():
+            if "_settle" in thread.name:
+                thread.join(60)
+        gone = weakref.ref(error)
+        del error, result
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -46,11 +46,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 class Server:
     """A mirror of one file, counting requests; `cut` ends each answer after so many bytes, `delay` comes
-    before it and `pause` within, in seconds."""
+    before it and `pause` within, in seconds. `cuts` are those of answers, one by one; `trickle` is the part
+    of an answer, "head" or "body", that comes byte by byte."""
 
     def __init__(self) -> None:
         self.content = CONTENT
         self.cut: int | None = None
+        self.cuts: Iterator[int] = iter(())
+        self.trickle = ""
         self.ranges = True
         self.flat = False
         self.absent = 404
@@ -80,15 +83,27 @@ class Server:
                 rest = server.content[start:]
                 if asked and server.ranges and not rest:
                     return self.send_error(416)
+                if server.trickle == "head":
+                    return self._trickle(b"HTTP/1.0 200 OK\r\nX-Long: " + bytes([88] * 100_000))
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(rest)))
                 self.end_headers()
                 if server.pause:
                     self.wfile.flush()
                     threading.Event().wait(server.pause)  # nobody sleeps in these tests
+                if server.trickle == "body":
+                    return self._trickle(rest)
                 with contextlib.suppress(ConnectionError):  # a client that lost its patience
-                    self.wfile.write(rest[: server.cut])
+                    self.wfile.write(rest[: next(server.cuts, server.cut)])
                 return None
+
+            def _trickle(self, content: bytes) -> None:
+                with contextlib.suppress(OSError):
+                    for i in range(len(content)):
+                        if not server.trickle:
+                            return
+                        self.wfile.write(content[i : i + 1])
+                        threading.Event().wait(0.01)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -174,6 +189,42 @@ def test_a_server_that_falls_silent_is_told_from_one_that_hangs_up(
     server.pause = 0.5
     with pytest.raises(WeightsError, match=r"a silence of 0\.05 s"):
         locate.fetch(record, server.url)
+
+
+def test_a_line_that_trickles_is_given_up(
+    record: Pretrained, server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No byte comes late, and none but a few ever would; what came is kept."""
+    monkeypatch.setattr(download, "_SPAN", 0.2)
+    server.trickle = "body"
+    with pytest.raises(WeightsError, match=r"less than 60 KiB came in 0\.2 s"):
+        locate.fetch(record, server.url)
+    server.trickle = ""
+    assert len(server.requests) == 1
+    assert_stored(locate.fetch(record, server.url), store)
+    assert server.requests[1]
+
+
+def test_a_head_that_trickles_is_given_up(
+    record: Pretrained, server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_HEAD_TIMEOUT", 0.2)
+    server.trickle = "head"
+    with pytest.raises(WeightsError, match=r"the head of its answer did not come in 0\.2 s"):
+        locate.fetch(record, server.url)
+    server.trickle = ""
+    assert len(server.requests) == 1
+
+
+def test_a_line_that_gets_now_farther_and_now_less_far_ends(
+    record: Pretrained, server: Server, store: Path
+) -> None:
+    """To get farther than the time before is no progress, where each time begins anew."""
+    server.ranges = False
+    server.cuts = iter([30_000, 60_000] * 10)
+    with pytest.raises(WeightsError, match="the server closed the connection"):
+        locate.fetch(record, server.url)
+    assert len(server.requests) <= 8
 
 
 SMALL = replace(MINI, text=replace(MINI.text, vocab_size=64))
