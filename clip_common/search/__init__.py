@@ -1,1 +1,1 @@
-"""Finding images by words or by an image: an index over stored embeddings, and queries."""
+"""Search images by text or by image: an index over stored embeddings, queries, duplicates and clusters."""

@@ -1,4 +1,4 @@
-"""Stored images in clusters by k-means, with names from labels. It needs scikit-learn (extra [evaluate])."""
+"""Clusters of stored images by k-means, named by labels. Needs scikit-learn (extra [evaluate])."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..zero_shot.scoring import Answer, Scoring, l2_normalize, top_k_labels
 from .stored_images import StoredImage, StoredImages
 
 _SEED, _STARTS = 0, 3
-_NAMES = 3  # labels of a cluster
+_NAMES = 3  # labels per cluster
 _COSINE = Scoring("cosine")
 
 
 @dataclass(frozen=True)
 class Member:
-    """An image of a cluster, and its cosine with the cluster's mean."""
+    """An image of a cluster, and its cosine with the mean of the cluster."""
 
     image: StoredImage
     cosine: float
@@ -31,11 +31,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Images that are alike.
+    """Similar images.
 
     Attributes:
-        members: the nearest to the mean first.
-        labels: what the mean is nearest to, best first; scores are cosines.
+        members: the images, nearest to the mean first.
+        labels: the labels nearest to the mean, best first; scores are cosines.
     """
 
     members: list[Member]
@@ -48,21 +48,21 @@ class Cluster:
 
 
 def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor: Predictor) -> list[Cluster]:
-    """Clusters by k-means on embeddings of unit length, the largest first; the same images, the same answer.
+    """Cluster images by k-means on their embeddings; largest cluster first. Deterministic.
 
     Args:
         stored: the images.
-        count: how many clusters.
-        prompts: labels for their names.
+        count: number of clusters.
+        prompts: candidate labels for naming the clusters.
         predictor: the model that made the embeddings.
 
     Raises:
-        RequestError: there are fewer different images, or another model made the embeddings.
+        RequestError: there are fewer distinct images than clusters, or another model made the embeddings.
     """
     require_model(stored, predictor)
     different: set[bytes] = set()
     for embedding in stored.embeddings:
-        different.add((embedding + 0.0).tobytes())  # -0 is 0
+        different.add((embedding + 0.0).tobytes())  # + 0.0 turns -0.0 into 0.0
         if len(different) >= count:
             break
     if count > len(different):
@@ -83,10 +83,10 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
 
 
 def require_model(stored: StoredImages, predictor: Predictor) -> None:
-    """Check that a model made the embeddings.
+    """Check that the embeddings were made with this model.
 
     Raises:
-        RequestError: another one did.
+        RequestError: they were made with another one.
     """
     origin = stored.origin
     if predictor.weights_sha256 != origin.weights_sha256:
@@ -97,13 +97,13 @@ def require_model(stored: StoredImages, predictor: Predictor) -> None:
 
 
 def as_json(stored: StoredImages, clusters: list[Cluster]) -> str:
-    """One JSON document; it is ASCII, which every console can print."""
+    """Clusters as one JSON document, in ASCII, which every console can print."""
     found = [
         {
             "labels": cluster.labels,
             "members": [
-                {"path": one.image.path, "root": one.image.root, "cosine": one.cosine}
-                for one in cluster.members
+                {"path": member.image.path, "root": member.image.root, "cosine": member.cosine}
+                for member in cluster.members
             ],
         }
         for cluster in clusters
@@ -112,11 +112,11 @@ def as_json(stored: StoredImages, clusters: list[Cluster]) -> str:
 
 
 def as_table(clusters: list[Cluster]) -> str:
-    """A line for each cluster: how many images, the labels, and the image that is nearest to the mean."""
+    """Clusters as text, one line each: number of images, labels, and the image nearest to the mean."""
     return "\n".join(_line(cluster) for cluster in clusters)
 
 
 def _line(cluster: Cluster) -> str:
     nearest = cluster.members[0].image
-    labels = ", ".join(f"{printable(one['label'])} {one['score']:.3f}" for one in cluster.labels)
+    labels = ", ".join(f"{printable(item['label'])} {item['score']:.3f}" for item in cluster.labels)
     return f"{len(cluster.members):>7}  {labels}  {shown_name(unescape_name(nearest.path))}"

@@ -1,4 +1,4 @@
-"""Images that were found: as thumbnails, and on one sheet."""
+"""Search results as thumbnails, and on contact sheets."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ..visualize import save_contact_sheet
 from .hits import Hit
 from .stored_images import StoredImage
 
-ROW = 5  # images, as on every contact sheet
+ROW = 5  # images per row of a contact sheet
 
-_SIDE = 256  # of a thumbnail, pixels
+_SIDE = 256  # side of a thumbnail, in pixels
 _MOST_ROWS = 20
 
 
 def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
-    """The images found, on one sheet, `search.png`; one that is not there any more is an empty place."""
+    """Write the results as `search.png`. An image that no longer exists leaves an empty cell."""
     path = folder / "search.png"
     save_contact_sheet([cell(hit) for hit in hits], title, path)
     return path
 
 
 def cell(hit: Hit) -> tuple[Image.Image | None, str]:
-    """The thumbnail of a hit, None where it is not there any more, and what stands below it."""
+    """The thumbnail of a hit (None if the image no longer exists) and its caption."""
     more = f" +{len(hit.duplicates)}" if hit.duplicates else ""
     return _thumbnail(hit.path, hit.root), f"{hit.score:.3f}  {Path(hit.path).name}{more}"
 
 
 def write_rows(rows: Sequence[Sequence[tuple[StoredImage, str]]], title: str, path: Path) -> None:
-    """A row of images for each group, with what stands below each; the first rows, and the first of each."""
+    """Write one row per group, of at most 5 images with captions; at most 20 rows."""
     cells: list[tuple[Image.Image | None, str]] = []
     for row in rows[:_MOST_ROWS]:
         cells += [(_thumbnail(image.path, image.root), caption) for image, caption in row[:ROW]]
@@ -44,7 +44,7 @@ def write_rows(rows: Sequence[Sequence[tuple[StoredImage, str]]], title: str, pa
 
 
 def _thumbnail(path: str, root: str) -> Image.Image | None:
-    """From its file, shard or table."""
+    """The thumbnail of an image, read from its file, shard or table; None if that fails."""
     try:
         return for_display(content_of(path, root), path, _SIDE)
     except (ClipError, OSError, KeyError, tarfile.TarError):

@@ -1,4 +1,4 @@
-"""Near-duplicates among stored images: exact, by blocks, in memory that does not depend on what is found."""
+"""Near-duplicates among stored images: an exact search in blocks, with bounded memory."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..system.file_names import shown_name, unescape_name
 from ..system.words import counted
 from .stored_images import StoredImage, StoredImages
 
-_ROWS, _COLUMNS = 1024, 4096  # of the products that are in memory at once
-_ROUNDING = 1e-6  # by which equal images may differ from a cosine of 1
-_ROUNDING_OF_BOUNDS = 1e-5  # by which what is never below a cosine may be so
-_ROUNDING_OF_SQUARES = 1e-6  # added, so that a length is never below the true one
-_LEAST_SKETCH = 32  # numbers
-_MANY = 1 / 128  # share of pairs from which to look at them one by one takes longer than a whole product
+_ROWS, _COLUMNS = 1024, 4096  # size of a block of products
+_ROUNDING = 1e-6  # rounding error of a cosine: equal images may have slightly less than 1
+_ROUNDING_OF_BOUNDS = 1e-5  # rounding error of an upper bound, which may be slightly below the cosine
+_ROUNDING_OF_SQUARES = 1e-6  # added to a squared length, so that it is never below the true one
+_LEAST_SKETCH = 32  # minimum length of a sketch
+_MANY = 1 / 128  # share of candidate pairs from which one matrix product is faster than single products
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """An image that need not be kept.
+    """An image that is a near-duplicate of another one.
 
     Attributes:
-        cosine: with the image that its group keeps.
-        exact: whether its file is the same, byte for byte, as one before it in the group.
+        cosine: cosine with the image that its group keeps.
+        exact: whether its file is identical to an earlier one of the group.
     """
 
     image: StoredImage
@@ -38,7 +38,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are near-duplicates of the one to keep, the nearest first."""
+    """An image to keep, and its near-duplicates, nearest first."""
 
     keep: StoredImage
     duplicates: list[Duplicate]
@@ -47,16 +47,16 @@ class Group:
 def find_groups(
     stored: StoredImages, threshold: float, on_progress: Callable[[int], Any] | None = None
 ) -> list[Group]:
-    """Groups of near-duplicates, the largest first.
+    """Find groups of near-duplicates, the largest first.
 
-    Images are gone through from the largest (in pixels, then by path) to the smallest. One whose cosine with
-    a kept image before it is at least the threshold joins the nearest such; any other is kept. So every image
-    of a group is near to the one kept, and no chain of small steps joins what is far apart.
+    Images are visited from the largest (in pixels, then by path) to the smallest. An image whose cosine with
+    an image kept before is at least the threshold joins the nearest such image; any other image is kept. So
+    every image of a group is similar to the one kept, and chains of small steps do not join distant images.
 
     Args:
         stored: the images.
-        threshold: a cosine.
-        on_progress: called now and then with the pairs that were looked at since.
+        threshold: a cosine, -1 to 1.
+        on_progress: called with the number of pairs that were compared since the last call.
     """
     order = sorted(range(len(stored)), key=lambda i: _preference(stored.images[i]))
     images = [stored.images[i] for i in order]
@@ -78,7 +78,7 @@ def find_groups(
 
 
 def estimated_seconds(stored: StoredImages) -> float:
-    """How long `find_groups` takes here if nearly all are kept, from a product of the size that it makes."""
+    """Estimate the time of `find_groups` if nearly all images are kept, from one block of products."""
     rows, columns = min(_ROWS, len(stored)), min(_COLUMNS, len(stored))
     sketch = _sketch(stored.embeddings[: max(rows, columns)])
     start = time.perf_counter()
@@ -88,18 +88,18 @@ def estimated_seconds(stored: StoredImages) -> float:
 
 
 def pairs_of(count: int) -> int:
-    """How many pairs there are among so many."""
+    """The number of pairs among `count` images."""
     return count * (count - 1) // 2
 
 
 def as_json(stored: StoredImages, groups: list[Group], threshold: float) -> str:
-    """One JSON document; it is ASCII, which every console can print."""
+    """Groups as one JSON document, in ASCII, which every console can print."""
     found = [
         {
             "keep": _described(group.keep),
             "duplicates": [
-                {**_described(one.image), "cosine": one.cosine, "exact": one.exact}
-                for one in group.duplicates
+                {**_described(duplicate.image), "cosine": duplicate.cosine, "exact": duplicate.exact}
+                for duplicate in group.duplicates
             ],
         }
         for group in groups
@@ -108,14 +108,14 @@ def as_json(stored: StoredImages, groups: list[Group], threshold: float) -> str:
 
 
 def as_table(stored: StoredImages, groups: list[Group]) -> str:
-    """A block of lines for each group, the image to keep first; and how many there are."""
+    """Groups as text: a block of lines for each group, the image to keep first; and a summary."""
     lines = []
     several = len({image.root for image in stored.images}) > 1
     for group in groups:
         lines.append(_line("keep", group.keep, several))
-        for one in group.duplicates:
-            mark = "  (the same file)" if one.exact else ""
-            lines.append(_line(f"{one.cosine:.4f}", one.image, several) + mark)
+        for duplicate in group.duplicates:
+            mark = "  (the same file)" if duplicate.exact else ""
+            lines.append(_line(f"{duplicate.cosine:.4f}", duplicate.image, several) + mark)
         lines.append("")
     count = sum(len(group.duplicates) for group in groups)
     are = "is a duplicate" if count == 1 else "are duplicates"
@@ -143,13 +143,13 @@ def _preference(image: StoredImage) -> tuple[int, str, str]:
 def _nearest_kept(
     embeddings: np.ndarray, threshold: float, on_progress: Callable[[int], Any] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image [n] the nearest kept one before it, -1 for those that are kept, and the cosine."""
+    """For each image, the nearest kept image before it or -1 if it is kept, int64 [n]; and the cosine."""
     count = len(embeddings)
     sketch = _sketch(embeddings)
     nearest, cosines = np.full(count, -1), np.full(count, -np.inf, np.float32)
     kept = np.empty(count, np.int64)
     kept_sketch = np.empty_like(sketch)
-    number = 0  # of those kept
+    number = 0  # of kept images
     for start in range(0, count, _ROWS):
         rows = np.arange(start, min(start + _ROWS, count))
         for left in range(0, number, _COLUMNS):
@@ -167,11 +167,11 @@ def _nearest_kept(
 
 
 def _sketch(embeddings: np.ndarray) -> np.ndarray:
-    """Fewer numbers [n, k] whose products are never below the cosines.
+    """Shorter vectors [n, k] whose dot products are upper bounds of the cosines.
 
-    They are the coordinates along the main axes and the length of the rest: by Cauchy and Schwarz the rests
-    of two embeddings add at most the product of their lengths. An eighth of the numbers suffices to rule out
-    nearly all pairs.
+    A sketch consists of the coordinates along the principal axes and the length of the remainder: by the
+    Cauchy-Schwarz inequality, the remainders of two embeddings contribute at most the product of their
+    lengths. An eighth of the dimensions is enough to rule out nearly all pairs.
     """
     width = max(_LEAST_SKETCH, embeddings.shape[1] // 8)
     if width + 1 >= embeddings.shape[1]:
@@ -193,7 +193,17 @@ def _compare(
     nearest: np.ndarray,
     cosines: np.ndarray,
 ) -> None:
-    """Note for each row a kept image that is nearer than what is noted; `bound` is never below a cosine."""
+    """Update `nearest` and `cosines` of the rows, in place, from a block of kept images.
+
+    Args:
+        bound: upper bounds of the cosines, [rows, kept].
+        embeddings: of all images, [n, d].
+        rows: indices of the images to update.
+        kept: indices of the kept images of the block.
+        threshold: minimum cosine.
+        nearest: nearest kept image of each image, [n].
+        cosines: its cosine, [n].
+    """
     least = threshold - _ROUNDING
     at = np.flatnonzero(bound >= least - _ROUNDING_OF_BOUNDS)
     if len(at) > _MANY * bound.size:
@@ -204,7 +214,7 @@ def _compare(
         row, best = np.divmod(at, bound.shape[1])
         found = rows[row]
         values = np.einsum("ij,ij->i", embeddings[found], embeddings[kept[best]])
-        ascending = np.argsort(values, kind="stable")  # of several, the last that is written stays
+        ascending = np.argsort(values, kind="stable")  # if a row occurs twice, the last assignment wins
         found, best, values = found[ascending], best[ascending], values[ascending]
     better = (values >= least) & (values > cosines[found])
     nearest[found[better]] = kept[best[better]]
@@ -214,7 +224,7 @@ def _compare(
 def _settle(
     block: np.ndarray, start: int, threshold: float, nearest: np.ndarray, cosines: np.ndarray
 ) -> None:
-    """The same among the images of one block, which are kept or not in their order."""
+    """As `_compare`, among the images of one block, each of which is kept or not in turn."""
     products = block @ block.T
     near = np.tril(products >= threshold - _ROUNDING, -1)
     for row in np.flatnonzero(near.any(axis=1)):

@@ -1,9 +1,9 @@
-"""An index in one file, which a search maps into memory and goes through whole: exact, and no database.
+"""An index in one file, mapped into memory and searched exactly; no database.
 
-The file is Arrow's (IPC), written whole and put into its place at once: whoever reads it sees the old one or
-the new one, needs no lock, and never half a file. Columns: `path`, `stamp`, `width`, `height`, `caption`,
-`vector` (float32 in any case: to widen float16 takes five times as long as all the rest of a search). What
-made the embeddings, and where relative paths begin, stands in the metadata.
+The file is in Arrow's IPC format and is replaced atomically, so readers need no lock and never see a partial
+file. Columns: `path`, `stamp`, `width`, `height`, `caption`, `vector`. Vectors are always float32: converting
+float16 takes five times as long as the rest of a search. The metadata contains the origin of the embeddings
+and the root of relative paths.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 _KEY = b"clip_hub_index"
 _VERSION = 1
-_BLOCK = 8192  # rows that are looked at together
+_BLOCK = 8192  # rows per record batch
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """A file that is mapped; it stays as it is even if another one gets its name."""
+    """A mapped file. It stays valid and unchanged if the file is replaced."""
 
     origin: Origin
     root: str
@@ -47,11 +47,11 @@ class _Contents:
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """The row that each block ends before, int64 [blocks]."""
+        """The end (exclusive) of each block, as row numbers, int64 [blocks]."""
         return np.cumsum([block.num_rows for block in self.blocks])
 
     def place(self, row: int) -> tuple[pa.RecordBatch, int]:
-        """The block of a row, and where the row is in it."""
+        """The block of a row, and the position of the row in it."""
         number = int(np.searchsorted(self.ends, row, side="right"))
         block = self.blocks[number]
         return block, row - (int(self.ends[number]) - block.num_rows)
@@ -62,10 +62,10 @@ class FileIndex(Index):
 
     Args:
         address: its path.
-        must_exist: whether it is an error if there is none.
+        must_exist: raise if there is no such file.
 
     Raises:
-        RequestError: it cannot be read, or is no index.
+        RequestError: it cannot be read, or is not an index.
     """
 
     def __init__(self, address: str, must_exist: bool = False) -> None:
@@ -75,17 +75,17 @@ class FileIndex(Index):
         self._contents: _Contents | None = self._open()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the mapped file."""
         self._contents = None
 
     def current(self) -> FileIndex:
-        """This one, or another where the file was replaced."""
+        """See `Index.current`."""
         there = self._contents
         same = there is not None and there.state == self._state()
         return self if same else FileIndex(self.address, self._must_exist)
 
     def sync(self, store: Store, prune_all: bool = False) -> Changes:
-        """See `Index.sync`; a file that holds all of it already is left as it is."""
+        """See `Index.sync`; the file is not rewritten if nothing changed."""
         origin = store.require_origin()
         try:
             require_file(self._path)
@@ -98,7 +98,7 @@ class FileIndex(Index):
             self._require_same_model(origin)
             require_same_store(self.address, store.folder, there, wanted, root)
         if self._contents is not None and self._contents.origin != origin:
-            there = dict.fromkeys(there, ("", ""))  # the same images, embedded in another way
+            there = dict.fromkeys(there, ("", ""))  # embedded with other options: all rows are outdated
         changes = changes_of(there, wanted)
         if changes.added or changes.removed or self._contents is None:
             changes.unusable = self._write(store, origin, root)
@@ -115,10 +115,10 @@ class FileIndex(Index):
         contents = self._of(origin)
         names = spellings(path, contents.root)
         found = {
-            one: _embeddings(block)[place]
+            stored: _embeddings(block)[place]
             for block in contents.blocks
-            for place, one in enumerate(block["path"].to_pylist())
-            if one in names
+            for place, stored in enumerate(block["path"].to_pylist())
+            if stored in names
         }
         name = next((name for name in names if name in found), None)
         if name is None:
@@ -128,7 +128,7 @@ class FileIndex(Index):
     def ranked(
         self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter
     ) -> Iterator[tuple[Hit, np.ndarray]]:
-        """See `Index.ranked`; of equal scores the row that was written first comes first."""
+        """See `Index.ranked`; rows of equal score are in the order of the store."""
         contents = self._of(origin)
         query = vector.astype(np.float32)
         scores = [_scores(block, query, limit_to, contents.root) for block in contents.blocks]
@@ -140,7 +140,11 @@ class FileIndex(Index):
             yield hit, _embeddings(block)[place]
 
     def _of(self, origin: Origin) -> _Contents:
-        """The contents, which must be of a model."""
+        """The contents of the file, checked to be made with this model.
+
+        Raises:
+            RequestError: there is no file, or it was made with another model.
+        """
         if self._contents is None:
             raise RequestError(f"--index {self.address}: no such file; make it with `index`")
         there = self._contents.origin
@@ -162,14 +166,14 @@ class FileIndex(Index):
     # --- the file -------------------------------------------------------------------------------------
 
     def _state(self) -> tuple[int, ...] | None:
-        """By which a file is told from another of its name; None where there is none."""
+        """Identifies the file, to detect that it was replaced; None if there is no file."""
         try:
             return _state(os.stat(self._path))  # noqa: PTH116
         except FileNotFoundError:
             return None
 
     def _open(self) -> _Contents | None:
-        """Map the file, all of it at once: to come upon each page singly takes several times as long."""
+        """Map the file, with all pages at once (MAP_POPULATE), which is much faster than page faults."""
         try:
             status = os.stat(self._path)  # noqa: PTH116
             if not stat.S_ISREG(status.st_mode):
@@ -194,7 +198,7 @@ class FileIndex(Index):
                 raise ValueError("its columns are others")
             blocks = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             for block in blocks:
-                block.validate(full=True)  # what is damaged would end the process
+                block.validate(full=True)  # reading a damaged block could crash the process
                 if any(column.null_count for column in block.columns):
                     raise ValueError("something is missing in it")
             return _Contents(origin, note["root"], blocks, _state(status))
@@ -217,7 +221,7 @@ class FileIndex(Index):
         return rows
 
     def _write(self, store: Store, origin: Origin, root: str) -> int:
-        """Write the whole file again; returns how many rows were left out."""
+        """Rewrite the file; returns the number of rows that were left out."""
         schema = _schema(origin, root)
         there, unusable = self._contents, 0
         try:
@@ -236,7 +240,7 @@ class FileIndex(Index):
 
 
 def _schema(origin: Origin, root: str) -> pa.Schema:
-    """The columns of a file, and its metadata."""
+    """The columns and the metadata of an index file."""
     fields = [
         ("path", pa.string()),
         ("stamp", pa.string()),
@@ -258,7 +262,7 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _blocks(store: Store, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
-    """A store's rows, many together, and how many were left out: embeddings with what is no number."""
+    """The rows of a store in large tables, and how many were left out because they are not finite."""
     from ..embedding.store import vectors_of
 
     waiting: list[pa.Table] = []
@@ -268,7 +272,7 @@ def _blocks(store: Store, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
         usable = np.isfinite(vectors).all(axis=1)
         left_out += int((~usable).sum())
         table = table.filter(pa.array(usable))
-        # No nulls, so that a search reads the numbers where they lie.
+        # Without nulls, a search can read the columns' buffers directly.
         empty = {"width": 0, "height": 0, "caption": ""}
         columns = [
             table[name].fill_null(empty[name]) if name in empty else table[name] for name in schema.names[:-1]
@@ -276,7 +280,7 @@ def _blocks(store: Store, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
         flat = pa.array(vectors[usable].ravel())
         columns.append(pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
         waiting.append(pa.Table.from_arrays(columns, schema=schema))
-        if sum(one.num_rows for one in waiting) >= _BLOCK:
+        if sum(table.num_rows for table in waiting) >= _BLOCK:
             yield pa.concat_tables(waiting).combine_chunks(), left_out
             waiting, left_out = [], 0
     if waiting:
@@ -284,20 +288,20 @@ def _blocks(store: Store, schema: pa.Schema) -> Iterator[tuple[pa.Table, int]]:
 
 
 def _embeddings(block: pa.RecordBatch) -> np.ndarray:
-    """A block's embeddings where they lie, float32 [rows, embed_dim]."""
+    """The embeddings of a block, float32 [rows, embed_dim], without copying."""
     column = block["vector"]
     return _numbers(column.values, np.float32).reshape(block.num_rows, column.type.list_size)
 
 
 def _numbers(column: pa.Array, dtype: type) -> np.ndarray:
-    """A column without nulls where it lies; Arrow's own `to_numpy` imports pandas (half a second)."""
+    """A column without nulls as an array, without copying. (Arrow's `to_numpy` imports pandas: 0.5 s.)"""
     return np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
 
 
 def _scores(block: pa.RecordBatch, query: np.ndarray, limit_to: Filter, root: str) -> np.ndarray:
-    """The cosine of each row of a block, float32 [rows]; -inf for what is not allowed."""
-    # Row by row: as one product of a matrix BLAS shares it out among threads, which on a machine that is busy
-    # wait for each other ten times as long as this takes; and a row's score would depend on its neighbours.
+    """The cosine of each row of a block, float32 [rows]; -inf for rows that the filter excludes."""
+    # One product per row. BLAS would split a matrix product among threads, which on a busy machine wait for
+    # each other ten times as long as this takes; and the score of a row would depend on its neighbours.
     scores = np.matmul(_embeddings(block)[:, None, :], query)[:, 0]
     allowed = np.isfinite(scores) & (scores >= limit_to.min_score)
     for name, least in (("width", limit_to.min_width), ("height", limit_to.min_height)):
@@ -309,7 +313,7 @@ def _scores(block: pa.RecordBatch, query: np.ndarray, limit_to: Filter, root: st
 
 
 def _best_first(scores: np.ndarray, count: int) -> Iterator[int]:
-    """Rows by score, best first, of equal ones the first; -inf is left out. The first `count` are quick."""
+    """Row numbers by score, best first, without -inf; ties in order. The first `count` come quickly."""
     rows = np.flatnonzero(scores > -np.inf)
     if count < len(rows):
         worst = np.partition(scores[rows], -count)[-count]

@@ -1,4 +1,4 @@
-"""Results of a search, what they are limited to, and near-duplicates among them."""
+"""Search results, filters, and folding of near-duplicates."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from ..system.file_names import encodable, escape_name, read_shown_name
 
-_LITERAL = re.compile(r"[^\\%_\"'\x00-\x1f\x7f]")  # what means itself in a pattern, in every Milvus
+_LITERAL = re.compile(r"[^\\%_\"'\x00-\x1f\x7f]")  # needs no escape in a pattern, in any Milvus version
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A result.
+    """A search result.
 
     Attributes:
-        path: as the store has it.
-        score: its cosine with what was asked, -1 to 1.
-        root: the folder where `path` begins, if it is relative; see `escape_name`.
+        path: the path of the image in the store.
+        score: cosine with the query, -1 to 1.
+        root: the folder that a relative `path` starts from, escaped by `escape_name`.
         duplicates: paths of the results that were folded into this one.
     """
 
@@ -35,14 +35,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class Filter:
-    """What results are limited to.
+    """Conditions that results must meet.
 
     Attributes:
-        path: a pattern in which `*` stands for anything, of the path as it is kept or from the top.
-        min_width: pixels.
-        min_height: pixels.
-        min_score: the least cosine.
-        without: paths, as they are kept, that are no results.
+        path: a pattern for the stored or the absolute path, in which `*` matches anything.
+        min_width: in pixels.
+        min_height: in pixels.
+        min_score: minimum cosine.
+        without: stored paths to exclude.
     """
 
     path: str | None = None
@@ -52,48 +52,48 @@ class Filter:
     without: frozenset[str] = frozenset()
 
     def expression(self, root: str = "") -> str:
-        """The pattern and the sizes as Milvus reads them; it lets through a little more than `allowed_paths`.
+        """The Milvus filter expression for path and size. It may match more paths than `allowed_paths`.
 
-        What Milvus's versions escape differently stands for any character here.
+        Characters that Milvus versions escape in different ways are replaced by a wildcard.
         """
         terms = []
         if self.path is not None:
             patterns = as_kept(self.path)
-            kept = sorted({*patterns, *(one for pattern in patterns for one in _below(pattern, root))})
-            terms.append("(" + " or ".join(f'path like "{_narrow(one)}"' for one in kept) + ")")
+            kept = sorted({*patterns, *(part for pattern in patterns for part in _below(pattern, root))})
+            terms.append("(" + " or ".join(f'path like "{_narrow(pattern)}"' for pattern in kept) + ")")
         terms += [f"width >= {int(self.min_width)}"] if self.min_width else []
         terms += [f"height >= {int(self.min_height)}"] if self.min_height else []
         return " and ".join(terms)
 
     def allowed_paths(self, paths: Sequence[str], root: str) -> list[bool]:
-        """Which paths, as they are kept or from the top, are like the pattern."""
+        """Which stored or absolute paths match the pattern."""
         if self.path is None:
             return [True] * len(paths)
         patterns = as_kept(self.path)
         absolute = _expression(*patterns).fullmatch
-        below = [one for pattern in patterns for one in _below(pattern, root)]
+        below = [part for pattern in patterns for part in _below(pattern, root)]
         relative = _expression(*patterns, *below).fullmatch
         return [(absolute if path[:1] == "/" else relative)(path) is not None for path in paths]
 
 
 def as_kept(path: str) -> list[str]:
-    """What a path or a pattern that a user typed may be called where paths are kept, the likeliest first.
+    """The possible stored forms of a path or pattern that a user typed, most likely first.
 
-    It may be copied from a table, which `shown_name` printed; be a name itself; or be copied from JSON, which
-    has paths as they are kept.
+    Users copy paths from a table, as printed by `shown_name`, type a plain file name, or copy from JSON,
+    which contains stored paths.
     """
     own = path if encodable(path) == path else escape_name(path)
     return list(dict.fromkeys([escape_name(read_shown_name(path)), own]))
 
 
 def _expression(*patterns: str) -> re.Pattern[str]:
-    """What is like one of some patterns."""
+    """A regular expression that matches any of the patterns."""
     each = [".*".join(map(re.escape, pattern.split("*"))) for pattern in dict.fromkeys(patterns)]
     return re.compile("|".join(each), re.DOTALL)
 
 
 def _below(pattern: str, root: str) -> list[str]:
-    """What is left of a pattern for the paths below a folder, where its beginning is like that folder."""
+    """The rest of a pattern, for paths relative to `root`, wherever its beginning matches `root` itself."""
     if not root:
         return []
     root = root.rstrip("/")  # "/" itself
@@ -110,19 +110,19 @@ def _narrow(pattern: str) -> str:
 
 
 def fold(ranked: Iterable[tuple[Hit, np.ndarray]], top_k: int, threshold: float) -> list[Hit]:
-    """The best results without near-duplicates, each with what was folded into it.
+    """The best results without near-duplicates, each with the paths that were folded into it.
 
-    A result is folded into the nearest of those before it if their cosine is at least the threshold. The
-    walk ends before the first that would be one too many.
+    A result is folded into the most similar result before it if their cosine is at least the threshold.
+    Iteration stops at the first result beyond `top_k` that is not a duplicate.
 
     Args:
         ranked: results with their embeddings, best first.
-        top_k: how many.
-        threshold: a cosine.
+        top_k: maximum number of results.
+        threshold: a cosine, -1 to 1.
     """
     shown: list[Hit] = []
     folded: list[list[str]] = []
-    vectors = np.empty((0, 0), np.float32)  # of those shown, and room for more
+    vectors = np.empty((0, 0), np.float32)  # embeddings of `shown`, with spare rows
     for hit, vector in ranked:
         cosines = vectors[: len(shown)] @ vector if shown else np.empty(0)
         if shown and cosines.max() >= threshold:

@@ -1,4 +1,4 @@
-"""An index of a store's embeddings: a file, or a Milvus server; both are asked in the same way."""
+"""The interface of an index over a store's embeddings, which is a file or a Milvus server."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from ..embedding.store import Store
 
 Rows = dict[str, tuple[str, str]]
-"""Of each row the stamp and the root, by its path or what stands for that."""
+"""Stamp and root of each row, by the key of the row: its path, or an id made of it."""
 
 
 @dataclass
 class Changes:
-    """What a synchronisation did.
+    """The result of a synchronisation, as numbers of rows.
 
     Attributes:
-        unusable: were left out, since their embeddings hold something that is no number.
+        unusable: left out because their embeddings are not finite.
     """
 
     added: int = 0
@@ -40,55 +40,64 @@ class Changes:
 
 
 class Index(ABC):
-    """An index, as `open_index` gives it."""
+    """An index over stored embeddings; `open_index` opens one."""
 
     address: str
 
     @abstractmethod
     def sync(self, store: Store, prune_all: bool = False) -> Changes:
-        """Make the index hold what the store holds: add what is new or changed, remove what is gone.
+        """Update the index to the content of a store: add new and changed rows, remove the others.
 
         Args:
-            store: what to hold.
-            prune_all: even if nothing of what there was stays, or it is of images below another folder.
+            store: the store.
+            prune_all: allow that all existing rows are removed, or rows of images below another folder.
 
         Raises:
-            RequestError: the store is empty, or the index cannot be written, or holds another store.
+            RequestError: the store is empty, or the index is not writable or belongs to another store.
         """
 
     @abstractmethod
     def require(self, origin: Origin) -> None:
-        """Check that a model's embeddings are in the index.
+        """Check that the index contains embeddings of this model.
 
         Raises:
-            RequestError: nothing is indexed that it made.
+            RequestError: it does not.
         """
 
     @abstractmethod
     def find(self, origin: Origin, path: str) -> tuple[str, np.ndarray]:
-        """The path as it is kept, and the embedding [embed_dim], of an image in the index.
+        """Look up an image by its path.
+
+        Returns:
+            Its stored path, and its embedding, float32 [embed_dim].
 
         Raises:
-            RequestError: there is none of that path, or nothing is indexed that this model made.
+            RequestError: there is no such image, or the index has no embeddings of this model.
         """
 
     @abstractmethod
     def ranked(
         self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter
     ) -> Iterator[tuple[Hit, np.ndarray]]:
-        """The nearest by cosine with their embeddings, best first; usually `count` of them are needed.
+        """Iterate over the nearest images and their embeddings, best first.
+
+        Args:
+            origin: the model that made `vector`.
+            vector: query embedding, [embed_dim], of unit length.
+            count: number of results that the caller probably needs; more can be iterated.
+            limit_to: conditions on the results.
 
         Raises:
-            RequestError: nothing is indexed that this model made.
+            RequestError: the index has no embeddings of this model.
         """
 
     def current(self) -> Index:
-        """The index as it is now; this one, unless it is a file that was replaced since."""
+        """The index in its current state: a new object if its file was replaced, else this one."""
         return self
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it."""
+        """Release the file or the connection."""
 
     def search(
         self,
@@ -98,17 +107,17 @@ class Index(ABC):
         limit_to: Filter | None = None,
         threshold: float | None = None,
     ) -> list[Hit]:
-        """The nearest by cosine, best first.
+        """Find the nearest images by cosine, best first.
 
         Args:
             origin: the model that made `vector`.
-            vector: [embed_dim], of unit length.
-            top_k: how many.
-            limit_to: what they are limited to.
-            threshold: fold near-duplicates from this cosine on, see `fold`.
+            vector: query embedding, [embed_dim], of unit length.
+            top_k: maximum number of results.
+            limit_to: conditions on the results.
+            threshold: cosine from which near-duplicates are folded into one result, see `fold`.
 
         Raises:
-            RequestError: nothing is indexed that this model made.
+            RequestError: the index has no embeddings of this model.
         """
         limit_to = limit_to or Filter()
         ranked = (
@@ -122,10 +131,14 @@ class Index(ABC):
 
 
 def open_index(address: str, must_exist: bool = False) -> Index:
-    """The index at an address: a file, or `http://HOST:19530` of a Milvus server.
+    """Open the index at an address: a file, or `http://HOST:19530` of a Milvus server.
+
+    Args:
+        address: the address.
+        must_exist: raise if there is no such file.
 
     Raises:
-        RequestError: it cannot be opened, or the extra [search] is wanted for it.
+        RequestError: it cannot be opened, or needs the extra [search].
     """
     if not is_server(address):
         from .file_index import FileIndex
@@ -138,10 +151,10 @@ def open_index(address: str, must_exist: bool = False) -> Index:
 
 
 def is_server(address: str) -> bool:
-    """Whether an address is a server's.
+    """Whether an address is that of a server and not a file.
 
     Raises:
-        RequestError: it is an address of another kind.
+        RequestError: unknown URL scheme.
     """
     kind, mark, _ = address.partition("://")
     if mark and kind not in ("http", "https"):
@@ -156,7 +169,7 @@ def stamps_of(store: Store) -> Iterator[tuple[str, str]]:
 
 
 def changes_of(there: Rows, wanted: Rows) -> Changes:
-    """What makes the rows that are wanted of those that are there."""
+    """The changes from the existing rows to the wanted ones."""
     kept = sum(there.get(key) == row for key, row in wanted.items())
     return Changes(len(wanted) - kept, len(there.keys() - wanted.keys()), kept)
 
@@ -164,12 +177,12 @@ def changes_of(there: Rows, wanted: Rows) -> Changes:
 def require_same_store(
     address: str, folder: Path | str, there: Rows, wanted: Mapping[str, tuple[str, str]], root: str
 ) -> None:
-    """Refuse a store that is not the one that an index holds: its rows would take the others' place.
+    """Check that an index belongs to a store, whose rows would replace all others.
 
-    Images that only moved keep their stamps, below another root.
+    Moved images are recognised: they have the same stamps below another root.
 
     Raises:
-        RequestError: it is another one.
+        RequestError: the index belongs to another store.
     """
     others = [
         row_root
@@ -191,9 +204,7 @@ def require_same_store(
 
 
 def spellings(path: str, root: str) -> list[str]:
-    """What a path that a user typed may be called in an index: as it is kept, or from the top; the likeliest
-    first.
-    """
+    """The possible stored forms of a path that a user typed, most likely first."""
     names = [name for way in (path, os.path.abspath(path)) for name in as_kept(way)]  # noqa: PTH100
     top = os.path.join(root, "")  # noqa: PTH118
     below = [name[len(top) :] for name in names if root and name.startswith(top)]
@@ -201,7 +212,7 @@ def spellings(path: str, root: str) -> list[str]:
 
 
 def no_such_image(address: str, path: str) -> RequestError:
-    """The error for an image that an index does not hold."""
+    """The error for an image that is not in the index."""
     return RequestError(
         f"--like {path}: {address} holds no image of that path; give one as `search` prints it"
     )

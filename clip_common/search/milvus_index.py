@@ -1,6 +1,6 @@
-"""An index in Milvus, for more embeddings than one machine goes through, or for many who search them.
+"""An index on a Milvus server, for more embeddings than one machine can scan, or for many users.
 
-It is a server's; the tests have Milvus Lite, which is the same client on a folder.
+The tests use Milvus Lite, which has the same client and needs no server.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .hits import Filter, Hit
 from .index import Changes, Index, Rows, changes_of, no_such_image, require_same_store, spellings, stamps_of
 
 _ROWS_AT_ONCE = 2000
-_MAX_RESULTS = 16384  # Milvus's own
+_MAX_RESULTS = 16384  # Milvus's limit
 _MAX_PATH = 4096  # bytes
 _INDEX_TYPE = "AUTOINDEX"  # the server's choice
 _FIELDS = ("path", "root", "width", "height", "caption")
 
-# They also log what they raise.
+# These libraries also log the errors that they raise.
 for _name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class MilvusIndex(Index):
-    """An index at `http://HOST:19530` of a server; it may hold those of several models.
+    """An index on a Milvus server, `http://HOST:19530`, with one collection per model.
 
     Raises:
-        RequestError: it cannot be opened.
+        RequestError: the server cannot be reached.
     """
 
     def __init__(self, address: str) -> None:
@@ -47,11 +47,11 @@ class MilvusIndex(Index):
             raise RequestError(f"the index {address} cannot be opened: {_message(error)}") from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         self._client.close()
 
     def sync(self, store: Store, prune_all: bool = False) -> Changes:
-        """See `Index.sync`; only what changed is written."""
+        """See `Index.sync`; only changed rows are written."""
         origin = store.require_origin()
         with self._errors("cannot be written"):
             collection = _collection(origin)
@@ -95,7 +95,7 @@ class MilvusIndex(Index):
     def ranked(
         self, origin: Origin, vector: np.ndarray, count: int, limit_to: Filter
     ) -> Iterator[tuple[Hit, np.ndarray]]:
-        """See `Index.ranked`; a server finds most of the nearest, and no more than 16384."""
+        """See `Index.ranked`; the search is approximate, and ends after 16384 results."""
         with self._errors("cannot be searched"):
             collection = self._loaded(origin)
             fields = [name for name in _FIELDS if name in self._fields(collection)]
@@ -109,10 +109,10 @@ class MilvusIndex(Index):
                     filter=expression,
                     output_fields=[*fields, "vector"],
                 )
-                for one in found[seen:]:
-                    entity = one["entity"]
+                for result in found[seen:]:
+                    entity = result["entity"]
                     near = np.array(entity.pop("vector"), np.float32)
-                    hit = Hit(score=float(one["distance"]), **entity)
+                    hit = Hit(score=float(result["distance"]), **entity)
                     if hit.score < limit_to.min_score:
                         return
                     if limit_to.allowed_paths([hit.path], hit.root)[0]:
@@ -122,7 +122,11 @@ class MilvusIndex(Index):
                 asked, seen = min(4 * asked, _MAX_RESULTS), len(found)
 
     def _loaded(self, origin: Origin) -> str:
-        """The collection of a model, ready to be searched."""
+        """The collection of a model, loaded for searching.
+
+        Raises:
+            RequestError: there is none.
+        """
         collection = _collection(origin)
         if not self._client.has_collection(collection):
             raise RequestError(
@@ -133,7 +137,7 @@ class MilvusIndex(Index):
         return collection
 
     def _root(self, collection: str) -> str:
-        """Where the relative paths of an index begin."""
+        """The folder that the relative paths of a collection start from."""
         rows = self._client.query(collection, filter="", output_fields=["root"], limit=1)
         return rows[0]["root"] if rows else ""
 
@@ -177,7 +181,7 @@ class MilvusIndex(Index):
 
 
 def _collection(origin: Origin) -> str:
-    """Its name says what made the vectors: a schema's description gets lost in Milvus Lite."""
+    """The name of a model's collection. (Milvus Lite does not keep a schema's description.)"""
     return f"clip_hub__{origin.module}__{origin.weights_sha256}"
 
 
@@ -186,12 +190,12 @@ def _id(path: str) -> str:
 
 
 def _message(error: Exception) -> str:
-    """What a library says, on one line, without its wrapping."""
+    """The message of a library's exception, on one line."""
     return " ".join(str(getattr(error, "message", None) or error).split())
 
 
 def _new_rows(store: Store, wanted: set[str], root: str) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """A part's rows that are wanted, and how many of them are left out: embeddings with what is no number."""
+    """For each part, the wanted rows, and how many are left out because their embeddings are not finite."""
     for table in store.tables():
         vectors = vectors_of(table)
         pairs = [
@@ -217,5 +221,5 @@ def _new_rows(store: Store, wanted: set[str], root: str) -> Iterator[tuple[list[
 
 
 def _cut(text: str) -> str:
-    """What fits into a field."""
+    """Truncate a text to the size of a field."""
     return text.encode("utf-8", "replace")[:_MAX_PATH].decode("utf-8", "ignore")

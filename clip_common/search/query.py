@@ -1,4 +1,4 @@
-"""What is searched for, words and images, to one embedding; results to a table or JSON."""
+"""Queries: text and images combined into one embedding; and output of results as a table or JSON."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..zero_shot.scoring import l2_normalize
 from .hits import Hit
 
 _QUOTED = re.compile(r'(?:(?<=\s)|^)["“]([^"“”]*)["”](?=[^\w"]|$)')
-_HIDDEN = "\0"  # stands for what is quoted; no word has it
+_HIDDEN = "\0"  # placeholder for a quoted part; does not occur in the query
 _SIGN = re.compile(r"(?:^|\s)([+＋\-－−])(?=\s|$)")
 _PLUS = "+＋"
 _WEIGHT = re.compile(r"\^(\d+(?:\.\d*)?|\.\d+)\s*$")
 _NEARLY_A_SIGN = re.compile(r"(?:^|\s)([+＋\-－−][^\W\d_]\S*)")
 _NEARLY_QUOTED = re.compile(r'(?:^|\s)(["“])')
-_LEAST_LENGTH = 1e-6  # of a sum of embeddings
+_LEAST_LENGTH = 1e-6  # a sum of embeddings that is shorter has no direction
 
 
 class Term(NamedTuple):
-    """Words, and how much they count; what is to be unlike the results has a negative weight."""
+    """A text and its weight; negative to search for images that are unlike it."""
 
     text: str
     weight: float = 1.0
@@ -37,12 +37,12 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for.
+    """A search query.
 
     Attributes:
-        words: as typed, see `terms_of`; None for none.
+        words: text as typed, see `terms_of`; or None.
         images: image files.
-        text_weight: how much all words together count beside all images together, 0 to 1.
+        text_weight: weight of all words together, 0 to 1; all images together get the rest.
     """
 
     words: str | None = None
@@ -52,15 +52,15 @@ class Query:
     def embedding(
         self, predictor: Predictor, like: Sequence[np.ndarray] = (), use_gpu: bool = False
     ) -> np.ndarray:
-        """Its embedding [d], of unit length.
+        """Compute the query embedding, [d], of unit length.
 
         Args:
-            predictor: the model that made the index.
-            like: embeddings of images in the index, which count as `images` do.
+            predictor: the model that the index was made with.
+            like: embeddings of images in the index, treated like `images`.
             use_gpu: run on the GPU.
 
         Raises:
-            ClipError: there is nothing to search for, or something cannot be used.
+            ClipError: the query is empty or invalid, or an image cannot be read.
         """
         if self.words is None and not self.images and not like:
             raise RequestError("nothing to search for: give words, --image or --like")
@@ -69,11 +69,11 @@ class Query:
         terms = [] if self.words is None else terms_of(self.words)
         texts, images = None, list(like)
         if terms or self.images:
-            made = predictor.embed(
+            embeddings = predictor.embed(
                 paths=self.images or None, texts=[term.text for term in terms] or None, use_gpu=use_gpu
             )
-            texts = made["texts"]
-            images += [] if made["images"] is None else list(made["images"])
+            texts = embeddings["texts"]
+            images += [] if embeddings["images"] is None else list(embeddings["images"])
         return combined(
             texts,
             [term.weight for term in terms],
@@ -83,14 +83,14 @@ class Query:
 
 
 def terms_of(words: str) -> list[Term]:
-    """The terms of what a user typed: `a dog + a beach^0.5 - snow`.
+    """Parse a query such as `a dog + a beach^0.5 - snow`.
 
-    A `+` or `-` that stands alone adds or takes away what follows it; `^` and a number at the end of a term
-    say how much that counts. What stands in double quotes is read as it stands.
+    A `+` or `-` between spaces adds or subtracts the term after it; `^` and a number at the end of a term set
+    its weight. Text in double quotes is taken literally.
 
     Raises:
-        RequestError: nothing stands where words should, or a sign, a weight or a quotation is not whole: as
-            words they would be searched for in silence.
+        RequestError: a term is empty, or a sign, a weight or a quotation is malformed. Taking such text
+            literally would give wrong results silently.
 
     Examples:
         >>> terms_of("a black-and-white dog - snow^0.5")
@@ -106,12 +106,12 @@ def terms_of(words: str) -> list[Term]:
         signed.insert(0, ("+", first))
     terms = []
     for sign, text in signed:
-        found = _WEIGHT.search(text)
-        weight = float(found[1]) if found else 1.0
+        match = _WEIGHT.search(text)
+        weight = float(match[1]) if match else 1.0
         text = _WEIGHT.sub("", text).strip()
         _require_plain(text, weight)
-        marks = "" if text == _HIDDEN else '"'  # beside other words they are a part of the text
-        text = "".join(marks + next(quoted) + marks if one == _HIDDEN else one for one in text)
+        marks = "" if text == _HIDDEN else '"'  # beside other words, the quotes are part of the text
+        text = "".join(marks + next(quoted) + marks if char == _HIDDEN else char for char in text)
         if is_blank(text):
             raise RequestError(f"{words!r}: words are missing; `a dog - snow` means a dog, and no snow")
         terms.append(Term(text, weight if sign in _PLUS else -weight))
@@ -119,7 +119,11 @@ def terms_of(words: str) -> list[Term]:
 
 
 def _require_plain(text: str, weight: float) -> None:
-    """Refuse what looks like an expression in what is left of a term, and is none."""
+    """Reject a term that still contains something that looks like an operator.
+
+    Raises:
+        RequestError: it does; the message shows the correct form.
+    """
     if "^" in text or not math.isfinite(weight):
         fault = "after ^ stands a number, at the end of a term, as in `a dog^0.5 - snow`"
     elif found := _NEARLY_A_SIGN.search(text):
@@ -135,16 +139,16 @@ def _require_plain(text: str, weight: float) -> None:
 def combined(
     texts: np.ndarray | None, weights: Sequence[float], images: np.ndarray | None, text_weight: float = 0.5
 ) -> np.ndarray:
-    """One embedding [d] of unit length.
+    """Combine text and image embeddings to one embedding, [d], of unit length.
 
     Args:
-        texts: [n, d], or None.
-        weights: of the texts, n of them.
-        images: [m, d], or None; one of the two may be missing.
-        text_weight: how much the texts count beside the images, 0 to 1.
+        texts: text embeddings [n, d], or None.
+        weights: weights of the texts, n.
+        images: image embeddings [m, d], or None. At least one of `texts` and `images` is needed.
+        text_weight: weight of the weighted sum of the texts, 0 to 1; the mean of the images gets the rest.
 
     Raises:
-        RequestError: nothing is left of them.
+        RequestError: the embeddings cancel each other out.
     """
     words = None if texts is None else _unit(np.asarray(weights, texts.dtype) @ texts)
     mean = None if images is None else _unit(images.mean(axis=0))
@@ -160,12 +164,12 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def as_json(hits: Sequence[Hit]) -> str:
-    """One JSON document; it is ASCII, which every console can print."""
+    """Results as one JSON document, in ASCII, which every console can print."""
     return json.dumps({"results": [asdict(hit) for hit in hits]})
 
 
 def as_table(hits: Sequence[Hit]) -> str:
-    """A line for each hit."""
+    """Results as text, one line per hit."""
     lines = []
     for hit in hits:
         more = f"  (+{len(hit.duplicates)} alike)" if hit.duplicates else ""

@@ -1,4 +1,4 @@
-"""What the page's search tab looks into: the index that CLIP_HUB_INDEX names."""
+"""Search for the web page: the index that CLIP_HUB_INDEX names, queried by embedding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INDEX = "CLIP_HUB_INDEX"
 
 
 class Found(NamedTuple):
-    """A result: its thumbnail, what stands below it, and its path in the index."""
+    """A search result for display: thumbnail, caption, and path in the index."""
 
     image: Image.Image
     caption: str
@@ -30,11 +30,11 @@ class Found(NamedTuple):
 
 
 class Finder:
-    """Searches one index with one module's embeddings, from any thread. The first search opens the index.
+    """Searches one index with one module's embeddings. The first search opens the index. Thread-safe.
 
     Args:
-        address: as `index` was given it.
-        predictor: of the module, with its weights, that made the index.
+        address: address of the index, as for the command `index`.
+        predictor: the module and weights that the index was made with.
     """
 
     def __init__(self, address: str, predictor: Predictor) -> None:
@@ -44,23 +44,28 @@ class Finder:
         self._opened: Index | None = None
 
     def __call__(self, vector: np.ndarray, top_k: int, path: str | None) -> list[Found]:
-        """The images nearest to a vector [d] of unit length, best first.
+        """Find the images nearest to an embedding, best first.
 
         Args:
-            vector: of unit length, [d].
-            top_k: how many; one that is not there any more is left out.
-            path: a pattern that their paths must match.
+            vector: query embedding, [d], of unit length.
+            top_k: maximum number of results. Images whose file no longer exists are left out.
+            path: a pattern that the paths must match, see `Filter`.
 
         Raises:
-            RequestError: the index cannot be searched, or is of another module.
+            RequestError: the index cannot be searched, or was made with another module.
         """
         return _shown(self._index().search(self._origin(), vector, top_k, Filter(path)))
 
     def like(self, image: str, top_k: int, path: str | None) -> list[Found]:
-        """The images nearest to one of the index, by its path there, which is not among them.
+        """Find the images nearest to one that is in the index, without that image itself.
+
+        Args:
+            image: its path in the index.
+            top_k: maximum number of results.
+            path: a pattern that the paths must match, see `Filter`.
 
         Raises:
-            RequestError: it is not there, or as above.
+            RequestError: the image is not in the index, or as for a call.
         """
         index, origin = self._index(), self._origin()
         name, vector = index.find(origin, image)
@@ -71,7 +76,7 @@ class Finder:
         return Origin.of(self._predictor)
 
     def _index(self) -> Index:
-        """The index as it is now: a file may have been replaced."""
+        """The index in its current state: its file may have been replaced."""
         opened = self._opened
         self._opened = opened.current() if opened else open_index(self._address, must_exist=True)
         return self._opened
@@ -83,10 +88,10 @@ def _shown(hits: Sequence[Hit]) -> list[Found]:
 
 
 def finder_of(record: Pretrained, options: PredictorOptions) -> Finder | None:
-    """A module's finder; None where CLIP_HUB_INDEX is not set.
+    """The finder for a module; None if CLIP_HUB_INDEX is not set.
 
     Raises:
-        RequestError: it is set to a server's address, and the extra [search] is not installed.
+        RequestError: it names a Milvus server, and the extra [search] is not installed.
     """
     address = os.environ.get(INDEX)
     return Finder(address, options.predictor(record)) if address else None

@@ -1,4 +1,4 @@
-"""The images of one or several stores in memory: what is known of each, and their embeddings."""
+"""The images of one or several stores, loaded into memory with their embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..embedding.store import Store, vectors_of
 from ..errors import RequestError
 from ..system.file_names import escape_name, from_top, unescape_name
 
-_LEAST_LENGTH = 1e-6  # of an embedding
+_LEAST_LENGTH = 1e-6  # a shorter embedding counts as zero
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class StoredImage:
     """An image of a store.
 
     Attributes:
-        path: as the store has it.
-        root: the folder where `path` begins, if it is relative; see `escape_name`.
-        sha256: of its file.
+        path: its path in the store.
+        root: the folder that a relative `path` starts from, escaped by `escape_name`.
+        sha256: hash of its file.
     """
 
     path: str
@@ -34,12 +34,12 @@ class StoredImage:
 
     @property
     def file(self) -> str:
-        """The same as the file is called."""
+        """Its absolute path, unescaped."""
         return from_top(unescape_name(self.path), unescape_name(self.root))
 
     @property
     def place(self) -> str:
-        """Its path from the top."""
+        """Its absolute path, escaped as in the store."""
         return from_top(self.path, self.root)
 
 
@@ -49,9 +49,9 @@ class StoredImages:
 
     Attributes:
         embeddings: float32 [images, embed_dim], of unit length.
-        unusable: were left out, since their embeddings are no direction: not finite, or zero.
-        texts: were left out, since they are none.
-        repeated: were left out, since they are files that an earlier store has too.
+        unusable: number of images left out because their embeddings are zero or not finite.
+        texts: number of texts left out.
+        repeated: number of images left out because an earlier store has the same file.
     """
 
     origin: Origin
@@ -66,13 +66,14 @@ class StoredImages:
 
 
 def read_images(folders: Sequence[Path | str]) -> StoredImages:
-    """The images of some stores. It takes 4 bytes for each number of an embedding.
+    """Load the images of some stores. Takes 4 bytes of memory per number of an embedding.
 
     Args:
-        folders: of stores that one model made, whatever type they keep embeddings as.
+        folders: folders of the stores. All must be made with one model and the same options; the stored type
+            may differ.
 
     Raises:
-        RequestError: a store is empty or damaged, they are of different models, or hold no images.
+        RequestError: a store is empty or damaged, the stores differ in their model, or contain no images.
     """
     stores = [Store(folder) for folder in folders]
     origin = _common_origin(stores)
@@ -102,7 +103,7 @@ def read_images(folders: Sequence[Path | str]) -> StoredImages:
 
 
 def _common_origin(stores: Sequence[Store]) -> Origin:
-    """What made the embeddings of all stores."""
+    """The origin of the embeddings of all stores, which must agree except for the stored type."""
     origins = [store.require_origin() for store in stores]
     for store, origin in zip(stores, origins, strict=True):
         if replace(origin, dtype=origins[0].dtype) != origins[0]:
@@ -114,7 +115,7 @@ def _common_origin(stores: Sequence[Store]) -> Origin:
 
 
 def _rows(store: Store) -> Iterator[StoredImage | None]:
-    """A store's images in their order; None for a text."""
+    """The images of a store, in order; None for a text."""
     root = escape_name(str(store.root() or ""))
     names = ["path", "width", "height", "sha256"]
     for table in store.tables(names):
