@@ -19,7 +19,7 @@ from ..models.dynamic_graph import dynamic_graph
 from ..models.factory import load_model
 from ..predictor import Predictor
 from ..system.file_names import encodable
-from ..system.output import atomic_file, write_text
+from ..system.output import atomic_file, held_folder, write_text
 from ..trainer import checkpoint, parallel, run
 from ..trainer.checkpoint import Arrays
 from ..trainer.trainer import Trainer
@@ -36,10 +36,10 @@ from .cache import FittedCache, fit_cache
 from .dataset import Dataset
 from .evaluator import Evaluator
 from .prepare import Prepared, prepare
-from .task import AdaptationSettings, AdaptationTask
+from .task import FIGURES, TRADE_OFF, WEIGHTS, AdaptationSettings, AdaptationTask
 from .trainers import CaptionTrainer, ClassTrainer
 
-WEIGHTS = "adapted.safetensors"
+_RESULTS = (WEIGHTS, FIGURES, TRADE_OFF)
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,15 @@ def adapt_by_cache(task: AdaptationTask) -> AdaptedByCache:
     """Put a cache of the images beside the classes' names; write `adapted.safetensors` and `figures.json`.
 
     Raises:
-        ClipError: the data, the weights or the disk is not as it must be.
+        ClipError: the data, the weights, the folder or the disk is not as it must be.
     """
     task.check()
-    run.begun(task.output, task.resume)
+    with held_folder(task.output):
+        run.require_none(task.output, (run.CHECKPOINT, run.CURVES, *_RESULTS))
+        return _adapt_by_cache(task)
+
+
+def _adapt_by_cache(task: AdaptationTask) -> AdaptedByCache:
     predictor = task.predictor()
     prepared = prepare(task, predictor)
     train, rest = prepared.train, prepared.held_out
@@ -101,10 +106,15 @@ def adapt(task: AdaptationTask) -> Adapted:
     """Adapt, and write `adapted.safetensors`, `figures.json`, `trade_off.png` and `curves.png`.
 
     Raises:
-        ClipError: the data, the weights, the checkpoint or the disk is not as it must be.
+        ClipError: the data, the weights, the checkpoint, the folder or the disk is not as it must be.
     """
     task.check()
-    begun = run.begun(task.output, task.resume)
+    with run.begun(task.output, task.resume, _RESULTS) as begun:
+        return _adapt(task, begun)
+
+
+def _adapt(task: AdaptationTask, begun: checkpoint.Checkpoint | None) -> Adapted:
+    """Train, or go on from what is begun; mix and write."""
     predictor = task.predictor()
     reference = read_labelled(task.reference) if task.reference else None
     prepared = prepare(task, predictor)
@@ -137,14 +147,14 @@ def adapt(task: AdaptationTask) -> Adapted:
     classes = None if embeddings is None else Classes(tuple(prepared.train.texts), arrays["classes"])
     _write(path, task, arrays, classes)
     adapted = Adapted(path, points, chosen, probe, prepared)
-    interpolation.plot(points, chosen.alpha, probe, task.output / "trade_off.png")
+    interpolation.plot(points, chosen.alpha, probe, task.output / TRADE_OFF)
     _write_figures(task, figures(task, adapted))
     return adapted
 
 
 def _write_figures(task: AdaptationTask, figures: dict[str, Any]) -> None:
     document = json.dumps(figures, indent=1, ensure_ascii=False)
-    write_text(task.output / "figures.json", encodable(document))
+    write_text(task.output / FIGURES, encodable(document))
 
 
 def _beginning(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -78,16 +80,30 @@ def _features(
     """The module's features of what can be read, its rows, and others' faults; kept in a file."""
     path = task.output / f"{name}.npz"
     stamp = f"{predictor.weights_sha256} {dataset.content_stamp()}{task.reading}"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["stamp"]) == stamp:
-                errors = json.loads(str(file["errors"]))
-                if not _any_readable(predictor, dataset, errors):
-                    return file["features"], file["kept"], errors
+    known = _known_features(path, stamp)
+    if known and not _any_readable(predictor, dataset, known[2]):
+        return known
     features, kept, errors = evaluate.image_features(predictor, dataset.images, task.batch_size)
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, stamp=stamp, features=features, kept=kept, errors=json.dumps(errors))
     return features, kept, errors
+
+
+def _known_features(path: Path, stamp: str) -> tuple[np.ndarray, np.ndarray, dict[str, str]] | None:
+    """What a run has kept there, if it is of the same images.
+
+    Raises:
+        RequestError: no run wrote it.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["stamp"]) != stamp:
+                return None
+            return file["features"], file["kept"], json.loads(str(file["errors"]))
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
+        raise RequestError(f"{path} is there, and no run wrote it: choose another --output") from None
 
 
 def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]) -> bool:

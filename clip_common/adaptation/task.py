@@ -11,6 +11,7 @@ from ..predictor import Predictor, PredictorOptions
 from ..trainer.settings import RunSettings
 from .dataset import Dataset
 
+WEIGHTS, FIGURES, TRADE_OFF = "adapted.safetensors", "figures.json", "trade_off.png"  # in its folder
 _OF_TRAINING = (
     "reference", "flip", "epochs", "learning_rate", "weight_decay", "bfloat16", "use_gpu", "workers", "seed",
     "save_every", "resume", "lock_image_tower",

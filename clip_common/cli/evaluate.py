@@ -91,6 +91,28 @@ def _check(args: argparse.Namespace) -> None:
             require_file(path)
         except RequestError as error:
             raise RequestError(f"--thresholds {error}") from None
+        _require_own(path)
+    if args.output_dir:
+        from ..evaluation.report import require_own
+
+        require_own(args.output_dir)
+
+
+def _require_own(path: Path) -> None:
+    """Check that thresholds and their plot replace nothing but thresholds and their plot."""
+    from ..zero_shot.thresholds import Thresholds
+
+    plot = path.with_suffix(".png")
+    if not path.exists():
+        if plot.exists():
+            raise RequestError(f"--thresholds {path}: its plot would replace {plot}: choose another name")
+    elif path.stat().st_size:
+        try:
+            Thresholds.read(path)
+        except RequestError:
+            raise RequestError(
+                f"--thresholds {path} is there, and is no file of thresholds: choose another name"
+            ) from None
 
 
 def _figures(

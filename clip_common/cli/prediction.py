@@ -118,8 +118,6 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
     prompts, scoring = predictor.question(task.labels, task.templates, task.scores, task.thresholds)
     outcome = Outcome(scores=scoring.kind)
     paths = _input_paths(task, outcome)
-    if task.output_folder:
-        task.output_folder.mkdir(parents=True, exist_ok=True)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
         # Before the first image, so that bad labels end the run there.
         targets = predictor.label_targets(prompts, task.use_gpu, lambda *done: _advance(bar, *done))

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from ..errors import RequestError
 from ..system.addresses import BUCKETS, bucket_and_key, is_address, scheme_of, without_secrets
-from ..system.output import atomic_file, reason_of
+from ..system.output import atomic_file, held_folder, reason_of
 
 
 class Folder(Protocol):
@@ -78,25 +76,9 @@ class LocalFolder:
         """See `Folder`."""
         (self.path / name).unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Lock the folder. The lock is released when the process ends, however it ends.
-
-        Raises:
-            RequestError: another process holds the lock, or the folder is not writable.
-        """
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise RequestError(
-                f"another process writes into {self.path}: wait for it, or choose another folder"
-            ) from None
-        except OSError as error:
-            raise RequestError(f"{self.path} cannot be written ({reason_of(error)})") from error
-        with lock:
-            yield
+    def held(self) -> AbstractContextManager[None]:
+        """Lock the folder, see `held_folder`."""
+        return held_folder(self.path)
 
 
 _WRITER = ".writer"

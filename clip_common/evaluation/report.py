@@ -11,12 +11,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..errors import RequestError
 from ..system.file_names import encodable, printable
 from ..system.output import save_figure, write_text
 from ..visualize import text_style
 from .evaluate import Figures
 from .thresholds import Fit, Fitted
 
+_FIGURES = "figures.json"
 _MOST_NAMES = 40  # beyond that, names on a confusion matrix cannot be read
 _MOST_DOTS = 1000  # of a label
 _OF_A_THRESHOLD = {
@@ -39,6 +41,24 @@ def as_table(figures: dict[str, Figures]) -> str:
     return "\n".join(lines)
 
 
+def require_own(folder: Path) -> None:
+    """Check that a folder's figures are none that would be missed: `adapt` writes such a file too.
+
+    Raises:
+        RequestError: they are not of `evaluate`.
+    """
+    path = folder / _FIGURES
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError):
+        document = None
+    tasks = document.values() if isinstance(document, dict) else [document]
+    if not all(isinstance(task, dict) and "errors" in task for task in tasks):
+        raise RequestError(f"--output_dir: {path} is there, and not of `evaluate`: choose another folder")
+
+
 def write(figures: dict[str, Figures], folder: Path) -> None:
     """Write `figures.json`, `figures.md`, and each task's plots: confusion, calibration, precision."""
     document: dict[str, dict[str, Any]] = {}
@@ -47,7 +67,7 @@ def write(figures: dict[str, Figures], folder: Path) -> None:
         if found.average_precision:
             document[task]["average precision"] = found.average_precision
     shown = encodable(json.dumps(document, indent=1, ensure_ascii=False))  # as a person reads it
-    write_text(folder / "figures.json", shown)
+    write_text(folder / _FIGURES, shown)
     write_text(folder / "figures.md", as_table(figures) + "\n")
     for task, found in figures.items():
         stem = task.replace(" ", "_")

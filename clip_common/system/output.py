@@ -14,8 +14,11 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from ..errors import RequestError
 
@@ -68,6 +71,46 @@ def require_file(file: Path) -> None:
     require_folder(file.parent)
 
 
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other writers out for the block; the lock ends with the process.
+
+    If nothing was put into it, what was made goes again.
+
+    Raises:
+        RequestError: another process writes there, or none can.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    with _made(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise RequestError(
+                f"another process writes into {folder}: wait for it, or choose another folder"
+            ) from None
+        except OSError as error:
+            raise RequestError(f"{folder} cannot be written ({reason_of(error)})") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (folder / ".lock").unlink()  # while it is held, so it is no other's
+            lock.release()
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """For a block that makes a folder: where it put nothing into it, what was made goes again."""
+    new = list(takewhile(lambda place: not os.access(place, os.F_OK), (folder, *folder.parents)))
+    try:
+        yield
+    finally:
+        for place in new:
+            with contextlib.suppress(OSError):  # there is something in it
+                place.rmdir()
+
+
 def _existing(path: Path) -> Path:
     """The path itself, or its nearest ancestor that exists."""
     while True:
@@ -104,17 +147,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
         OSError: the file cannot be written; its `filename` is `path`.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
-        handle, temporary = _locked_temporary(path)
-        try:
-            yield temporary
-            temporary.chmod(0o644)
-            sync(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-            os.close(handle)
+        with _made(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
+            handle, temporary = _locked_temporary(path)
+            try:
+                yield temporary
+                temporary.chmod(0o644)
+                sync(temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+                os.close(handle)
     except OSError as error:
         if error.filename and not str(error.filename).endswith(_UNFINISHED):
             raise

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,13 +13,14 @@ import numpy as np
 import paddle.distributed as dist
 
 from ..errors import TrainingError
-from ..system.output import save_figure
+from ..system.output import held_folder, save_figure
 from ..system.progress import progress_bar
 from . import checkpoint
 from .settings import RunSettings, learning_rate
 from .trainer import Trainer
 
 CHECKPOINT = "checkpoint.npz"
+CURVES = "curves.png"
 Batch = TypeVar("Batch")
 
 
@@ -70,25 +71,41 @@ def train(
             bar.update()
             if first and (trainer.done % save_every == 0 or trainer.done == settings.steps):
                 checkpoint.save(path, trainer.snapshot(np.array(curve)))
-                plot(np.array(curve), settings, output / "curves.png")
+                plot(np.array(curve), settings, output / CURVES)
 
 
-def begun(output: Path, resume: bool) -> checkpoint.Checkpoint | None:
-    """What a run goes on from; None for one that begins, whose folder is made.
+@contextmanager
+def begun(output: Path, resume: bool, results: Sequence[str] = ()) -> Iterator[checkpoint.Checkpoint | None]:
+    """What a run goes on from, None for one that begins; its folder is the run's alone for the block.
+
+    Args:
+        output: folder of the run; it need not be there.
+        resume: go on from its checkpoint.
+        results: names of the files that such a run leaves beside checkpoint and curves.
 
     Raises:
-        TrainingError: there is a checkpoint that is not wanted, or none that is.
+        TrainingError: there are another run's results, or no checkpoint to go on from.
+        RequestError: another process writes there, or none can.
     """
-    path = output / CHECKPOINT
-    if resume:
-        return checkpoint.load(path)
-    if path.exists():
-        raise TrainingError(f"{path} exists: go on with --resume, or choose another --output")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"--output {output}: {error.strerror or error}") from error
-    return None
+    with held_folder(output):
+        path = output / CHECKPOINT
+        if path.exists() and not resume:
+            raise TrainingError(f"{path} exists: go on with --resume, or choose another --output")
+        if not path.exists():
+            require_none(output, (CURVES, *results))
+        yield checkpoint.load(path) if resume else None
+
+
+def require_none(output: Path, results: Sequence[str]) -> None:
+    """Check that a folder holds no run's results, which another's would replace.
+
+    Raises:
+        TrainingError: it does.
+    """
+    for name in results:
+        if (output / name).exists():
+            there = f"{output} holds the results of another run ({name})"
+            raise TrainingError(f"{there}: choose another --output")
 
 
 def _stream(batch_of: Callable[[int], Batch], first: int, last: int) -> Generator[Batch, None, None]:

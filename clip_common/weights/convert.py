@@ -27,6 +27,8 @@ def convert(source: Path, target: Path) -> State:
     """
     if target.suffix != ".safetensors":
         raise WeightsError(f"{target}: weights are written as .safetensors")
+    if source.exists() and target.exists() and target.samefile(source):
+        raise WeightsError(f"{target}: is the file to convert, which would be replaced: choose another name")
     state = read_openai(source)
     record = _require_whole(state, source)
     sha256 = sha256_of(source)

@@ -140,11 +140,12 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings(**{name: getattr(arguments, name) for name in asdict(Settings())})
     try:
-        if begun := run.begun(arguments.output, arguments.resume):
-            begun.require(settings)
-        parallel.configure(settings.workers)
-        folders = (arguments.data, arguments.downloads)
-        train(*folders, settings, arguments.output, arguments.resume, arguments.save_every)
+        with run.begun(arguments.output, arguments.resume) as begun:
+            if begun:
+                begun.require(settings)
+            parallel.configure(settings.workers)
+            folders = (arguments.data, arguments.downloads)
+            train(*folders, settings, arguments.output, arguments.resume, arguments.save_every)
     except ClipError as error:
         raise SystemExit(f"recipes.clip_mini.train: {error}") from None
 

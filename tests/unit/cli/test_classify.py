@@ -215,6 +215,13 @@ def test_figures_of_an_earlier_run_are_not_its_input(capsys: pytest.CaptureFixtu
     assert classified(capsys, str(tmp_path / "out")) == [str(tmp_path / "out" / "0001_dog.png")]
 
 
+def test_no_folder_for_figures_where_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    figures = ["--visualization", "--output_dir", str(tmp_path / "out")]
+    assert main(["classify", str(tmp_path), "--labels", "dog,cat", *figures]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
+
+
 def test_a_folder_below_that_cannot_be_listed_is_named(
     capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

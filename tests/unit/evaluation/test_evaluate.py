@@ -126,6 +126,28 @@ def test_command_writes_what_a_person_reads(
             assert min(image.size) > 200
 
 
+def test_figures_of_evaluate_may_be_replaced_and_no_others(
+    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out" / "figures.json"
+    path.parent.mkdir()
+    path.write_text('{"zero-shot": {"top-1": 2, "errors": {}}}')
+    arguments = ["evaluate", str(classes), "--output_dir", str(path.parent)]
+    assert main(arguments) == 0
+    assert json.loads(path.read_text())["zero-shot"]["top-1"] <= 1
+    capsys.readouterr()
+    monkeypatch.setattr(Predictor, "image_features", None)
+    for content in (
+        '{"module": "clip_mini", "before": 0.5, "errors": {}}',
+        "[]",
+        "no JSON",
+    ):  # `adapt`'s first
+        path.write_text(content)
+        assert main(arguments) == 1
+        assert f"{path} is there, and not of `evaluate`: choose another folder" in capsys.readouterr().err
+        assert path.read_text() == content
+
+
 def test_retrieval_from_a_table(classes: Path, tmp_path: Path) -> None:
     table = tmp_path / "captions.csv"
     with table.open("w", newline="") as file:

@@ -348,3 +348,27 @@ def test_labels_that_classify_refuses_are_refused_before_any_work(
     )
     assert main(["evaluate", source, "--thresholds", str(tmp_path / "x.json")]) == 1
     assert "label" in capsys.readouterr().err
+
+
+def test_a_file_of_another_kind_is_not_replaced(
+    several: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(Predictor, "image_features", None)
+    (tmp_path / "annotations.json").write_text('{"images": []}')
+    (tmp_path / "dog.png").write_bytes(b"a photograph")
+    for name, words in (
+        ("annotations.json", "annotations.json is there, and is no file of thresholds: choose another name"),
+        ("dog.json", f"its plot would replace {tmp_path / 'dog.png'}: choose another name"),
+    ):
+        assert main(["evaluate", str(several), "--thresholds", str(tmp_path / name)]) == 1
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "annotations.json").read_text() == '{"images": []}'
+    assert {file.name for file in tmp_path.iterdir()} == {"annotations.json", "dog.png"}
+
+
+def test_thresholds_are_fitted_again_into_their_file(several: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.touch()  # as `mktemp` leaves it
+    for _ in range(2):
+        assert main(["evaluate", str(several), "--thresholds", str(path)]) == 0
+        assert list(Thresholds.read(path).values) == list(NAMES)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clip_common.errors import RequestError
-from clip_common.system.output import atomic_file, require_file, require_folder
+from clip_common.system.output import atomic_file, held_folder, require_file, require_folder
 
 
 def test_what_can_be_written_and_is_not_made(tmp_path: Path) -> None:
@@ -131,3 +131,55 @@ def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
     with atomic_file(tmp_path / ("x" * 255)) as temporary:
         temporary.write_bytes(b"content")
     assert [file.name for file in tmp_path.iterdir()] == ["x" * 255]
+
+
+def test_a_file_that_is_not_written_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for folder in (tmp_path / "new" / "below", tmp_path / "old" / "new", tmp_path / "old"):
+        with pytest.raises(ValueError, match="not today"), atomic_file(folder / "file") as temporary:
+            temporary.write_bytes(b"half")
+            raise ValueError("not today")
+    with pytest.raises(OSError), atomic_file(tmp_path / "new" / ("x" * 300) / "file"):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+
+
+# --- folders of one process ----------------------------------------------------------------------------
+
+
+def hold_and_wait(folder: Path, told: Connection) -> None:
+    with held_folder(folder):
+        told.send("held")
+        told.recv()
+
+
+def test_a_folder_is_one_process_alone_until_it_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=hold_and_wait, args=(folder, theirs))
+    process.start()
+    assert ours.poll(60)
+    with (
+        pytest.raises(RequestError, match=f"another process writes into {folder}: wait"),
+        held_folder(folder),
+    ):
+        raise AssertionError("two hold it")
+    assert folder.is_dir()
+    process.kill()
+    process.join(60)
+    with held_folder(folder):
+        (folder / "file").write_text("")
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_a_folder_into_which_nothing_was_put_goes_again(tmp_path: Path) -> None:
+    for folder in (tmp_path / "new" / "run", tmp_path):
+        with pytest.raises(ValueError, match="not today"), held_folder(folder):
+            assert folder.is_dir()
+            raise ValueError("not today")
+    (tmp_path / "file").write_text("")
+    for folder, words in ((tmp_path / "file", "File exists"), (tmp_path / "a" / ("x" * 300), "too long")):
+        with pytest.raises(RequestError, match=rf"cannot be written \(.*{words}"), held_folder(folder):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -653,6 +653,16 @@ def test_a_failed_conversion_leaves_no_file(store: Path, tmp_path: Path) -> None
     assert not list(tmp_path.glob("folder/*"))
 
 
+def test_a_file_is_not_converted_into_itself(store: Path, tmp_path: Path) -> None:
+    source, link = tmp_path / "own.safetensors", tmp_path / "link.safetensors"
+    source.write_bytes(CONTENT)
+    link.symlink_to(source)
+    for target in (source, link):
+        with pytest.raises(WeightsError, match=r"is the file to convert, .*: choose another name"):
+            convert(source, target)
+    assert source.read_bytes() == CONTENT and link.is_symlink()
+
+
 def test_a_loaded_model_is_float32_and_in_eval_mode(record: Pretrained, store: Path) -> None:
     model = load_model(found(record, OFFICIAL))
     assert not model.training
