@@ -90,10 +90,10 @@ def _features(
 
 
 def _known_features(path: Path, stamp: str) -> tuple[np.ndarray, np.ndarray, dict[str, str]] | None:
-    """What a run has kept there, if it is of the same images.
+    """Features, rows and errors that an earlier run has kept; None if they are of other images.
 
     Raises:
-        RequestError: no run wrote it.
+        RequestError: the file was not written by a run.
     """
     if not path.exists():
         return None

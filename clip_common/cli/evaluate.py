@@ -99,7 +99,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _require_own(path: Path) -> None:
-    """Check that thresholds and their plot replace nothing but thresholds and their plot."""
+    """Check that the thresholds and their plot replace only earlier ones."""
     from ..zero_shot.thresholds import Thresholds
 
     plot = path.with_suffix(".png")

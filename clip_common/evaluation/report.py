@@ -42,10 +42,10 @@ def as_table(figures: dict[str, Figures]) -> str:
 
 
 def require_own(folder: Path) -> None:
-    """Check that a folder's figures are none that would be missed: `adapt` writes such a file too.
+    """Check that a `figures.json` in the folder was written by `evaluate`; `adapt` writes one too.
 
     Raises:
-        RequestError: they are not of `evaluate`.
+        RequestError: it was not, and would be lost.
     """
     path = folder / _FIGURES
     try:

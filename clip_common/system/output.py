@@ -73,12 +73,12 @@ def require_file(file: Path) -> None:
 
 @contextlib.contextmanager
 def held_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep other writers out for the block; the lock ends with the process.
+    """Create a folder and lock it for the block. The lock is released when the process ends, however it ends.
 
-    If nothing was put into it, what was made goes again.
+    A folder that was created here and is empty at the end is removed.
 
     Raises:
-        RequestError: another process writes there, or none can.
+        RequestError: another process holds the lock, or the folder is not writable.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     with _made(folder):
@@ -95,19 +95,19 @@ def held_folder(folder: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                (folder / ".lock").unlink()  # while it is held, so it is no other's
+                (folder / ".lock").unlink()  # before the release: then it may be another's
             lock.release()
 
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """For a block that makes a folder: where it put nothing into it, what was made goes again."""
+    """For a block that creates a folder: if it is empty at the end, it and the parents created are removed."""
     new = list(takewhile(lambda place: not os.access(place, os.F_OK), (folder, *folder.parents)))
     try:
         yield
     finally:
         for place in new:
-            with contextlib.suppress(OSError):  # there is something in it
+            with contextlib.suppress(OSError):  # it is not empty
                 place.rmdir()
 
 

@@ -76,16 +76,16 @@ def train(
 
 @contextmanager
 def begun(output: Path, resume: bool, results: Sequence[str] = ()) -> Iterator[checkpoint.Checkpoint | None]:
-    """What a run goes on from, None for one that begins; its folder is the run's alone for the block.
+    """Lock the folder of a run for the block, and give the checkpoint to resume from, or None for a new run.
 
     Args:
-        output: folder of the run; it need not be there.
+        output: folder of the run; created if needed.
         resume: go on from its checkpoint.
-        results: names of the files that such a run leaves beside checkpoint and curves.
+        results: names of the files that such a run writes beside checkpoint and curves.
 
     Raises:
-        TrainingError: there are another run's results, or no checkpoint to go on from.
-        RequestError: another process writes there, or none can.
+        TrainingError: the folder has results of another run, or no checkpoint to resume from.
+        RequestError: another process writes there, or the folder is not writable.
     """
     with held_folder(output):
         path = output / CHECKPOINT
@@ -97,10 +97,10 @@ def begun(output: Path, resume: bool, results: Sequence[str] = ()) -> Iterator[c
 
 
 def require_none(output: Path, results: Sequence[str]) -> None:
-    """Check that a folder holds no run's results, which another's would replace.
+    """Check that a folder has none of these files, which are the results of an earlier run.
 
     Raises:
-        TrainingError: it does.
+        TrainingError: it has one.
     """
     for name in results:
         if (output / name).exists():
