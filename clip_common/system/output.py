@@ -101,7 +101,7 @@ def held_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """For a block that creates a folder: if it is empty at the end, it and the parents created are removed."""
+    """For a block that creates a folder: if it is empty at the end, what was created is removed."""
     new = list(takewhile(lambda place: not os.access(place, os.F_OK), (folder, *folder.parents)))
     try:
         yield
