@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from .system.secrets import hide_secrets
+
 
 class ClipError(ValueError):
-    """Base class of all errors that are caused by input, not by a bug."""
+    """Base class of all errors that are caused by input, not by a bug.
+
+    Passwords and keys in addresses are removed from the message.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(hide_secrets(str(message)))
 
 
 class ImageError(ClipError):

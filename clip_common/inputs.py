@@ -12,6 +12,7 @@ from PIL import Image
 from .errors import RequestError
 from .preprocessing.image import ImageInput
 from .system.listing import listed
+from .system.secrets import hide_secrets
 from .text.prompts import is_blank
 
 NamedImage = tuple[str, ImageInput | str | Path]
@@ -40,7 +41,9 @@ def named_images(
     named: list[NamedImage] = []
     for i, image in enumerate([] if images is None else listed("images", images, RequestError, _ONE_IMAGE)):
         if isinstance(image, (str, os.PathLike)):
-            raise RequestError(f"images[{i}] is a path ({str(image)[:60]!r}): files go into paths")
+            raise RequestError(
+                f"images[{i}] is a path ({hide_secrets(str(image))[:60]!r}): files go into paths"
+            )
         named.append((f"images[{i}]", image))
     one_path = (*_ONE_TEXT, os.PathLike)
     for i, path in enumerate([] if paths is None else listed("paths", paths, RequestError, one_path)):

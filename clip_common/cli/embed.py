@@ -7,6 +7,7 @@ import argparse
 from ..engines.base import ENGINES
 from ..system.file_names import shown_name
 from ..system.optional import require_package
+from ..system.secrets import hide_secrets
 from ..system.words import were
 from . import options
 from .reporting import complain, complain_of_the_first, emit, note
@@ -96,8 +97,9 @@ def run(args: argparse.Namespace) -> int:
     )
     items = items_of(args.sources, may_be_empty=args.prune_all)
     report = embed(items, args.output, job, args.prune, args.address, ray, prune_all=args.prune_all)
+    output = shown_name(hide_secrets(str(args.output)))
     emit(
-        f"{shown_name(str(args.output))}: {report.embedded} embedded, {were(report.known)} there, "
+        f"{output}: {report.embedded} embedded, {were(report.known)} there, "
         f"{report.removed} taken out, {report.failed} failed, {report.failed_before} failed before"
     )
     if report.passed_over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..system.file_names import shown_name
+from ..system.secrets import hide_secrets
 from ..system.words import were
 from . import options
 from .reporting import emit, note
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     changes = index.sync(Store(args.vectors), args.prune_all)
     index.close()
     counts = f"{changes.added} added, {were(changes.kept)} there, {changes.removed} removed"
-    emit(f"{shown_name(args.index)}: {counts}")
+    emit(f"{shown_name(hide_secrets(args.index))}: {counts}")
     if changes.unusable:
         note(f"{were(changes.unusable)} left out: something that is no number stands in the embeddings")
     return 1 if changes.unusable else 0

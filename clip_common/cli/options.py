@@ -15,9 +15,10 @@ from ..embedding.folders import folder_at
 from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
-from ..system.addresses import is_address, without_secrets
+from ..system.addresses import is_address
 from ..system.file_names import encodable, printable
 from ..system.output import require_file, require_folder
+from ..system.secrets import hide_secrets
 from ..text.prompts import TEMPLATE_SETS, split_labels
 from ..zero_shot.scoring import SCORE_KINDS
 from .reporting import emit, one_line
@@ -247,7 +248,7 @@ def output_file(text: str) -> Path:
 def _place(text: str, require: Callable[[Path], None]) -> Path:
     if is_address(text):
         raise argparse.ArgumentTypeError(
-            f"is {without_secrets(text)}: only `embed` writes to addresses; name a place on this machine"
+            f"is {hide_secrets(text)}: only `embed` writes to addresses; name a place on this machine"
         )
     try:
         require(Path(text))

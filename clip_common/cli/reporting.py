@@ -13,6 +13,7 @@ from typing import TextIO
 from ..system.file_names import printable, printable_lines
 from ..system.log import logger
 from ..system.output import reason_of
+from ..system.secrets import hide_secrets
 from ..system.words import counted
 
 
@@ -49,7 +50,7 @@ def complain(text: str) -> None:
     """Print what went wrong, a line on standard error; where that is closed or full nobody can be told."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
-            emit(printable(text), sys.stderr)
+            emit(printable(hide_secrets(text)), sys.stderr)
 
 
 def complain_of_the_first(faults: Iterable[str], count: int = 10) -> None:
@@ -69,7 +70,7 @@ def one_line(prog: str, fault: BaseException | str) -> str:
         fault = "the current folder is not there any more: change to another one"
     elif isinstance(fault, OSError) and fault.filename is not None:
         fault = f"{os.fsdecode(fault.filename)}: {reason_of(fault)}"
-    return printable(f"{prog}: {fault}")
+    return printable(hide_secrets(f"{prog}: {fault}"))
 
 
 def note(text: str) -> None:

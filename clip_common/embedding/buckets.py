@@ -26,7 +26,9 @@ from pyarrow import fs
 
 from ..errors import ImageError, RequestError
 from ..system import prefetch
-from ..system.addresses import MOST_BYTES, bucket_and_key, scheme_of, too_large, without_secrets
+from ..system.addresses import MOST_BYTES, scheme_of, too_large
+from ..system.secrets import hide_secrets, without_secrets
+from .folders import bucket_and_key
 
 Made = TypeVar("Made")
 
@@ -35,12 +37,16 @@ _LIBRARY_ATTEMPTS = 3  # within each; it gives up at once where an answer is sho
 _GOOGLE_PATIENCE = timedelta(seconds=5)  # of the library's own attempts
 _CONNECT_TIMEOUT = 10  # seconds
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:]+\](:\d+)?")
+_ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_OWNERS = {"s3": "Amazon S3", "gs": "Google Cloud Storage"}
 _TRUE = ("1", "true", "yes")
 _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
 _MAY_PASS = re.compile("SLOW_DOWN|UNAVAILABLE|INTERNAL|THROTTL|NETWORK|TIMEOUT|EXCEEDED|EXHAUSTED|(429|5..)")
 _CREDENTIALS = "the credentials in the environment are not accepted"
 _NOTHING = "there is no such object"
 _BUSY = "the service is overloaded; later may do"
+_UNREACHABLE = "the service cannot be reached"
+_SILENT = "the service does not answer"
 _REASONS = {
     "ACCESS_DENIED": "access denied: credentials come from the environment, and may lack this right",
     "PERMISSION_DENIED": "access denied: credentials come from the environment, and may lack this right",
@@ -48,9 +54,9 @@ _REASONS = {
     "NO_SUCH_KEY": _NOTHING,
     "RESOURCE_NOT_FOUND": _NOTHING,
     "NOT_FOUND": "there is no such bucket or object",
-    "NETWORK_CONNECTION": "the service cannot be reached",
-    "REQUEST_TIMEOUT": "the service does not answer",
-    "DEADLINE_EXCEEDED": "the service does not answer",
+    "NETWORK_CONNECTION": _UNREACHABLE,
+    "REQUEST_TIMEOUT": _SILENT,
+    "DEADLINE_EXCEEDED": _SILENT,
     "INVALID_ACCESS_KEY_ID": _CREDENTIALS,
     "SIGNATURE_DOES_NOT_MATCH": _CREDENTIALS,
     "INVALID_SIGNATURE": _CREDENTIALS,
@@ -61,7 +67,7 @@ _REASONS = {
     "SERVICE_UNAVAILABLE": _BUSY,
     "INTERNAL_FAILURE": _BUSY,
     "THROTTLING": _BUSY,
-    "UNAVAILABLE": "the service cannot be reached",
+    "UNAVAILABLE": _UNREACHABLE,
     "RESOURCE_EXHAUSTED": _BUSY,
 }
 
@@ -91,12 +97,12 @@ def objects_at(address: str) -> list[Object]:
     """
     system, path = _resolve(address)
     if "/" in path:
-        there = _patiently(lambda: system.get_file_info(path))
+        there = _patiently(lambda: system.get_file_info(path), address)
         if there.type == fs.FileType.File:
             return [_object(address, there)]
         if there.type == fs.FileType.NotFound:
             raise FileNotFoundError(errno.ENOENT, _NOTHING)
-    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, recursive=True)))
+    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, recursive=True)), address)
     scheme = scheme_of(address)
     files = [info for info in found if info.type == fs.FileType.File and not info.path.endswith("/")]
     return sorted((_object(f"{scheme}://{info.path}", info) for info in files), key=lambda one: one.address)
@@ -129,7 +135,7 @@ def names_in(address: str) -> list[str]:
         RequestError, OSError: as `objects_at`.
     """
     system, path = _resolve(address)
-    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, allow_not_found=True)))
+    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, allow_not_found=True)), address)
     return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
 
@@ -159,8 +165,8 @@ def opened(address: str) -> Iterator[_Reader]:
         RequestError, OSError: it cannot be had.
     """
     system, path = _resolve(address)
-    with _patiently(lambda: system.open_input_file(path)) as stream:
-        yield _Reader(stream)
+    with _patiently(lambda: system.open_input_file(path), address) as stream:
+        yield _Reader(stream, address)
 
 
 def write(address: str, content: bytes) -> None:
@@ -176,7 +182,7 @@ def write(address: str, content: bytes) -> None:
         stream.write(content)  # all of it at once: were it cut short, closing would make an object of that
         stream.close()
 
-    _patiently(put)
+    _patiently(put, address)
 
 
 def remove(address: str) -> None:
@@ -187,7 +193,7 @@ def remove(address: str) -> None:
     """
     system, path = _resolve(address)
     with contextlib.suppress(FileNotFoundError):
-        _patiently(lambda: system.delete_file(path))
+        _patiently(lambda: system.delete_file(path), address)
 
 
 class _Reader(io.RawIOBase):
@@ -197,8 +203,8 @@ class _Reader(io.RawIOBase):
         size: in bytes.
     """
 
-    def __init__(self, stream: pa.NativeFile) -> None:
-        self._stream, self._place = stream, 0
+    def __init__(self, stream: pa.NativeFile, address: str) -> None:
+        self._stream, self._address, self._place = stream, address, 0
         self.size: int = stream.size()
 
     def readable(self) -> bool:
@@ -232,13 +238,13 @@ class _Reader(io.RawIOBase):
         """The next bytes, in one request; fewer at the end."""
         if self._place >= self.size:  # the library would raise
             return b""
-        content = _patiently(lambda: self._stream.read_at(count, self._place))
+        content = _patiently(lambda: self._stream.read_at(count, self._place), self._address)
         self._place += len(content)
         return content
 
 
-def _patiently(action: Callable[[], Made]) -> Made:
-    """The result of what asks a service, several times where that may help.
+def _patiently(action: Callable[[], Made], address: str) -> Made:
+    """The result of what asks an address's service, several times where that may help.
 
     Raises:
         OSError: it fails; `strerror` says in words why.
@@ -251,6 +257,8 @@ def _patiently(action: Callable[[], Made]) -> Made:
         except (OSError, pa.ArrowException) as error:
             code, reason = _in_words(str(error))
             if attempt + 1 == _ATTEMPTS or not _MAY_PASS.search(code):
+                if reason in (_UNREACHABLE, _SILENT):
+                    reason += f": {_service(scheme_of(address))}"
                 raise OSError(errno.EIO, reason) from None
             prefetch.sleep(2**attempt * (0.25 + random.random() / 4))
     raise AssertionError("it counts for ever")
@@ -276,7 +284,7 @@ def _object(address: str, info: fs.FileInfo) -> Object:
 def _resolve(address: str) -> tuple[fs.FileSystem, str]:
     """The file system of an address, and the path in it."""
     bucket, key = bucket_and_key(address)
-    system = _patiently(lambda: _system(scheme_of(address), bucket))
+    system = _patiently(lambda: _system(scheme_of(address), bucket), address)
     return system, f"{bucket}/{key}" if key else bucket
 
 
@@ -287,9 +295,9 @@ def _system(scheme: str, bucket: str) -> fs.FileSystem:
         return fs.GcsFileSystem(
             anonymous=anonymous,
             retry_time_limit=_GOOGLE_PATIENCE,
-            **_endpoint("STORAGE_EMULATOR_HOST"),
+            **_endpoint(*_ENDPOINTS["gs"]),
         )
-    endpoint = _endpoint("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    endpoint = _endpoint(*_ENDPOINTS["s3"])
     if (
         endpoint
     ):  # OSS and others refuse the checksums in chunks that Amazon's library adds; it asks here alone
@@ -309,16 +317,30 @@ def _system(scheme: str, bucket: str) -> fs.FileSystem:
 
 def _endpoint(*variables: str) -> dict[str, str]:
     """The service that the first of these variables names, as the file systems take it."""
-    variable = next((name for name in variables if os.environ.get(name)), "")
+    variable = _first_set(variables)
     if not variable:
         return {}
     given = os.environ[variable]
     scheme, mark, host = given.rstrip("/").rpartition("://")
     if not _HOST.fullmatch(host) or (mark and scheme.lower() not in ("http", "https")):
         raise RequestError(
-            f"{variable} is {without_secrets(given)!r}, expected https://HOST or https://HOST:PORT"
+            f"{variable} is {hide_secrets(given)!r}, expected https://HOST or https://HOST:PORT"
         )
     return {"endpoint_override": host, "scheme": scheme.lower() if mark else "https"}
+
+
+def _first_set(variables: tuple[str, ...]) -> str:
+    return next((name for name in variables if os.environ.get(name)), "")
+
+
+def _service(scheme: str) -> str:
+    """Who was asked, and what to do where nobody answers."""
+    if variable := _first_set(_ENDPOINTS[scheme]):
+        return f"{variable} is {os.environ[variable]}; see that it is right, and that a server answers there"
+    return (
+        f"{_OWNERS[scheme]} was asked; see to the network, or set {_ENDPOINTS[scheme][-1]} to the service "
+        "that is meant"
+    )
 
 
 def _is_set(variable: str) -> bool:

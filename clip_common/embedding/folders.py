@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import RequestError
-from ..system.addresses import BUCKETS, bucket_and_key, is_address, scheme_of, without_secrets
+from ..system.addresses import BUCKETS, is_address, scheme_of
 from ..system.output import atomic_file, held_folder, reason_of
+from ..system.secrets import holds_access, without_secrets
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 class Folder(Protocol):
@@ -51,6 +55,27 @@ def folder_at(place: Path | str) -> Folder:
         )
     bucket, key = bucket_and_key(text)
     return BucketFolder("/".join([f"{scheme_of(text)}://{bucket}", *([key] if key else [])]))
+
+
+def bucket_and_key(address: str) -> tuple[str, str]:
+    """The bucket of an address, and the key in it, without slashes at its end.
+
+    Raises:
+        RequestError: there is none; or the library would take the key for another one.
+    """
+    bucket, _, key = address.split("://", 1)[1].partition("/")
+    shown = without_secrets(address)
+    if "@" in bucket or holds_access(address):
+        raise RequestError(f"{shown}: credentials stand in the address; they belong into the environment")
+    if not _BUCKET.fullmatch(bucket):
+        expected = f"{scheme_of(address)}://BUCKET/KEY"
+        raise RequestError(f"{shown}: {bucket!r} is no name of a bucket, expected {expected}")
+    key = key.rstrip("/")
+    if key and any(part in ("", ".", "..") for part in key.split("/")):
+        raise RequestError(
+            f"{shown}: a key with nothing, . or .. between slashes cannot be read: copy it to another key"
+        )
+    return bucket, key
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,15 @@ from ..preprocessing.files import (
     kind_of,
     matches_of,
 )
-from ..system.addresses import BUCKETS, WEB, bucket_and_key, is_address, scheme_of, without_secrets
+from ..system.addresses import BUCKETS, WEB, is_address, scheme_of
 from ..system.cache import digest_of
 from ..system.file_names import escape_name, from_top, under_root, unescape_name, user_path
 from ..system.reading import read_whole
+from ..system.secrets import hide_secrets, without_secrets
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from ..text.prompts import is_blank
 from . import parquet_tables, shards
+from .folders import bucket_and_key
 from .items import EVERYTHING, Fault, Item, Items, open_shard, read_address
 from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS
 
@@ -122,13 +124,11 @@ def _add_address(items: Items, source: str) -> None:
 
 def _add_bucket(items: Items, source: str) -> None:
     """Add an image or a shard, the images and shards that a glob matches, or the images below a prefix."""
-    place = source.rstrip("/")
+    place, shown = source.rstrip("/"), escape_name(hide_secrets(source))
     try:
         found, are_named = _objects(source)
     except OSError as error:
-        items.faults.append(
-            Fault(f"{escape_name(source)}: cannot be listed ({error.strerror or error})", place)
-        )
+        items.faults.append(Fault(f"{shown}: cannot be listed ({error.strerror or error})", place))
         return
     before = len(items)
     for entry in found:
@@ -144,7 +144,7 @@ def _add_bucket(items: Items, source: str) -> None:
         items.add(Item(path, stamp, entry.address, fault=_fault_of(entry.address)))
     if len(items) == before and not items.may_be_empty and not are_named:
         seen = f"; passed over: {items.summary()}" if items.passed_over else ""
-        items.faults.append(Fault(f"{escape_name(source)}: no images in it that can be read{seen}", place))
+        items.faults.append(Fault(f"{shown}: no images in it that can be read{seen}", place))
 
 
 def _objects(source: str) -> tuple[list[buckets.Object], bool]:
@@ -174,7 +174,7 @@ def _fault_of(address: str) -> str | None:
     if scheme_of(address) in WEB:
         return None
     if scheme_of(address) not in BUCKETS:
-        return f"{escape_name(without_secrets(address))}: addresses begin with s3://, gs:// or https://"
+        return f"{escape_name(hide_secrets(address))}: addresses begin with s3://, gs:// or https://"
     try:
         bucket_and_key(address)
         return None
@@ -208,6 +208,7 @@ def _file(items: Items, path: str, caption: str | None = None) -> Item:
     try:
         stamp, fault = _state(path), None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        name = hide_secrets(name)  # it may be meant as an address
         stamp, fault = "", f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})"
     return Item(name, stamp, os.path.abspath(path), caption=caption, fault=fault)  # noqa: PTH100
 

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
 import requests
@@ -22,7 +22,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 
 from ..errors import ImageError
 from ..system import prefetch
-from ..system.addresses import MOST_BYTES, WEB, scheme_of, too_large, without_secrets
+from ..system.addresses import MOST_BYTES, WEB, scheme_of, too_large
+from ..system.secrets import without_secrets
 from ..system.threads import beside
 from ..version import __version__
 
@@ -210,7 +211,7 @@ class _Client:
                 server.rules = self._rules(server)
                 asked = server.rules.crawl_delay(_AGENT)
                 server.pause = min(int(asked or 0), _LONGEST_PAUSE)
-        if not server.rules.can_fetch(_AGENT, without_secrets(address)):
+        if not server.rules.can_fetch(_AGENT, urldefrag(address).url):
             raise OSError(errno.EACCES, f"{server.name}/robots.txt does not allow it")
 
     def _rules(self, server: _Server) -> RobotFileParser:

@@ -26,6 +26,7 @@ from pydantic import (
 
 from ..errors import LimitError, MalformedError, RequestError
 from ..inputs import NamedImage, named_images
+from ..system.secrets import hide_secrets
 from ..text.prompts import Prompts, template_texts
 from ..zero_shot.scoring import ScoreKind
 from ..zero_shot.thresholds import Thresholds, read_given
@@ -42,6 +43,7 @@ FEW_TEXTS, FEW_IMAGES = 256, 16
 _DEFAULT_LABELS = 1_000  # or so
 _DATA_URL = re.compile(r"data:([^,]{0,200}),")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
+_LONGEST_ADDRESS = 2000  # characters that are looked at to show some
 _URL_SAFE = str.maketrans("-_", "+/")
 _SCORES = (
     "`softmax` over all labels, which compares them; or `cosine` of image and label, by which several or "
@@ -289,9 +291,10 @@ def _from_base64(text: str, name: str) -> bytes:
             )
         text = text[found.end() :]
     if _ADDRESS.match(text):
+        shown = hide_secrets(text[:_LONGEST_ADDRESS])[:60]
         raise RequestError(
-            f"{name} is not base64 but an address ({text[:60]!r}), and no address is fetched: send the bytes "
-            "of the image file in base64"
+            f"{name} is not base64 but an address ({shown!r}), and no address is fetched: send the bytes of "
+            "the image file in base64"
         )
     if text.startswith(("b'", 'b"')):
         raise RequestError(f"{name} is not base64 but Python's way to print bytes: use .decode()")

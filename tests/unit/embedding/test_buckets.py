@@ -132,6 +132,8 @@ def test_what_is_not_there_is_said(s3: Any, server: S3Server, tmp_path: Path) ->
         ("s3://a b/x", "'a b' is no name of a bucket"),
         ("s3://", "'' is no name of a bucket"),
         ("s3://me:secret@photos/all", r"^s3://photos/all: credentials stand in the address"),
+        ("s3://photos/x.png?sig=secret", r"^s3://photos/x.png: credentials stand in the address"),
+        ("s3:/me:secret@photos/all", r"^s3:/\*\*\*@photos/all: no such file or folder"),
         ("s3://locked-bucket/x", r"cannot be listed \(access denied"),
         ("s3://photos/../other/x", "a key with nothing, . or .. between slashes"),
         ("oss://photos/all", "addresses begin with s3://, gs:// or https://"),
@@ -181,9 +183,10 @@ def test_addresses_in_a_list(s3: Any, tmp_path: Path) -> None:
     listed.write_bytes(
         b'\xef\xbb\xbfs3://photos/all/0/00.png\r\n\r\n"s3://photos/all/1/01.png"\r\n'
         b"s3://photos/all/0/00.png\r\ns3://photos/gone.png\r\ns3://a b/x\r\ns3://k:secret@b2/x\r\ns3://\r\n"
+        b"s3://b3/x.png?X-Amz-Signature=secret\r\nhttps:/me:secret@host/x.png?sig=secret\r\n"
     )
     report = run(listed, tmp_path / "out")
-    assert (report.embedded, report.failed) == (2, 4)
+    assert (report.embedded, report.failed) == (2, 6)
     errors = Store(tmp_path / "out").errors()
     assert {stamp for stamp, _ in errors.values()} == {""}
     reasons = [reason for _, reason in errors.values()]
@@ -356,3 +359,33 @@ def test_an_endpoint_that_is_none_is_named(
         buckets._system.cache_clear()
         said = refused(capsys, "embed", "s3://photos/all", "--output", str(tmp_path / "out"))
         assert "AWS_ENDPOINT_URL_S3 is" in said and "expected https://HOST" in said and "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "variable"),
+    [("s3://photos/all", "AWS_ENDPOINT_URL_S3"), ("gs://photos/all", "STORAGE_EMULATOR_HOST")],
+)
+def test_a_service_that_cannot_be_reached_is_named(
+    source: str, variable: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    code = {"s3": "AWS Error NETWORK_CONNECTION", "gs": "google::cloud::Status(UNAVAILABLE: )"}[source[:2]]
+    monkeypatch.setattr(buckets, "_ATTEMPTS", 1)
+    monkeypatch.setattr(buckets, "_system", lambda *_: NobodyThere(code))
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    argv = ("embed", source, "--output", str(tmp_path / "out"))
+    assert (
+        f"the service cannot be reached: {variable} is http://127.0.0.1:9; see that it is right, and that a "
+        "server answers there"
+    ) in refused(capsys, *argv)
+    monkeypatch.delenv(variable)
+    said = refused(capsys, *argv)
+    assert ("Amazon S3 was asked" if source[:2] == "s3" else "Google Cloud Storage was asked") in said
+    assert f"or set {variable.removesuffix('_S3')} to the service that is meant" in said
+
+
+class NobodyThere:
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def get_file_info(self, _: Any) -> Any:
+        raise OSError(self.message)

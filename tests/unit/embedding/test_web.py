@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 from collections import Counter
@@ -123,11 +124,13 @@ def test_a_list_of_addresses(server: Server, tmp_path: Path) -> None:
     server.answers |= {"/a.png": body(png()), "/b": body(png("blue")), "/page.png": body(b"<html>")}
     listed = tmp_path / "list.txt"
     lines = ["/a.png", "", "/a.png#top", "/b?X-Amz-Signature=s3cret&size=2", "/gone.png", "/page.png"]
+    lines += ["/b?k=s3cret"]
     listed.write_text("\ufeff" + "\r\n".join(line and server.address + line for line in lines))
     output = tmp_path / "out"
     report = run(listed, output)
-    assert (report.embedded, report.failed) == (2, 2)
-    assert set(contents(output)) == {f"{server.address}/a.png", f"{server.address}/b?size=2"}
+    assert (report.embedded, report.failed) == (3, 2)
+    hidden = f"b?k=hidden-{hashlib.sha256(b's3cret').hexdigest()[:16]}"
+    assert set(contents(output)) == {f"{server.address}/{name}" for name in ("a.png", "b?size=2", hidden)}
     assert "/b?X-Amz-Signature=s3cret&size=2" in server.asked
     errors = Store(output).errors()
     gone, page = (errors[f"{server.address}/{name}.png"] for name in ("gone", "page"))
@@ -141,7 +144,7 @@ def test_a_list_of_addresses(server: Server, tmp_path: Path) -> None:
     assert {one["User-Agent"].split("/")[0] for one in server.headers} == {"clip-hub"}
     server.asked.clear()
     again = run(listed, output)
-    assert (again.embedded, again.known, again.failed, again.failed_before) == (0, 2, 1, 1)
+    assert (again.embedded, again.known, again.failed, again.failed_before) == (0, 3, 1, 1)
     assert server.asked == ["/robots.txt"] or "/a.png" not in server.asked  # what is there is not asked for
 
 
@@ -156,11 +159,15 @@ def test_a_column_of_addresses(server: Server, tmp_path: Path) -> None:
 
 def test_robots_txt_is_obeyed(server: Server) -> None:
     server.answers |= {
-        "/robots.txt": body(b"User-agent: *\nDisallow: /private\n\nUser-agent: clip-hub\nDisallow: /mine\n"),
+        "/robots.txt": body(
+            b"User-agent: *\nDisallow: /private\n\n"
+            b"User-agent: clip-hub\nDisallow: /mine\nDisallow: /a?k=mine\n"
+        ),
         "/mine/a.png": body(png()),
         "/private/a.png": body(png()),
     }
     assert fault(f"{server.address}/mine/a.png") == f"{server.address}/robots.txt does not allow it"
+    assert fault(f"{server.address}/a?k=mine") == f"{server.address}/robots.txt does not allow it"
     assert web.read(f"{server.address}/private/a.png") == png()
     assert server.asked == ["/robots.txt", "/private/a.png"]
 

@@ -136,3 +136,10 @@ def test_what_every_source_said_is_told(site: Site, tmp_path: Path) -> None:
     for words in (NOBODY, "cannot be reached", "/absent (the server answered 404)", f"expected {SHA256}"):
         assert words in str(caught.value)
     assert not (tmp_path / "part").exists()
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@127.0.0.1:9/a?k=secret", "http:/me:secret@mirror/a"])
+def test_a_mirrors_password_is_not_told(url: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="cannot download http:") as caught:
+        download([url], tmp_path / "part", SHA256)
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,124 @@
+"""What in an address gives access, and must be neither printed nor kept: passwords, signatures, keys.
+
+The rule, for each field of a query:
+
+- A field whose name says that it gives access (`token`, `sig`, `auth`, `X-Amz-...`) is left out. So an
+  address stays the same when it is signed anew.
+- A field that says which image is meant, or how it is shown, stays: by its name (`id`, `file`, `width`), or
+  since its value is a number or the name of an image file.
+- Of any other (`k=...` may be a key, or an image) the value becomes `hidden-` and its hash: different
+  addresses stay different, and nobody reads the value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from urllib.parse import quote, unquote_plus
+
+from .addresses import WEB, scheme_of
+
+_GIVES_ACCESS = re.compile(
+    # As S3, Google, Azure, Alibaba and Tencent sign addresses, for a while.
+    r"x-(amz|goog|oss|cos)-.*|q-(sign|ak|key|header|url|signature).*|.*signature|expires|.*accesskeyid|"
+    r"googleaccessid|key-pair-id|policy|sig|"
+    # As others call them.
+    r".*token([-_].*)?|(.*[-_.])?(api|access|secret|private|auth|account|client|subscription)[-_]?key|"
+    r"(.*[-_.])?o?auth(orization|entication)?([-_.].*)?|.*passw(or)?d|passphrase|pwd|.*secret([-_].*)?|"
+    r".*credentials?|jwt|bearer|.*session([-_]?id)?|(php|j)?sess(ion)?id",
+    re.IGNORECASE,
+)
+# What Azure signs beside `sig`: until when, and for whom.
+_SIGNED_BY_AZURE = re.compile(
+    r"sv|ss|srt|sr|sp|st|se|spr|sip|si|sdd|sks|ske|skt|skv|skoid|sktid|saoid|suoid|scid", re.IGNORECASE
+)
+_MAY_BE_A_KEY = re.compile(r"k|key|code|pin|otp|pass|pw|sid", re.IGNORECASE)  # there a number tells no image
+_TELLS_THE_IMAGE = re.compile(
+    r"((image|img|photo|picture|media|asset|object|item|version|doc)[-_]?)?(id|uuid|guid)|"
+    r"(file|image|img|photo|picture|object)?[-_]?(name|path|url|uri|src)|file|image|img|photo|picture|pic|"
+    r"source|u|title|slug|hash|md5|sha1|sha256|etag|v|ver|version|rev|revision|generation|page|index|"
+    r"format|fm|fmt|ext|type|w|h|width|height|size|q|quality|dpr|scale|crop|fit|resize|rotate|auto|mode|alt|"
+    r"dl|download|raw|ssl|strip|rect|lang|album|gallery|category|class|label|ixlib",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[\d.,:x-]{1,40}[A-Za-z]{0,2}")
+_IMAGE_FILE = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|p[bgpn]m|ico)", re.I | re.S)
+_HIDDEN = re.compile(r"hidden-[0-9a-f]{16}")
+
+_END = r"(?=[:;,.)\]}]*(?:[\s'\"<>]|$))"  # marks of the sentence around an address are none of it
+# Where an address begins, however it is mistyped: `https://`, `https:/`, `http//`, `https ://`, `//`.
+_BEGINNING = r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}(?::[/\\]+|[/\\]{2,})|(?<![\w/\\:.-]):?[/\\]{2,})"
+_PORT = r"\d{1,5}(?:[^\w@]|$)"
+_USER = re.compile(rf"({_BEGINNING})[^\s/\\?#@:]*(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]*@)*")
+_USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]+:(?![\s/\\])[^\s@/\\]+@(?=[\w\[])")
+_QUERY = re.compile(rf"([?#])([^\s'\"<>=?#]*=[^\s'\"<>]*?){_END}")
+_QUERY_OF_ONE_WORD = re.compile(rf"({_BEGINNING}[^\s'\"<>?#]*)(\?)([^\s'\"<>=#]+?){_END}")
+
+
+def without_secrets(address: str) -> str:
+    """An address as it is kept, and stands for an image; see above for the rule.
+
+    In a bucket `?` is a letter of an object's name: there only what gives access is left out.
+    """
+    user = _USER.match(address)
+    text = user[1] + address[user.end() :] if user else address
+    if scheme_of(text) not in WEB:
+        name, mark, query = text.partition("?")
+        return _with_query(name, mark, _fields(query, known_alone=True) if holds_access(text) else [query])
+    rest, mark, query = text.partition("#")[0].partition("?")
+    scheme, _, rest = rest.partition("://")
+    host, slash, path = rest.partition("/")
+    return _with_query(f"{scheme.lower()}://{host.lower()}{slash}{path}", mark, _fields(query))
+
+
+def holds_access(address: str) -> bool:
+    """Whether a field of its query gives access."""
+    return any(_GIVES_ACCESS.fullmatch(_name(field)) for field in _split(address.partition("?")[2]))
+
+
+def hide_secrets(text: str) -> str:
+    """A message, or what a user typed, as it may be printed: of what looks like an address in it, however it
+    is mistyped, no password is left, and of its query what the rule above leaves.
+    """
+    if "@" in text:
+        text = _USER.sub(r"\1***@", text)
+        text = _USER_ALONE.sub("***@", text)
+    text = _QUERY.sub(lambda found: _with_query("", found[1], _fields(found[2])), text)
+    return _QUERY_OF_ONE_WORD.sub(lambda found: _with_query(found[1], found[2], _fields(found[3])), text)
+
+
+def _with_query(rest: str, mark: str, fields: list[str]) -> str:
+    query = "&".join(fields)
+    return f"{rest}{mark}{query}" if query else rest
+
+
+def _split(query: str) -> list[str]:
+    return [field for field in re.split("[&;#]", query) if field]
+
+
+def _name(field: str) -> str:
+    """A field's name; none where it is a value alone."""
+    return unquote_plus(field.partition("=")[0]) if "=" in field else ""
+
+
+def _fields(query: str, known_alone: bool = False) -> list[str]:
+    """The fields of a query that stay, as they are shown."""
+    fields = [field for field in _split(query) if not _GIVES_ACCESS.fullmatch(_name(field))]
+    if any(_name(field).lower() == "sig" for field in _split(query)):
+        fields = [field for field in fields if not _SIGNED_BY_AZURE.fullmatch(_name(field))]
+    return fields if known_alone else [_shown(field) for field in fields]
+
+
+def _shown(field: str) -> str:
+    """A field with its value, or with what stands for that; a value may be an address itself."""
+    name, mark, value = field.partition("=") if "=" in field else ("", "", field)
+    plain, key = unquote_plus(value), _name(field)
+    safe = hide_secrets(plain)
+    if safe != plain:
+        return f"{name}{mark}{quote(safe, safe='/:?=,*@')}"
+    is_number = _NUMBER.fullmatch(plain) and not _MAY_BE_A_KEY.fullmatch(key)
+    if not value or _TELLS_THE_IMAGE.fullmatch(key) or is_number or _IMAGE_FILE.fullmatch(plain):
+        return field
+    if _HIDDEN.fullmatch(value):
+        return field
+    return f"{name}{mark}hidden-{hashlib.sha256(plain.encode('utf-8', 'replace')).hexdigest()[:16]}"
