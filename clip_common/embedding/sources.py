@@ -130,7 +130,7 @@ def _add_bucket(items: Items, source: str) -> None:
     except OSError as error:
         items.faults.append(Fault(f"{shown}: cannot be listed ({error.strerror or error})", place))
         return
-    before = len(items)
+    before, seen = len(items), Seen()
     for entry in found:
         name = PurePosixPath(entry.address).name
         stamp = f"{entry.size}-{entry.modified}"
@@ -138,13 +138,13 @@ def _add_bucket(items: Items, source: str) -> None:
             _add_shard(items, entry.address, stamp)
             continue
         if is_apple_double(name) or not is_image(name, None):
-            items.passed_over[kind_of(name)] += 1
+            seen.passed_over[kind_of(name)] += 1
             continue
         path = escape_name(entry.address)
         items.add(Item(path, stamp, entry.address, fault=_fault_of(entry.address)))
     if len(items) == before and not items.may_be_empty and not are_named:
-        seen = f"; passed over: {items.summary()}" if items.passed_over else ""
-        items.faults.append(Fault(f"{shown}: no images in it that can be read{seen}", place))
+        items.faults.append(Fault(_no_images(shown, seen), place))
+    items.passed_over += seen.passed_over
 
 
 def _objects(source: str) -> tuple[list[buckets.Object], bool]:
@@ -196,10 +196,16 @@ def _add_folder(items: Items, folder: str) -> None:
         path = os.path.abspath(unlisted)  # noqa: PTH100
         items.faults.append(Fault(f"{escape_name(unlisted)}: cannot be listed ({why})", path))
     if not found and not seen.unlisted and not items.may_be_empty:
-        others = f"; passed over: {seen.summary()}" if seen.passed_over else ""
-        message = f"{escape_name(folder)}: no images in it that can be read{others}"
+        message = _no_images(escape_name(folder), seen)
         items.faults.append(Fault(message, os.path.abspath(folder)))  # noqa: PTH100
     items.passed_over += seen.passed_over
+
+
+def _no_images(source: str, seen: Seen) -> str:
+    """The message for a folder or prefix without images."""
+    passed_over = f"; passed over: {seen.summary()}" if seen.passed_over else ""
+    hint = f"; to read shards, name them: '{source.rstrip('/')}/*.tar'" if ".tar" in seen.passed_over else ""
+    return f"{source}: no images in it that can be read{passed_over}{hint}"
 
 
 def _file(items: Items, path: str, caption: str | None = None) -> Item:

@@ -67,6 +67,10 @@ def test_a_shard(google: GoogleServer, tmp_path: Path) -> None:
             info.size = len(png((number, 1, 1)))
             shard.addfile(info, io.BytesIO(png((number, 1, 1))))
     google.put("shards/0.tar", file.getvalue())
+    with pytest.raises(
+        RequestError, match=r"passed over: 1 \.tar; .* name them: 'gs://photos/shards/\*\.tar'"
+    ):
+        items_of(["gs://photos/shards/"])
     assert run("gs://photos/shards/*.tar", tmp_path / "out").embedded == 5
     assert content_of("gs://photos/shards/0.tar::3.png", "/root") == png((3, 1, 1))
 

@@ -87,6 +87,9 @@ def test_nothing_found_is_an_error(here: Path) -> None:
         items_of(["empty"])
     with pytest.raises(RequestError, match=r"^phone: no images .*; passed over: 1 \.cr2$"):
         items_of(["phone"])
+    Path("phone/0.tar").write_bytes(b"x")
+    with pytest.raises(RequestError, match=r"1 \.tar; to read shards, name them: 'phone/\*\.tar'$"):
+        items_of(["phone"])
     items = items_of(["empty", "dog.png"])
     assert len(items) == 1 and [fault.hides for fault in items.faults] == [str(here / "empty")]
     assert len(items_of(["empty"], may_be_empty=True)) == 0
