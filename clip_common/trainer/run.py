@@ -65,8 +65,8 @@ def train(
             start = time.perf_counter()
             loss = trainer.step(batch)
             curve.append((loss, settings.batch_size / (time.perf_counter() - start)))
-            loss, rate = np.mean([c[0] for c in curve[-20:]]), curve[-1][1]
-            bar.set_postfix(refresh=False, loss=f"{loss:.3f}", images=f"{rate:.0f}/s")
+            mean, rate = np.mean([c[0] for c in curve[-20:]]), curve[-1][1]
+            bar.set_postfix(refresh=False, loss=f"{mean:.3f}", images=f"{rate:.0f}/s")
             bar.update()
             if first and (trainer.done % save_every == 0 or trainer.done == settings.steps):
                 checkpoint.save(path, trainer.snapshot(np.array(curve)))
