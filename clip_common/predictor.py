@@ -7,6 +7,7 @@ HTTP or the command line: `hub/`, `server/` and `cli/` are adapters around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -538,11 +539,12 @@ def encode_images(
         represented by its error.
     """
     batch: list[np.ndarray | ImageError] = []
-    for prepared in prefetch(prepare, images, batch_size):
-        batch.append(prepared)
-        if len(batch) == batch_size:
-            yield _encode_readable(engine, batch)
-            batch = []
+    with closing(prefetch(prepare, images, batch_size)) as all_prepared:
+        for prepared in all_prepared:
+            batch.append(prepared)
+            if len(batch) == batch_size:
+                yield _encode_readable(engine, batch)
+                batch = []
     if batch:
         yield _encode_readable(engine, batch)
 

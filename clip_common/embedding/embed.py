@@ -209,18 +209,17 @@ class _Run:
                 self._errors.pop(item.path, None)
                 pending.append(item)
         stamps: dict[str, str] = {}
-        for item, verdict in zip(
-            doubtful, prefetch(self._compared, doubtful, 32, _waiting(doubtful)), strict=True
-        ):
-            self._errors.pop(item.path, None)
-            if isinstance(verdict, Failure):  # what was embedded stays until the file can be read
-                self._fail([verdict])
-            elif verdict:
-                stamps[item.path] = item.with_caption_of(self._known[item.path][0])
-                self._report.known += 1
-            else:
-                self._gone.add(item.path)
-                pending.append(item)
+        with closing(prefetch(self._compared, doubtful, 32, _waiting(doubtful))) as verdicts:
+            for item, verdict in zip(doubtful, verdicts, strict=True):
+                self._errors.pop(item.path, None)
+                if isinstance(verdict, Failure):  # what was embedded stays until the file can be read
+                    self._fail([verdict])
+                elif verdict:
+                    stamps[item.path] = item.with_caption_of(self._known[item.path][0])
+                    self._report.known += 1
+                else:
+                    self._gone.add(item.path)
+                    pending.append(item)
         self._store.restamp(stamps)
         return pending
 
@@ -275,9 +274,9 @@ def make_parts(
     """
     parts = list(parts)
     images = [item for _, items in parts for item in items if item.file is not None]
-    prepared = prefetch(partial(_prepare, predictor), images, job.batch_size, _waiting(images))
+    reading = prefetch(partial(_prepare, predictor), images, job.batch_size, _waiting(images))
     writing: Future[tuple[int, list[Failure]]] | None = None
-    with ThreadPoolExecutor(1, "clip-write") as writer:
+    with closing(reading) as prepared, ThreadPoolExecutor(1, "clip-write") as writer:
         for number, items in parts:
             rows, failures = _make_rows(items, prepared, job, predictor, bar)
             if writing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -166,16 +167,16 @@ def _batches(
 ) -> Iterator[np.ndarray]:
     """Prepared images, float32 [n, 3, R, R], n up to `BATCH_SIZE`; the others go into `errors`."""
     ready: list[np.ndarray] = []
-    read = prefetch(predictor.prepare, images, BATCH_SIZE)
-    for (name, _), prepared in zip(images, read, strict=True):
-        on_read()
-        if isinstance(prepared, ImageError):
-            errors[name] = str(prepared)
-            continue
-        ready.append(prepared)
-        if len(ready) == BATCH_SIZE:
-            yield np.stack(ready)
-            ready = []
+    with closing(prefetch(predictor.prepare, images, BATCH_SIZE)) as read:
+        for (name, _), prepared in zip(images, read, strict=True):
+            on_read()
+            if isinstance(prepared, ImageError):
+                errors[name] = str(prepared)
+                continue
+            ready.append(prepared)
+            if len(ready) == BATCH_SIZE:
+                yield np.stack(ready)
+                ready = []
     if ready:
         yield np.stack(ready)
 

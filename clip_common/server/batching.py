@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -235,8 +236,8 @@ def _prepared(predictor: Predictor, work: PredictRequest) -> Job:
         return predictor.text_features(texts, work.batch_size, work.use_gpu)
 
     encode_ahead(predictor, job, at_once)
-    for pixels in prefetch(predictor.prepare, work.images, work.batch_size):
-        job.pixels.append(readable(pixels))
+    with closing(prefetch(predictor.prepare, work.images, work.batch_size)) as prepared:
+        job.pixels += map(readable, prepared)
     return job
 
 

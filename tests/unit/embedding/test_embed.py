@@ -151,6 +151,34 @@ def test_an_error_leaves_no_writer_behind(
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("clip-write")]
 
 
+def test_an_error_leaves_unread_what_nobody_wants(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends only when its threads have read what they were given: hundreds of addresses, say."""
+    begun: list[str] = []
+    go_on, read = threading.Event(), Item.read
+
+    def read_slowly(item: Item) -> bytes:
+        begun.append(item.path)
+        if len(begun) > JOB.batch_size:
+            assert go_on.wait(60)
+        return read(item)
+
+    def encode_image(*_: Any) -> np.ndarray:
+        raise MemoryError
+
+    monkeypatch.setattr(Item, "read", read_slowly)
+    monkeypatch.setattr(Predictor, "encode_image", encode_image)
+    with pytest.raises(MemoryError) as error:
+        run(images, tmp_path / "out")
+    assert error.tb is not None  # it holds what the run left
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("clip-prepare"):
+            thread.join(60)
+    assert len(begun) <= 2 * JOB.batch_size
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_each_image_is_there_once(tmp_path: Path) -> None:
     folder, output = tmp_path / "pictures", tmp_path / "out"
