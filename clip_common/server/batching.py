@@ -62,7 +62,7 @@ class Batcher(Generic[Given]):
         return await result
 
     async def _run(self) -> None:
-        """Work until nobody waits."""
+        """Work until nobody waits; where even this ends with an error, nobody waits any more either."""
         try:
             await asyncio.sleep(self._wait)
             while self._waiting:
@@ -71,19 +71,23 @@ class Batcher(Generic[Given]):
                     await self._answer(batch)
         finally:
             self._running = None
+            while self._waiting:
+                self._waiting.popleft()[1].cancel()
 
     async def _answer(self, batch: list[tuple[Given, asyncio.Future]]) -> None:
         """Give results to those who still wait for them."""
         try:
             results = await self._work([given for given, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
         except Exception as error:
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
-        else:
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+        finally:
+            for _, future in batch:
+                future.cancel()  # nothing for one that is done
 
 
 @dataclass

@@ -6,9 +6,12 @@ own, and the sum of the gradients is the whole batch's.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.connection
 import os
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from threading import Thread
@@ -20,6 +23,7 @@ from paddle import Tensor
 
 from ..errors import TrainingError
 from ..system import threads
+from ..system.threads import beside
 
 _PATIENCE = 10.0  # seconds that a worker has to end in when it is asked to
 
@@ -45,16 +49,25 @@ def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
 def _wait(processes: Sequence[BaseProcess], errors: Sequence[SimpleQueue]) -> None:
     """Wait until all workers have ended, or one of them with an error."""
     running: dict[Any, int] = {process.sentinel: index for index, process in enumerate(processes)}
+    unread: dict[Any, int] = {queue._reader: index for index, queue in enumerate(errors)}
+    told: dict[int, Future[str]] = {}
     while running:
-        for sentinel in multiprocessing.connection.wait(list(running)):
+        ready = multiprocessing.connection.wait([*running, *unread])
+        for reader in unread.keys() & set(ready):  # a worker with a long traceback waits until it is read
+            index = unread.pop(reader)
+            told[index] = beside(errors[index].get)
+        for sentinel in running.keys() & set(ready):
             index = running.pop(sentinel)
             processes[index].join()
-            status = processes[index].exitcode
-            if status:
-                # Only one that ended by itself has put its traceback whole.
-                told = status > 0 and not errors[index].empty()
-                reason = errors[index].get() if told else f"it ended with status {status}"
-                raise TrainingError(f"a worker failed: {reason.strip().splitlines()[-1]}")
+            if status := processes[index].exitcode:
+                raise TrainingError(f"a worker failed: {_reason(status, told.get(index))}")
+
+
+def _reason(status: int, told: Future[str] | None) -> str:
+    if told and status > 0:  # only one that ended by itself has put its traceback whole
+        with contextlib.suppress(futures.TimeoutError):
+            return told.result(_PATIENCE).strip().splitlines()[-1]
+    return f"it ended with status {status}"
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:

@@ -239,6 +239,50 @@ def test_a_batch_has_at_most_so_many_and_nobody_who_has_gone() -> None:
     asyncio.run(run())
 
 
+class PanicError(BaseException):
+    """As the panics of libraries in Rust are raised."""
+
+
+@pytest.mark.parametrize("error", [PanicError, asyncio.CancelledError])
+def test_nobody_waits_for_a_batch_that_ends_with_more_than_an_error(error: type[BaseException]) -> None:
+    """The model's thread ended, or a panic in it: neither those of the batch wait for ever, nor those behind."""
+
+    async def run() -> None:
+        model = Model(most=2)
+        working = model._work
+
+        async def end(_numbers: list[int]) -> list[int]:
+            await model.free.wait()
+            raise error
+
+        model.batcher._work = end
+        tasks = await model.asked(1, 2, 4, 5)
+        running = model.batcher._running
+        model.free.set()
+        done, waiting = await asyncio.wait(tasks, timeout=60)
+        assert not waiting and all(task.cancelled() for task in done)
+        await asyncio.gather(running, return_exceptions=True)  # type: ignore[arg-type]
+        model.batcher._work = working
+        assert await asyncio.wait_for(model.batcher.ask(10), 60) == 10
+
+    asyncio.run(run())
+
+
+def test_a_batch_with_too_few_results_is_an_error_of_all_without_one() -> None:
+    async def run() -> None:
+        async def one(_numbers: list[int]) -> list[int]:
+            return [7]
+
+        batcher = Batcher(one, 32, 0.0)
+        tasks = [asyncio.create_task(batcher.ask(number)) for number in range(3)]
+        done, waiting = await asyncio.wait(tasks, timeout=60)
+        assert not waiting
+        assert tasks[0].result() == 7
+        assert all(isinstance(task.exception(), ValueError) for task in tasks[1:])
+
+    asyncio.run(run())
+
+
 def test_a_batch_that_fails_fails_for_those_in_it_only() -> None:
     async def run() -> None:
         model = Model(most=2)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import SimpleQueue
 
 import pytest
 
@@ -66,6 +68,28 @@ def test_the_first_worker_that_fails_ends_the_waiting(status: int, start: Start)
     with pytest.raises(TrainingError, match=f"a worker failed: {reason}"):
         parallel._wait(processes, errors)
     assert processes[0].is_alive()
+
+
+def fail_at_length(errors: SimpleQueue) -> None:
+    errors.put("Traceback\n" + "  somewhere\n" * 100_000 + "ValueError: cannot be shared\n")
+    sys.exit(1)
+
+
+def test_a_worker_with_a_long_traceback_is_waited_for_no_longer(start: Start) -> None:
+    """It ends only when its traceback, which is more than a pipe holds, has been taken from it."""
+    errors = [FORK.SimpleQueue(), FORK.SimpleQueue()]
+    processes = [start(time.sleep, 600), start(fail_at_length, errors[1])]
+    failed: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(TrainingError) as error:
+            parallel._wait(processes, errors)
+        failed.append(str(error.value))
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    waiting.join(60)
+    assert failed == ["a worker failed: ValueError: cannot be shared"]
 
 
 def test_workers_that_end_well(start: Start) -> None:
