@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -38,7 +39,8 @@ _NOTICE = 2.0  # seconds in which clients and load balancers learn that they are
 
 
 def serve_until_stopped(settings: Settings, listener: socket.socket, address: str | None) -> int:
-    """Serve until SIGTERM or SIGINT, then answer what is under way and stop; returns the exit status.
+    """Serve until SIGTERM or SIGINT, then answer what is under way and stop; returns the exit status, which
+    is 1 where the listener ended by itself.
 
     Requests are read, checked and refused in this process, which costs a millisecond; through Ray Serve's own
     proxy it costs ten times that, and refusals come late when there is most to refuse.
@@ -67,12 +69,16 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     )
     serving.start()
     host, port = listener.getsockname()[:2]
-    print(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs", flush=True)
+    _say(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs")
     if host not in ("127.0.0.1", "::1") and not gateway.admission.api_key:
         print("anybody who reaches this address may ask: set CLIP_HUB_API_KEY", file=sys.stderr)
-    while not stop.wait(_AWAKE):
+    while serving.is_alive() and not stop.wait(_AWAKE):
         pass
-    _drain(gateway, settings.deadline)
+    failed = not serving.is_alive()
+    if failed:  # the standard error says why
+        _say("stopping: nothing listens any more")
+    else:
+        _drain(gateway, settings.deadline)
     # Its handles live in the listener's event loop. Ray would wait half a minute for a replica that died and
     # is starting again; by now nobody waits for an answer.
     within(_ENDING, serve.shutdown)
@@ -80,7 +86,13 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     server.should_exit = True
     serving.join(2 * _ENDING)
     ray.shutdown()
-    return 0
+    return 1 if failed else 0
+
+
+def _say(text: str) -> None:
+    """Print a line, if there is anybody to read it: requests are answered all the same."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def _on_signal(stop: threading.Event, number: int, _frame: object) -> None:
@@ -88,7 +100,8 @@ def _on_signal(stop: threading.Event, number: int, _frame: object) -> None:
     if not stop.is_set():
         stop.set()
         return
-    os.write(sys.stdout.fileno(), b"stopping at once\n")  # a print could be in the middle of another
+    with contextlib.suppress(OSError, AttributeError):  # it is closed
+        os.write(sys.stdout.fileno(), b"stopping at once\n")  # a print could be in the middle of another
     signal.signal(number, signal.SIG_DFL)  # should Ray not end
     try:
         ray.shutdown()  # with all that it has started
@@ -135,7 +148,7 @@ def _connect(address: str | None, settings: Settings) -> None:
 
 def _drain(gateway: Gateway, deadline: float) -> None:
     """Refuse what is new, and wait for what is under way."""
-    print("stopping: answering what is under way", flush=True)
+    _say("stopping: answering what is under way")
     gateway.admission.draining = True
     time.sleep(_NOTICE)
     gateway.admission.refuse_the_unread()  # a client that stops in the middle of its body would be waited for
