@@ -6,10 +6,13 @@ The tests use Milvus Lite, which has the same client and needs no server.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
@@ -24,12 +27,27 @@ from .index import Changes, Index, Rows, changes_of, no_such_image, require_same
 _ROWS_AT_ONCE = 2000
 _MAX_RESULTS = 16384  # Milvus's limit
 _MAX_PATH = 4096  # bytes
+_FAULTS = (MilvusException, OSError, grpc.RpcError)
+_ANSWER = 60.0  # seconds for an answer
+_LOADING = 3600.0  # seconds for what reads or writes a whole collection, of a billion rows perhaps
 _INDEX_TYPE = "AUTOINDEX"  # the server's choice
 _FIELDS = ("path", "root", "width", "height", "caption")
 
 # These libraries also log the errors that they raise.
 for _name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class _Client:
+    """Milvus's own client, which waits for an answer without limit where none is given."""
+
+    def __init__(self, client: MilvusClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        limited = "timeout" in inspect.signature(method).parameters
+        return partial(method, timeout=_ANSWER) if limited else method
 
 
 class MilvusIndex(Index):
@@ -42,8 +60,8 @@ class MilvusIndex(Index):
     def __init__(self, address: str) -> None:
         self.address = address
         try:
-            self._client = MilvusClient(address)
-        except (MilvusException, OSError) as error:
+            self._client = _Client(MilvusClient(address))
+        except _FAULTS as error:
             raise RequestError(f"the index {address} cannot be opened: {_message(error)}") from error
 
     def close(self) -> None:
@@ -56,7 +74,7 @@ class MilvusIndex(Index):
         with self._errors("cannot be written"):
             collection = _collection(origin)
             self._create(collection, origin.embed_dim)
-            self._client.load_collection(collection)
+            self._client.load_collection(collection, timeout=_LOADING)
             there = self._rows(collection)
             root = _cut(escape_name(str(store.root() or "")))
             wanted = {_id(path): (_cut(stamp), root) for path, stamp in stamps_of(store)}
@@ -71,7 +89,7 @@ class MilvusIndex(Index):
                 changes.unusable += unusable
                 for start in range(0, len(rows), _ROWS_AT_ONCE):
                     self._client.insert(collection, rows[start : start + _ROWS_AT_ONCE])
-            self._client.flush(collection)
+            self._client.flush(collection, timeout=_LOADING)
         changes.added -= changes.unusable
         return changes
 
@@ -133,7 +151,7 @@ class MilvusIndex(Index):
                 f"{self.address} holds no index of {origin.module} with these weights: make it with "
                 "`index`, or say --module and --weights as they were for `embed`"
             )
-        self._client.load_collection(collection)
+        self._client.load_collection(collection, timeout=_LOADING)
         return collection
 
     def _root(self, collection: str) -> str:
@@ -160,7 +178,7 @@ class MilvusIndex(Index):
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=embed_dim)
         parameters = self._client.prepare_index_params()
         parameters.add_index("vector", index_type=_INDEX_TYPE, metric_type="COSINE")
-        self._client.create_collection(collection, schema=schema, index_params=parameters)
+        self._client.create_collection(collection, schema=schema, index_params=parameters, timeout=_LOADING)
 
     def _rows(self, collection: str) -> Rows:
         found: Rows = {}
@@ -176,7 +194,7 @@ class MilvusIndex(Index):
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (MilvusException, OSError) as error:
+        except _FAULTS as error:
             raise RequestError(f"the index {self.address} {what}: {_message(error)}") from error
 
 
@@ -191,7 +209,8 @@ def _id(path: str) -> str:
 
 def _message(error: Exception) -> str:
     """The message of a library's exception, on one line."""
-    return " ".join(str(getattr(error, "message", None) or error).split())
+    said = error.details() if isinstance(error, grpc.RpcError) else getattr(error, "message", None)
+    return " ".join(str(said or error).split())
 
 
 def _new_rows(store: Store, wanted: set[str], root: str) -> Iterator[tuple[list[dict[str, Any]], int]]:

@@ -49,7 +49,8 @@ def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
 def _wait(processes: Sequence[BaseProcess], errors: Sequence[SimpleQueue]) -> None:
     """Wait until all workers have ended, or one of them with an error."""
     running: dict[Any, int] = {process.sentinel: index for index, process in enumerate(processes)}
-    unread: dict[Any, int] = {queue._reader: index for index, queue in enumerate(errors)}
+    readers = [queue._reader for queue in errors]  # type: ignore[attr-defined]
+    unread: dict[Any, int] = {reader: index for index, reader in enumerate(readers)}
     told: dict[int, Future[str]] = {}
     while running:
         ready = multiprocessing.connection.wait([*running, *unread])

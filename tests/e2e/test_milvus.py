@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +64,48 @@ def test_it_finds_what_a_file_finds(
     with pytest.raises(RequestError, match=r"--like x\.png: .* holds no image of that path"):
         index.find(ORIGIN, "x.png")
     index.close()
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lets itself be connected to, and then says nothing more."""
+    grpc = pytest.importorskip("grpc")
+    milvus_pb2 = pytest.importorskip("pymilvus.grpc_gen.milvus_pb2")
+    stopped = threading.Event()
+
+    class Silent(grpc.GenericRpcHandler):  # type: ignore[name-defined]
+        def service(self, call: Any) -> Any:
+            def answer(_request: bytes, context: Any) -> bytes:
+                if not call.method.endswith("/Connect"):
+                    stopped.wait(120)
+                return milvus_pb2.ConnectResponse().SerializeToString()
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Silent(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setattr(milvus_index, "_ANSWER", 0.5)
+    said: list[str] = []
+
+    def ask() -> None:
+        index = MilvusIndex(f"http://127.0.0.1:{port}")
+        for action in (lambda: index.require(ORIGIN), lambda: index.sync(store)):
+            with pytest.raises(RequestError) as error:
+                action()
+            said.append(str(error.value))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(60)
+    stopped.set()
+    server.stop(None)
+    assert [line.split(": ")[0].split(" ", 3)[3] for line in said] == [
+        "cannot be searched",
+        "cannot be written",
+    ]
 
 
 def test_only_what_changed_is_written(store: Store, address: str) -> None:

@@ -245,7 +245,7 @@ class PanicError(BaseException):
 
 @pytest.mark.parametrize("error", [PanicError, asyncio.CancelledError])
 def test_nobody_waits_for_a_batch_that_ends_with_more_than_an_error(error: type[BaseException]) -> None:
-    """The model's thread ended, or a panic in it: neither those of the batch wait for ever, nor those behind."""
+    """The model's thread ended, or a panic in it: neither those of the batch wait for ever, nor the next."""
 
     async def run() -> None:
         model = Model(most=2)
@@ -275,7 +275,7 @@ def test_a_batch_with_too_few_results_is_an_error_of_all_without_one() -> None:
 
         batcher = Batcher(one, 32, 0.0)
         tasks = [asyncio.create_task(batcher.ask(number)) for number in range(3)]
-        done, waiting = await asyncio.wait(tasks, timeout=60)
+        _, waiting = await asyncio.wait(tasks, timeout=60)
         assert not waiting
         assert tasks[0].result() == 7
         assert all(isinstance(task.exception(), ValueError) for task in tasks[1:])

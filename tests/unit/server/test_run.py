@@ -21,7 +21,7 @@ from clip_common.server.settings import Settings
 
 
 class Listener:
-    """As uvicorn's server: it ends where it is told to, or by itself; a signal comes meanwhile, or does not."""
+    """As uvicorn's server: ends where it is told to, or by itself; a signal comes meanwhile, or does not."""
 
     ends_by_itself = False
     signalled = False
