@@ -1,5 +1,6 @@
-"""The server for real traffic: one HTTP door over Ray Serve, on a laptop and on a cluster unchanged.
+"""The HTTP server, on Ray Serve; the same on one machine and on a cluster.
 
-A request goes: `http.py` (who may ask, how much, what) -> `app.py` (Ray Serve: queue, batch, replicas) ->
-`batching.py`, where the requests of a batch go through the model together.
+A request passes `admission.py` (API key, size limits), `http.py` and `request.py` (routes, parsing, checks),
+`app.py` (Ray Serve: queues, batches, replicas) and `batching.py`, which runs a batch of requests through the
+model.
 """

@@ -1,4 +1,4 @@
-"""What stands before every route: the API key, the size of bodies, and a count of what is under way."""
+"""Admission control before every route: the API key, limits on sizes, and a count of requests in flight."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ OPEN_PATHS = ("/health", "/ready")
 _API_KEY = "CLIP_HUB_API_KEY"
 RETRY_AFTER = {"retry-after": "1"}
 _DRAINING: Refusal = (503, "the server is shutting down", RETRY_AFTER | {"connection": "close"})
-_CHUNK = 1 << 16  # of an answer that is sent piece by piece, as its client reads
-_INFLATED = 1 << 20  # bytes of a compressed body that are unpacked before others get their turn
+_CHUNK = 1 << 16  # bytes; larger responses are sent in chunks of this size
+_INFLATED = 1 << 20  # bytes of a compressed body that are decompressed before the event loop continues
 
 
 def api_key_from_environment() -> str | None:
-    """The key that CLIP_HUB_API_KEY holds, without the line's end that a file of secrets gives it.
+    """The API key in CLIP_HUB_API_KEY, stripped (secret files often end with a newline); None if not set.
 
     Raises:
-        RequestError: it is set, and blank.
+        RequestError: it is set, but blank.
     """
     given = os.environ.get(_API_KEY, "")
     if given and not given.strip():
@@ -46,18 +46,19 @@ def api_key_from_environment() -> str | None:
 
 @dataclass
 class Admission:
-    """Who may ask how much, and what is under way.
+    """Limits for requests, and the current load. Shared by all requests of a gateway.
 
     Attributes:
-        api_key: None lets everybody in. Given as `Authorization: Bearer KEY`, or as the password that a
-            browser asks for. `/health` and `/ready` are open, and have no body.
-        body_bytes: of one body, unpacked.
-        bytes_in_flight: of all bodies and large answers that are held at a time.
-        body_seconds: a client that takes longer to send its body is dropped.
-        draining: refuse everything new.
-        in_flight: requests; an answer without an end, such as a page's events, is none.
-        endless: the tasks of those.
-        unread: bodies that are being read.
+        api_key: required as `Authorization: Bearer KEY`, or as the password of basic authentication; None
+            requires no key. `/health` and `/ready` never require one, and read no body.
+        body_bytes: maximum size of one body, decompressed.
+        bytes_in_flight: maximum size of all bodies and large responses held at a time.
+        body_seconds: maximum time for receiving a body.
+        draining: reject all new requests.
+        in_flight: number of requests being processed, without endless responses.
+        bytes_held: current size of all bodies and large responses held.
+        endless: tasks that send responses without an end, such as the events of a web page.
+        unread: tasks that are receiving a body.
     """
 
     api_key: str | None
@@ -71,11 +72,11 @@ class Admission:
     unread: set[asyncio.Future] = field(default_factory=set)
 
     def end_the_endless(self) -> None:
-        """End the answers that have no end, from any thread."""
+        """Cancel the tasks that send endless responses. Thread-safe."""
         _cancel(self.endless)
 
     def refuse_the_unread(self) -> None:
-        """Refuse, where it is draining, the requests whose bodies have not come whole, from any thread."""
+        """While draining, reject the requests whose bodies are incomplete. Thread-safe."""
         _cancel(self.unread)
 
 
@@ -85,16 +86,18 @@ def _cancel(tasks: Iterable[asyncio.Future]) -> None:
 
 
 class AdmissionMiddleware:
-    """ASGI middleware that reads a body whole, within its limits, before anything else sees the request, and
-    sends a large answer only as fast as it is read.
+    """ASGI middleware that applies an `Admission`.
+
+    It receives the complete body, within the limits, before the app sees the request, and sends large
+    responses in chunks, as fast as the client reads.
     """
 
     def __init__(self, app: App, admission: Admission) -> None:
         self.app, self.admission = app, admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse."""
-        if scope["type"] == "websocket":  # nothing here speaks it
+        """Pass a request to the app, or reject it."""
+        if scope["type"] == "websocket":  # not supported
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -138,7 +141,7 @@ class AdmissionMiddleware:
         return None
 
     async def _read(self, scope: Scope, receive: Receive, held: _Held) -> Refusal | None:
-        """Read the body into `held`; the reason to refuse it, if there is one."""
+        """Receive the body into `held`. Returns the reason to reject the request, if there is one."""
         headers = dict(scope["headers"])
         stated = headers.get(b"content-length", b"0")
         if stated.isdigit() and int(stated) > self.admission.body_bytes:
@@ -195,7 +198,7 @@ class AdmissionMiddleware:
 
 
 class _Held:
-    """A request under way, its body, and how much of it has been counted."""
+    """A request in flight: its body, and the size that has been counted for it."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -203,20 +206,21 @@ class _Held:
         admission.in_flight += 1
 
     def take(self, size: int) -> None:
-        """Count so many bytes more."""
+        """Count more bytes."""
         self.size += size
         self._admission.bytes_held += size
 
     def release(self) -> None:
-        """It has been answered."""
+        """End the request."""
         self._admission.bytes_held -= self.size
         self._admission.in_flight -= 1
 
 
 class _Answer:
-    """The sending of an answer: a large one counts as long as it is held, and goes out in pieces.
+    """Sends a response. A large response is counted while it is held, and sent in chunks.
 
-    One whose length is not stated, such as a page's events, may never end: it is not waited for.
+    A response without a content-length, such as the events of a web page, may be endless: a shutdown does not
+    wait for it.
     """
 
     def __init__(self, admission: Admission, send: Send, path: str) -> None:
@@ -226,7 +230,7 @@ class _Answer:
         self._endless: asyncio.Task | None = None
 
     async def send(self, message: Message) -> None:
-        """Send a message of the app, or a refusal in place of an answer that there is no room for."""
+        """Send a message of the app, or an error if there is no room for the response."""
         if message["type"] == "http.response.start":
             await self._start(message)
         elif not self._refused:
@@ -238,12 +242,12 @@ class _Answer:
                 await self._send({"type": message["type"], "body": piece, "more_body": left})
 
     async def end(self) -> None:
-        """Send the end of one that has none of its own."""
+        """Terminate an endless response."""
         if self._endless and not self._ended:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def release(self) -> None:
-        """It has been sent."""
+        """End the response."""
         self._admission.bytes_held -= self._size
         if self._endless:
             self._admission.endless.discard(self._endless)
@@ -267,13 +271,13 @@ class _Answer:
 
 
 def _unpacked(scope: Scope) -> Scope:
-    """A request's scope without the encoding that its body has no more."""
+    """The scope without the content-encoding header: the body has been decompressed."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
     return {**scope, "headers": headers}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, then what really comes."""
+    """A `receive` function that returns the body first, then continues with the original one."""
     given = False
 
     async def first_the_body() -> Message:
@@ -299,7 +303,7 @@ def _has_key(header: bytes, key: str) -> bool:
 
 
 async def reply(send: Send, path: str, status: int, msg: str, headers: dict[str, str]) -> None:
-    """A refusal in PaddleHub's envelope, or in OpenAI's where a path is one of OpenAI's."""
+    """Send an error in PaddleHub's envelope, or in OpenAI's form for a path below `/v1/`."""
     openai = path.startswith(PREFIX)
     content = error_content(status, msg) if openai else {"status": "101", "msg": msg, "results": ""}
     body = json.dumps(content).encode()

@@ -1,6 +1,6 @@
-"""The Ray Serve app: gateways that read requests, and replicas that answer them in batches.
+"""The Ray Serve app: gateways that parse requests, and replicas that answer them in batches.
 
-`build` is what a RayService's `import_path` names: `clip_common.server.app:build`.
+For a RayService, `import_path` is `clip_common.server.app:build`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from ..zero_shot.explain import COPIES
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
 from .admission import Admission, AdmissionMiddleware, api_key_from_environment
 from .batching import Batcher, Job, add_heat_maps, answer_jobs, checked, encode_ahead, readable
-from .http import create_api, off_the_loop
+from .http import create_api
 from .limits import Limits
 from .request import FEW_TEXTS, PredictRequest, RequestBody
+from .responses import off_the_loop
 from .scheduling import TURN, LoadEstimator, Places, Turns, late
 from .settings import Settings
 from .web_page import create_page
@@ -49,7 +50,7 @@ _TEXTS_AT_LEAST, _COPIES_AT_LEAST = 16, 2
 
 
 class Replica:
-    """A process that holds one module. Ready when it has answered once, with the default labels' vectors."""
+    """A process that runs one module; ready once it has embedded the default labels and answered once."""
 
     def __init__(self, name: str, weights: str | None, settings: Settings) -> None:
         self._settings = settings
@@ -120,7 +121,7 @@ class Replica:
             self._busy_since = None
 
     async def check_health(self) -> None:
-        """Ray Serve asks every few seconds, and replaces a replica that raises."""
+        """Ray Serve calls this every few seconds, and replaces a replica for which it raises."""
         longest = 3 * self._settings.deadline
         if self._busy_since is not None and time.monotonic() - self._busy_since > longest:
             raise RuntimeError(f"a batch has not ended in {longest:g} s")
@@ -143,7 +144,7 @@ class Replica:
                 future.cancel()
 
     async def _explain(self, job: Job, results: Any, deadline: float) -> Any:
-        """The results with heat maps; also where nobody waits for them any more, the work on them ends."""
+        """Add heat maps to the results. The work ends even if the client has disconnected."""
         if isinstance(results, ClipError):
             return results
         encode = partial(self._predictor.encode_image, use_gpu=job.work.use_gpu)
@@ -154,8 +155,9 @@ class Replica:
 
 
 class Gateway:
-    """What reads, checks and counts requests and passes them on: in the command's own process, or as a
-    deployment behind Ray Serve's proxies.
+    """Checks and counts requests and forwards them to replicas.
+
+    It runs in the process of the command, or as a deployment behind Ray Serve's proxies.
     """
 
     here: ClassVar[Gateway]
@@ -179,7 +181,7 @@ class Gateway:
         Gateway.here = self
 
     async def ask(self, module: str, work: PredictRequest) -> Any:
-        """See `http.Service`."""
+        """See `Service`."""
         self._waiting.set(self.admission.in_flight)
         seconds = self._settings.deadline
         load = self._load[module][work.kind]
@@ -210,26 +212,26 @@ class Gateway:
         return result
 
     def _aside(self, module: str, work: PredictRequest) -> float:
-        """Seconds that a request may wait for one turn of other requests' long work."""
+        """Seconds that a request may wait for one slice of other requests' long computations."""
         others = [kind for kind in ("texts", "explain") if kind != work.kind]
         return TURN if any(self._load[module][kind].in_flight for kind in others) else 0.0
 
     async def ask_from_page(self, module: str, body: dict[str, Any]) -> Any:
-        """The `results` of a body that the page made; raises as `ask` does."""
+        """Answer the body of a request from the web page; raises as `ask` does."""
         return await self.ask(module, await off_the_loop(lambda: RequestBody.parse(body).work(self._limits)))
 
     @property
     def explains(self) -> bool:
-        """Whether there are heat maps."""
+        """Whether requests for heat maps are accepted."""
         return self._settings.explanations > 0
 
     @property
     def asking(self) -> int:
-        """Requests that replicas have not answered yet, those of pages included."""
+        """Number of requests that replicas have not answered yet, including those from web pages."""
         return sum(load.in_flight for loads in self._load.values() for load in loads.values())
 
     async def ready(self) -> str | None:
-        """See `http.Service`; the controller knows which replicas run and pass their health checks."""
+        """See `Service`; the controller knows which replicas run and pass their health checks."""
         if self.admission.draining:
             return "the server is shutting down"
         try:
@@ -245,17 +247,17 @@ class Gateway:
         return None
 
     def observe(self, module: str, status: int, seconds: float) -> None:
-        """See `http.Service`."""
+        """See `Service`."""
         self._requests.inc(tags={"module": module, "status": str(status)})
         self._seconds.observe(seconds, {"module": module})
 
     def metrics(self) -> str:
-        """See `http.Service`: what Ray exports on each node, its own metrics and ours."""
+        """See `Service`: what Ray exports on each node, its own metrics and ours."""
         return "".join(_metrics_of(node) for node in nodes() if node["Alive"])
 
 
 def gateway_api(gateway: Gateway) -> FastAPI:
-    """All that a gateway answers over HTTP: routes, a page for each module, and the guard before them."""
+    """The complete app of a gateway: routes, a web page for each module, and the admission middleware."""
     api = create_api(gateway)
     for module, weights in gateway.modules.items():
         record = pretrained(module)
@@ -268,7 +270,7 @@ def gateway_api(gateway: Gateway) -> FastAPI:
 
 
 def replica(settings: Settings, name: str) -> serve.Application:
-    """A module's deployment."""
+    """The deployment of a module."""
     actor: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if settings.use_gpu else 0}
     if settings.threads:
         actor["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}}
@@ -286,12 +288,12 @@ def replica(settings: Settings, name: str) -> serve.Application:
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:
-    """The whole app behind Ray Serve's own proxies, from a RayService's `args`; see `Settings`."""
+    """Build the app for Ray Serve's own proxies, from the `args` of a RayService; see `Settings`."""
     settings = Settings(**arguments)
     gateway = serve.deployment(
         name="Gateway",
         num_replicas=settings.gateways,
-        max_ongoing_requests=10_000,  # the guard bounds what it holds
+        max_ongoing_requests=10_000,  # the admission middleware limits them
         graceful_shutdown_timeout_s=120,
         ray_actor_options={"num_cpus": 0},
     )
@@ -307,11 +309,11 @@ def _grey_image() -> Image.Image:
 
 
 def _metrics_of(node: dict[str, Any]) -> str:
-    """Ours under their own names, Ray Serve's under Ray's; Ray's many others are left to its dashboard."""
+    """The metrics of this server and of Ray Serve on a node, without the many others of Ray."""
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     try:
         with requests.Session() as session:
-            session.trust_env = False  # a node is no matter of a proxy
+            session.trust_env = False  # nodes are not behind a proxy
             lines = session.get(address, timeout=2).text.splitlines(keepends=True)
     except requests.RequestException as error:
         return f"# {address} does not answer: {type(error).__name__}\n"

@@ -1,4 +1,4 @@
-"""What one HTTP request may ask for at most; `CLIP_HUB_MAX_...` in the environment sets each limit."""
+"""Limits of one HTTP request. Each can be set by an environment variable, `CLIP_HUB_MAX_<NAME>`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..preprocessing.image import readable_formats
 from ..text.prompts import Prompts
 
 _PREFIX = "CLIP_HUB_MAX_"
-_SCORE_BYTES = 48  # of a label's score and the names of both, in JSON
-_NUMBER_BYTES = 24
-_HEAT_BYTES = 12  # of a place of a heat map, which is rounded
-_READS = 20_000  # pieces of an image's headers
+_SCORE_BYTES = 48  # JSON of a score with the names of its fields, without the label
+_NUMBER_BYTES = 24  # JSON of a number of an embedding
+_HEAT_BYTES = 12  # JSON of a number of a heat map, which is rounded
+_READS = 20_000  # reads while parsing the headers of an image
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,15 @@ class Limits:
     """Limits of a request.
 
     Attributes:
-        pictures: pictures in it.
-        picture_bytes: bytes of one picture file.
-        pixels: pixels of one picture, checked before it is decoded.
-        labels: labels in it.
-        templates: templates in it.
-        prompts: labels times templates, which are so many texts to encode; what is left out counts as what
-            it stands for.
-        texts: texts to embed in it.
-        characters: characters of one label, template or text, and of a template with a label in it.
-        answer_bytes: bytes of its answer.
+        pictures: number of images.
+        picture_bytes: size of one image file.
+        pixels: pixels of one image, checked before it is decoded.
+        labels: number of labels.
+        templates: number of templates.
+        prompts: number of labels times number of templates, defaults included: the texts to encode.
+        texts: number of texts to embed.
+        characters: length of one label, template or text, and of a template with a label filled in.
+        answer_bytes: estimated size of the response.
     """
 
     pictures: int = 64
@@ -49,10 +48,10 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> Limits:
-        """The defaults, and what the environment says otherwise.
+        """The defaults, overridden by environment variables.
 
         Raises:
-            RequestError: a variable is not a whole number from 1.
+            RequestError: a variable is not a positive integer.
         """
         chosen = {}
         for field in fields(cls):
@@ -66,20 +65,20 @@ class Limits:
         return cls(**chosen)
 
     def check_count(self, field: str, count: int) -> None:
-        """Refuse more of something than its limit, by the limit's name."""
+        """Check a count against the limit named `field`; raises `LimitError`, as all checks here."""
         most = getattr(self, field)
         if count > most:
             raise LimitError(f"the request has {count} {field}, at most {most} are taken{_hint(field)}")
 
     def check_characters(self, name: str, text: str) -> None:
-        """Refuse a text that is too long."""
+        """Check the length of a text."""
         if len(text) > self.characters:
             raise LimitError(
                 f"{name} has {len(text)} characters, at most {self.characters} are taken{_hint('characters')}"
             )
 
     def check_prompts(self, prompts: Prompts) -> None:
-        """Refuse too many prompts, or one that is too long with a label in it."""
+        """Check the number of prompts, and the length of the longest."""
         self.check_count("prompts", len(prompts.labels) * len(prompts.templates))
         label = max(prompts.labels, key=len)
         for template in prompts.templates:
@@ -92,16 +91,16 @@ class Limits:
                 )
 
     def check_scores(self, images: int, top_k: int, labels: Sequence[str]) -> None:
-        """Refuse what would be answered with too many labels."""
+        """Check the size of a response with label scores."""
         longest = sorted((len(json.dumps(label)) for label in labels), reverse=True)
         self._check_answer(images * sum(length + _SCORE_BYTES for length in longest[:top_k]))
 
     def check_embeddings(self, count: int, embed_dim: int) -> None:
-        """Refuse what would be answered with too many numbers."""
+        """Check the size of a response with embeddings."""
         self._check_answer(count * embed_dim * _NUMBER_BYTES)
 
     def check_heat_maps(self, count: int, side: int) -> None:
-        """Refuse what would be answered with too many numbers, of maps of so many pixels a side."""
+        """Check the size of a response with heat maps of `side` x `side` numbers."""
         self._check_answer(count * side * side * _HEAT_BYTES)
 
     def _check_answer(self, size: int) -> None:
@@ -112,7 +111,7 @@ class Limits:
             )
 
     def check_bytes(self, name: str, size: int) -> None:
-        """Refuse a picture file that is too large."""
+        """Check the size of an image file."""
         if size > self.picture_bytes:
             raise LimitError(
                 f"{name} has some {size:,} bytes, at most {self.picture_bytes:,} are taken"
@@ -120,7 +119,7 @@ class Limits:
             )
 
     def check_pixels(self, name: str, content: bytes) -> None:
-        """Refuse a picture that is too large to decode; one that cannot be opened is left to the decoder."""
+        """Check the pixels of an image, from its header; unreadable files are reported by the decoder."""
         try:
             width, height = decoded_size(BoundedReader(content, _READS), readable_formats())
         except TooManyPartsError as error:

@@ -1,6 +1,7 @@
-"""What OpenAI's clients write and read: `POST /v1/embeddings`, `GET /v1/models`, and errors.
+"""The data of OpenAI's API: bodies and results of `POST /v1/embeddings`, `GET /v1/models`, and errors.
 
-A body here becomes a `RequestBody`, so that the same checks and limits hold; it knows no HTTP.
+A body is converted to a `RequestBody`, so that the same checks and limits apply. `openai_routes.py` has the
+routes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .limits import Limits
 from .request import FieldError, JsonBody, PredictRequest, RequestBody
 
 PREFIX = "/v1/"
-"""Of the paths whose errors have OpenAI's form."""
+"""Prefix of the paths whose errors are in OpenAI's form."""
 
 Kind = Literal["text", "image"]
 
@@ -64,7 +65,7 @@ ERROR_SCHEMA = _object(error=_object(message=_STRING, type=_STRING, param=_OR_NU
 
 
 class UnknownModelError(FieldError):
-    """A model that is not served here."""
+    """The requested model is not served."""
 
     def __init__(self, name: str, modules: Collection[str]) -> None:
         known = ", ".join(modules)
@@ -89,21 +90,21 @@ class EmbeddingsBody(JsonBody):
     """A text, `{"text": ...}` or `{"image": ...}`, or several of these; an image is a file in base64 or a
     data URL."""
     encoding_format: Literal["float", "base64"] | None = None
-    """Numbers, which is the default, or base64 of little-endian float32."""
+    """"float" (default): numbers; "base64": base64 of little-endian float32."""
     modality: Kind | None = None
-    """What strings are; left out, they are texts."""
+    """What strings in `input` are; default: texts."""
     dimensions: StrictInt | None = None
-    """A module's embeddings have one size; no other is taken."""
+    """Size of the embeddings; only the model's own size is accepted."""
     user: StrictStr | None = None
     """Ignored."""
 
     @classmethod
     def read(cls, body: bytes, modules: Collection[str]) -> EmbeddingsBody:
-        """Check a body as it came, see `parse_json`, and that its model is among the modules served.
+        """Parse a body, see `parse_json`, and check that its model is served.
 
         Raises:
-            UnknownModelError: naming those that are.
-            FieldError: `dimensions` is another size than that of the model's embeddings.
+            UnknownModelError: it is not; the message names those that are.
+            FieldError: a field is invalid, or `dimensions` is not the size of the model's embeddings.
         """
         read = cls.parse_json(body)
         if read.model not in modules:
@@ -118,10 +119,10 @@ class EmbeddingsBody(JsonBody):
         return read
 
     def work(self, limits: Limits) -> PredictRequest:
-        """What the body asks for, see `RequestBody.work`, and how many tokens that is.
+        """Convert the body to a request, see `RequestBody.work`, that also counts tokens.
 
         Raises:
-            ClipError: what the body asks for makes no sense, or is too much; the message names the item.
+            ClipError: the body is invalid or exceeds a limit; the message names the item.
         """
         items = self._items()
         if not items:
@@ -136,7 +137,7 @@ class EmbeddingsBody(JsonBody):
         return replace(body.work(limits, lambda field, i: self._name(places[field][i])), count_tokens=True)
 
     def answer(self, results: dict[str, Any]) -> dict[str, Any]:
-        """The content of the reply, from the `results` of what was asked."""
+        """The content of the response, from the `results` of the request."""
         parts = {kind: iter(results[field] or ()) for kind, field in _FIELDS.items()}
         encode = _base64 if self.encoding_format == "base64" else list
         data = [
@@ -152,7 +153,7 @@ class EmbeddingsBody(JsonBody):
         return [self._item(item, self._name(i)) for i, item in enumerate(given)]
 
     def _item(self, item: Any, name: str) -> tuple[Kind, str]:
-        """Text or image, and its content."""
+        """The kind of an item of `input`, and its content."""
         if isinstance(item, str):
             if self.modality is None and _IMAGE_DATA.match(item):
                 raise FieldError(
@@ -192,7 +193,7 @@ def status_of(error: ClipError) -> int:
 
 
 def error_content(status: int, error: ClipError | str) -> dict[str, Any]:
-    """The content of a reply that says what is wrong."""
+    """The content of an error response."""
     param = None
     if isinstance(error, FieldError):
         param = error.field
@@ -204,5 +205,5 @@ def error_content(status: int, error: ClipError | str) -> dict[str, Any]:
 
 
 def model_content(name: str, created: int) -> dict[str, Any]:
-    """A module among the models."""
+    """The content of a response that describes a module."""
     return {"id": name, "object": "model", "created": created, "owned_by": "clip-hub"}

@@ -1,6 +1,6 @@
-"""The body of an HTTP request, typed and checked, and the work that it asks for.
+"""The JSON body of an HTTP request, and the checked request that it is converted to.
 
-Nothing in a body is ever read as a path or fetched as an address; an unknown field is an error.
+No part of a body is ever opened as a path or fetched as an address. Unknown fields are errors.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from .limits import Limits
 
 _FAULTS_SHOWN = 5
 _FAULTS_READ = 10_000
-_VALUES = 500_000  # in a body; each takes some hundred bytes of memory
+_VALUES = 500_000  # maximum number of JSON values in a body; each takes some hundred bytes of memory
 _MOST_AT_ONCE = 64
 MOST_EXPLAINED = 10
-"""Labels of an image that one request gets heat maps of."""
+"""Maximum number of heat maps per request."""
 FEW_TEXTS, FEW_IMAGES = 256, 16
-"""Texts, or prompts, and images up to which a request is small."""
-_DEFAULT_LABELS = 1_000  # or so
+"""Maximum numbers of texts (or prompts) and images of a small request."""
+_DEFAULT_LABELS = 1_000  # approximate number
 _DATA_URL = re.compile(r"data:([^,]{0,200}),")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 _LONGEST_ADDRESS = 2000  # characters that are looked at to show some
 _URL_SAFE = str.maketrans("-_", "+/")
 _SCORES = (
-    "`softmax` over all labels, which compares them; or `cosine` of image and label, by which several or "
-    "none may be true. Left out: `softmax`, or what a file's thresholds are of"
+    "`softmax` over all labels, 0 to 1; or `cosine` of image and label, -1 to 1, independent of the other "
+    "labels. Default: `softmax`, or the kind that a file of thresholds says"
 )
 _EXPLAIN = (
-    "how many labels of the answer, from the best, get a heat map of the image: `heat`, R rows of R numbers "
-    "over the square that the model sees, by how much showing a place raises the label's log odds; and "
-    "`heat_of`, which is `centre` where that square is of the image's shorter side and in its middle, or "
-    "`whole` where it is the whole image. It goes with one image, and takes as long as to classify 256"
+    "number of labels, from the best, to return with a heat map: `heat`, R rows of R numbers over the input "
+    "of the model, each the change of the label's log odds when that pixel is visible; and `heat_of`, which "
+    "is `centre` if that input is the central square of the image, or `whole` if it is the whole image. "
+    "Requires exactly one image, and costs as much as classifying 256 images"
 )
 _THRESHOLDS = {
-    "description": "the score from which a label is true: one number for all; one for each, in the "
+    "description": "the score that a label must reach: one number for all labels; one per label, in the "
     "order of the labels or as {label: number}; or the content of a file that `clip-hub evaluate "
-    "--thresholds` wrote, which brings labels, templates and scores with it. An image for which no label is "
-    "true is answered with []",
+    "--thresholds` wrote, which also provides labels, templates and scores. The result of an image for which "
+    "no label reaches its threshold is []",
     "anyOf": [
         {"type": "number"},
         {"type": "array", "items": {"type": "number"}},
@@ -70,14 +70,14 @@ _THRESHOLDS = {
 
 Body = TypeVar("Body", bound=BaseModel)
 NameOf = Callable[[str, int], str]
-"""A field of `RequestBody` and a place in it to what an error calls that item."""
+"""From a field of `RequestBody` and an index to the name of that item in error messages."""
 
 
 class FieldError(RequestError):
-    """A field of a body that is wrong.
+    """An invalid field of a body.
 
     Attributes:
-        field: its name; None where it is the body as a whole.
+        field: its name; None for the body as a whole.
     """
 
     def __init__(self, message: str, field: str | None) -> None:
@@ -87,7 +87,14 @@ class FieldError(RequestError):
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """A checked request, ready for a predictor."""
+    """A checked request, ready for a predictor.
+
+    Attributes:
+        limits: the limits that it was checked against, for checks that need the model.
+        thresholds: as `Predictor.classify` takes them, but never a path.
+        explain: number of labels to return with a heat map.
+        count_tokens: add the number of tokens of the texts to the results.
+    """
 
     task: Literal["classify", "embed"]
     images: list[NamedImage]
@@ -99,18 +106,14 @@ class PredictRequest:
     normalize: bool
     use_gpu: bool
     limits: Limits
-    """Those that it was let in under."""
     scores: ScoreKind | None = None
     thresholds: Any = None
-    """As `Predictor.classify` takes them, and no path."""
     explain: int = 0
-    """How many labels of the answer get a heat map."""
     count_tokens: bool = False
-    """Whether the results say how many tokens the texts to embed have."""
 
     @property
     def kind(self) -> Literal["small", "texts", "images", "explain"]:
-        """What there may be much of: requests wait with their like, so that a long one keeps only these."""
+        """What dominates the cost. Requests queue by kind, so that long ones delay only their own kind."""
         if self.explain:
             return "explain"
         texts = len(self.texts or ())
@@ -124,29 +127,30 @@ class PredictRequest:
         return "images" if len(self.images) > FEW_IMAGES else "small"
 
     def with_default(self, thresholds: Thresholds | None) -> PredictRequest:
-        """The same with the server's thresholds, where it asks for no labels or scores of its own."""
+        """A copy with the server's thresholds, if the request has no labels, scores or thresholds."""
         asked = (self.labels, self.templates, self.scores, self.thresholds)
         if self.task == "classify" and thresholds is not None and all(given is None for given in asked):
             return replace(self, thresholds=thresholds)
         return self
 
     def on_gpu(self) -> PredictRequest:
-        """The same on the GPU, whatever was asked."""
+        """A copy that runs on the GPU."""
         return replace(self, use_gpu=True)
 
 
 class JsonBody(BaseModel):
-    """A body in JSON, whose fields are all known."""
+    """A JSON body; unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
     @classmethod
     def parse_json(cls: type[Body], body: bytes) -> Body:
-        """Check a body as it came.
+        """Parse a body from its bytes.
 
         Raises:
-            MalformedError: it is not JSON.
-            FieldError: naming each field that is wrong, and why.
+            MalformedError: it is not valid JSON.
+            LimitError: it has too many values.
+            FieldError: fields are invalid; the message names each and says why.
         """
         try:
             return cls.model_validate_json(_utf8(body))
@@ -158,12 +162,12 @@ class RequestBody(JsonBody):
     """The JSON body of `POST /predict/<module>`."""
 
     images: list[StrictStr] | None = None
-    """Images, each an encoded file in base64."""
+    """Image files in base64."""
     labels: list[StrictStr] | None = None
     templates: StrictStr | list[StrictStr] | None = None
     texts: list[StrictStr] | None = None
     task: Literal["classify", "embed"] | None = None
-    """Left out: `embed` where there are texts, else `classify`."""
+    """Default: `embed` if there are texts, else `classify`."""
     top_k: StrictInt = Field(5, ge=1)
     scores: ScoreKind | None = Field(None, description=_SCORES)
     thresholds: Annotated[Any, WithJsonSchema(_THRESHOLDS)] = None
@@ -174,10 +178,10 @@ class RequestBody(JsonBody):
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> RequestBody:
-        """Check a decoded JSON object.
+        """Parse a body from a decoded JSON object.
 
         Raises:
-            RequestError: naming each field that is wrong, and why.
+            RequestError: fields are invalid; the message names each and says why.
         """
         try:
             return cls.model_validate(fields)
@@ -185,14 +189,14 @@ class RequestBody(JsonBody):
             raise _described(error, cls) from None
 
     def work(self, limits: Limits, name_of: NameOf = "{}[{}]".format) -> PredictRequest:
-        """What the body asks for, its images decoded from base64 and everything within the limits.
+        """Convert the body to a request: check its limits, and decode its images from base64.
 
         Args:
-            limits: of a request.
-            name_of: what an error calls an item.
+            limits: limits of a request.
+            name_of: names of items in error messages.
 
         Raises:
-            ClipError: what the body asks for makes no sense, or is too much; the message names the field.
+            ClipError: the body is invalid or exceeds a limit; the message names the field.
         """
         thresholds = self._thresholds(limits)
         self._keep_to(limits, name_of)
@@ -234,7 +238,7 @@ class RequestBody(JsonBody):
             )
 
     def _keep_to(self, limits: Limits, name_of: NameOf) -> None:
-        """Refuse what is too much, before anything is decoded."""
+        """Check the limits that do not need anything decoded."""
         limits.check_count("pictures", len(self.images or ()))
         limits.check_count("labels", len(self.labels or ()))
         limits.check_count("texts", len(self.texts or ()))
@@ -244,11 +248,11 @@ class RequestBody(JsonBody):
         for field, texts in (("labels", self.labels), ("templates", given), ("texts", self.texts)):
             for i, text in enumerate(texts or ()):
                 limits.check_characters(name_of(field, i), text)
-        if self.labels:  # left out, they are counted once it is known what they stand for
+        if self.labels:  # default labels are checked later, when they are known
             limits.check_prompts(Prompts(tuple(self.labels), tuple(templates) or ("{}",)))
 
     def _thresholds(self, limits: Limits) -> Any:
-        """Thresholds in any form but a path, and no more of them than there may be labels."""
+        """The thresholds, in any form except a path, within the limits."""
         given = self.thresholds
         if given is None or isinstance(given, (int, float)):
             return given
@@ -283,7 +287,7 @@ def _image(text: str, name: str, limits: Limits) -> bytes:
 
 
 def _from_base64(text: str, name: str) -> bytes:
-    """The bytes of base64 in either alphabet, plain or as a data URL."""
+    """Decode base64, standard or URL-safe, plain or in a data URL."""
     if found := _DATA_URL.match(text):
         if not found[1].endswith(";base64"):
             raise RequestError(
@@ -299,7 +303,7 @@ def _from_base64(text: str, name: str) -> bytes:
     if text.startswith(("b'", 'b"')):
         raise RequestError(f"{name} is not base64 but Python's way to print bytes: use .decode()")
     try:
-        plain = "".join(text.split()).translate(_URL_SAFE)  # some encoders break lines
+        plain = "".join(text.split()).translate(_URL_SAFE)  # some encoders insert line breaks
         return base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError) as error:
         why = "its padding with '=' is wrong" if "padding" in str(error) else "it has other letters"
@@ -310,11 +314,11 @@ def _from_base64(text: str, name: str) -> bytes:
 
 
 def _utf8(body: bytes) -> bytes:
-    """A body without the mark that some editors put before UTF-8.
+    """Remove a BOM from a body.
 
     Raises:
-        MalformedError: it is in another encoding.
-        LimitError: it holds more values than any request has.
+        MalformedError: the body is UTF-16 or UTF-32.
+        LimitError: it has too many values.
     """
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise MalformedError("the body is not JSON in UTF-8: it begins as UTF-16 or UTF-32 do")

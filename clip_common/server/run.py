@@ -1,4 +1,4 @@
-"""The life of a server: start or join a cluster, deploy, listen, wait for a signal, drain."""
+"""The lifecycle of a server: start or join a cluster, deploy, listen, wait for a signal, drain."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import threading
 import time
 from functools import partial
 
-# One loop in each of its processes rather than three: a tenth more requests a second, measured.
+# One event loop per process instead of three: 10 % more requests per second, measured.
 os.environ.setdefault("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
-# Ray runs its workers at low priority, so that any other process on the machine slows the server down.
+# By default Ray runs workers at low priority: any other process on the machine would slow down the server.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# How often its controller looks around, and its agent measures the machine for a dashboard that is off: at
-# Ray's own 0.1 s and 5 s both take 6 % of a CPU for nothing, at these 3 %.
+# Intervals of the controller's loop, and of metrics for the dashboard, which is off. With Ray's defaults of
+# 0.1 s and 5 s, both take 6 % of a CPU; with these, 3 %.
 os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
 os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "60000")
 
 import ray
 import uvicorn
+from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -33,41 +34,31 @@ from .app import Gateway, gateway_api, replica
 from .settings import Settings
 from .timeouts import TimeoutProtocol
 
-_ENDING = 5.0  # seconds for answers that are on their way, and for a page's events, which have no end
-_AWAKE = 0.5  # seconds after which a signal is noticed that came to another thread, or just before the wait
-_NOTICE = 2.0  # seconds in which clients and load balancers learn that they are refused, at least
+_ENDING = 5.0  # seconds for responses that are being sent, and for ending endless ones
+_AWAKE = 0.5  # seconds until a signal is noticed that another thread received, or that came before the wait
+_NOTICE = 2.0  # minimum seconds of rejecting requests, in which load balancers notice the shutdown
 
 
 def serve_until_stopped(settings: Settings, listener: socket.socket, address: str | None) -> int:
-    """Serve until SIGTERM or SIGINT, then answer what is under way and stop; returns the exit status, which
-    is 1 where the listener ended by itself.
+    """Serve until SIGTERM or SIGINT, then finish the running requests and stop.
 
-    Requests are read, checked and refused in this process, which costs a millisecond; through Ray Serve's own
-    proxy it costs ten times that, and refusals come late when there is most to refuse.
+    Requests are parsed, checked and rejected in this process, which costs a millisecond. Ray Serve's proxy
+    would take ten times as long, and reject requests late under overload.
 
     Args:
-        settings: the app's.
-        listener: the socket to listen at.
-        address: a Ray cluster's; None starts one on this machine.
+        settings: settings of the app.
+        listener: the listening socket.
+        address: address of a Ray cluster; None starts one on this machine.
+
+    Returns:
+        The exit status: 1 if the HTTP server ended by itself, else 0.
     """
     _connect(address, settings)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
         signal.signal(number, partial(_on_signal, stop))
     gateway = Gateway(settings, **_replicas(settings))
-    api = gateway_api(gateway)
-    config = uvicorn.Config(
-        api,
-        http=TimeoutProtocol,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=int(_ENDING),
-    )
-    server = uvicorn.Server(config)
-    serving = threading.Thread(
-        target=server.run, kwargs={"sockets": [listener]}, name="clip-http", daemon=True
-    )
-    serving.start()
+    server, serving = _start_http(gateway_api(gateway), listener)
     host, port = listener.getsockname()[:2]
     _say(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs")
     if host not in ("127.0.0.1", "::1") and not gateway.admission.api_key:
@@ -75,12 +66,12 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     while serving.is_alive() and not stop.wait(_AWAKE):
         pass
     failed = not serving.is_alive()
-    if failed:  # the standard error says why
+    if failed:  # uvicorn has written the reason to standard error
         _say("stopping: nothing listens any more")
     else:
         _drain(gateway, settings.deadline)
-    # Its handles live in the listener's event loop. Ray would wait half a minute for a replica that died and
-    # is starting again; by now nobody waits for an answer.
+    # Ray Serve's handles need the server's event loop, so the server stops afterwards. The time limit is for
+    # a replica that died and is restarting: Ray would wait half a minute for it.
     within(_ENDING, serve.shutdown)
     gateway.admission.end_the_endless()
     server.should_exit = True
@@ -89,31 +80,48 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     return 1 if failed else 0
 
 
+def _start_http(api: FastAPI, listener: socket.socket) -> tuple[uvicorn.Server, threading.Thread]:
+    """Run the HTTP server in a thread."""
+    config = uvicorn.Config(
+        api,
+        http=TimeoutProtocol,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=int(_ENDING),
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="clip-http", daemon=True
+    )
+    thread.start()
+    return server, thread
+
+
 def _say(text: str) -> None:
-    """Print a line, if there is anybody to read it: requests are answered all the same."""
+    """Print a line; a closed standard output must not stop the server."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 
 
 def _on_signal(stop: threading.Event, number: int, _frame: object) -> None:
-    """The first signal stops the server once everybody has an answer, the second at once."""
+    """The first signal stops the server gracefully, a second one at once."""
     if not stop.is_set():
         stop.set()
         return
-    with contextlib.suppress(OSError, AttributeError):  # it is closed
-        os.write(sys.stdout.fileno(), b"stopping at once\n")  # a print could be in the middle of another
-    signal.signal(number, signal.SIG_DFL)  # should Ray not end
+    with contextlib.suppress(OSError, AttributeError):  # standard output may be closed
+        os.write(sys.stdout.fileno(), b"stopping at once\n")  # print is not reentrant
+    signal.signal(number, signal.SIG_DFL)  # in case that Ray hangs
     try:
-        ray.shutdown()  # with all that it has started
+        ray.shutdown()  # ends the processes that it has started
     finally:
         os._exit(128 + number)
 
 
 def _replicas(settings: Settings) -> dict[str, DeploymentHandle]:
-    """Start all modules' replicas.
+    """Start the replicas of all modules.
 
     Raises:
-        RequestError: one does not start; the message says why.
+        RequestError: a replica does not start; the message says why.
     """
     serve.start(proxy_location="Disabled")
     try:
@@ -129,9 +137,9 @@ def _replicas(settings: Settings) -> dict[str, DeploymentHandle]:
 
 
 def _connect(address: str | None, settings: Settings) -> None:
-    """Join a cluster, or start one of this machine's own, reachable from nowhere else."""
+    """Join a cluster, or start one on this machine that is not reachable from others."""
     if address:
-        # Processes of a cluster do not have this one's environment.
+        # Processes of a cluster do not inherit this environment.
         ours = {name: value for name, value in os.environ.items() if name.startswith("CLIP_HUB_")}
         ray.init(address, job_config=RayJob(), runtime_env={"env_vars": ours}, logging_level="warning")
         return
@@ -147,11 +155,11 @@ def _connect(address: str | None, settings: Settings) -> None:
 
 
 def _drain(gateway: Gateway, deadline: float) -> None:
-    """Refuse what is new, and wait for what is under way."""
+    """Reject new requests, and wait for the running ones."""
     _say("stopping: answering what is under way")
     gateway.admission.draining = True
     time.sleep(_NOTICE)
-    gateway.admission.refuse_the_unread()  # a client that stops in the middle of its body would be waited for
+    gateway.admission.refuse_the_unread()  # else a client that never finishes its body would delay the end
     end = time.monotonic() + deadline + 5
     while time.monotonic() < end and (gateway.admission.in_flight or gateway.asking):
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What a server is told: modules, address, limits, replicas."""
+"""Settings of the server: modules, replicas, batching, limits."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from ..zero_shot.thresholds import Thresholds
 
 
 class Settings(BaseModel):
-    """Settings of the Ray Serve app; a RayService's `args` have the same names."""
+    """Settings of the Ray Serve app; the `args` of a RayService have the same names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     modules: dict[str, str | None] = Field({"clip_mini": None}, min_length=1)
-    """Names, each with a weights file, or None for the module's own."""
+    """Modules to serve, by name, each with a weights file, or None for its default weights."""
     thresholds: tuple[str, ...] = ()
-    """Files that `clip-hub evaluate --thresholds` wrote, at most one for each module: its labels and
-    thresholds answer requests that give neither labels nor scores nor thresholds."""
+    """Files that `clip-hub evaluate --thresholds` wrote, at most one per module. Their labels and thresholds
+    are the defaults for requests without labels, scores and thresholds."""
     replicas: int = Field(1, ge=1)
-    """Processes that hold each model; several on one machine share its weights in memory."""
+    """Processes per module; those on one machine share the weights in memory."""
     gateways: int = Field(1, ge=1)
-    """Processes that read and check requests, behind Ray Serve's proxies; the command itself is one."""
+    """Processes that parse and check requests, behind Ray Serve's proxies. `clip-hub serve` is one itself."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of each replica; None means all that the machine has."""
+    """CPU threads of each replica; None: all CPUs of the machine."""
     use_gpu: bool = False
-    """Run on a GPU, one for each replica, whatever a request says of `use_gpu`."""
+    """Run each replica on a GPU of its own, and ignore `use_gpu` of requests."""
     engine: str = "auto"
-    """What multiplies the matrices on the CPU."""
+    """CPU backend, see `Predictor`."""
     precision: str = "float32"
-    """"float32", or "bfloat16" or "int8" where the CPU has that and OpenVINO is installed."""
+    """Compute type: "float32", "bfloat16" or "int8", see `Predictor`."""
     batch_requests: int = Field(32, ge=1)
-    """Requests that go through the model together at most."""
+    """Maximum number of requests in a batch."""
     batch_wait: float = Field(0.0, ge=0)
-    """Seconds that a request which finds the model idle waits for others. Those that come while it works
-    are its next batch, however long that takes."""
+    """Seconds that a request waits for others if the model is idle. Requests that arrive while the model
+    runs always form the next batch."""
     queue: int = Field(128, ge=1)
-    """Requests that may wait for a module; more are refused with 503."""
+    """Maximum number of requests waiting for a module; more are rejected with 503."""
     deadline: float = Field(30.0, gt=0)
-    """Seconds after which a request that is not answered is given up with 503."""
+    """Seconds after which a request is given up with 503."""
     explanations: int = Field(4, ge=0)
-    """Requests for heat maps that may be under way for a module, each with the work of 256 images; more are
-    refused with 503. With 0 there are none, on the page neither."""
+    """Maximum number of concurrent requests for heat maps per module, each of which costs as much as 256
+    images; more are rejected with 503. 0 switches heat maps off, also on the web page."""
     body_bytes: int = Field(64 << 20, ge=1)
-    """Size of one request's body."""
+    """Maximum size of one request body."""
     bytes_in_flight: int = Field(1 << 30, ge=1)
-    """Size of all bodies that a gateway holds at a time; more are refused with 503."""
+    """Maximum size of all bodies that a gateway holds at a time; more are rejected with 503."""
 
     def thresholds_of(self, module: str) -> Thresholds | None:
-        """What a module answers with that is asked for no labels; None: its own default labels.
+        """The thresholds file of a module; None if there is none.
 
         Raises:
             RequestError: a file cannot be read, or there are two for the module.

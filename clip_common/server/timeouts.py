@@ -1,7 +1,8 @@
-"""Connections of the server: one that does not get on is closed.
+"""Timeouts for slow clients, which uvicorn does not have.
 
-uvicorn waits for a request's headers, and for a client to read its answer, as long as the client likes; a few
-thousand clients that send nothing would keep everybody else out, and some that read nothing hold all memory.
+uvicorn waits without limit for the headers of a request, and for a client to read its response. A few
+thousand clients that send nothing could block all others, and clients that read nothing could fill the
+memory.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ READING_SECONDS = 60.0
 
 
 class TimeoutProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose request headers must have come `HEADER_SECONDS` after the first byte is awaited, and
-    whose client may keep a connection's answers waiting for `READING_SECONDS`, all in all.
+    """HTTP/1.1 with timeouts.
+
+    The headers of a request must arrive within `HEADER_SECONDS`. While a client reads a response, sending may
+    be blocked for at most `READING_SECONDS` in total.
     """
 
     _due: asyncio.TimerHandle | None = None
@@ -25,40 +28,40 @@ class TimeoutProtocol(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first request is awaited."""
+        """A connection opens: wait for its first request."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Part of a request."""
+        """A part of a request has arrived."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is awaited."""
+        """The connection is closed: stop all timers."""
         super().connection_lost(exc)
         self._forget()
         self._stop_waiting()
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as it is answered."""
+        """The client reads more slowly than we send."""
         super().pause_writing()
         self._paused = self.loop.time()
         self._unread = self.loop.call_later(self._patience, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has read most of what was waiting."""
+        """The client has read most of the buffered data."""
         super().resume_writing()
         self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """The next answer has all the time again, unless this one is still to be read."""
+        """Reset the time for the next response, unless this one is still being read."""
         super().on_response_complete()
         if self._unread is None:
             self._patience = READING_SECONDS
 
     def _watch(self) -> None:
-        """Start the clock where headers are awaited, once for each request; stop it where they have come."""
+        """Start the header timer when a request is awaited, and stop it when its headers have arrived."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._forget()
         elif self._due is None:
