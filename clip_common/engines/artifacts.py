@@ -8,6 +8,8 @@ from pathlib import Path
 from ..system.cache import sha256_of
 
 MANIFEST = "manifest.json"
+NO_ROOM = 74
+"""Exit status of the process that compiles if the disk is full; EX_IOERR of sysexits.h."""
 
 
 def file_of(tower: str) -> str:

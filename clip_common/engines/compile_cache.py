@@ -26,7 +26,7 @@ from ..system.log import logger
 from ..system.output import reason_of, sync
 from ..weights.weights_file import WeightsFile
 from . import calibration
-from .artifacts import MANIFEST, is_whole
+from .artifacts import MANIFEST, NO_ROOM, is_whole
 from .compiled_engine import runtime as runtime_of
 
 # What makes the towers: code of this package, and what it makes them with.
@@ -63,7 +63,7 @@ def compiled_folder(
                 if again or not is_whole(folder):  # else another process was quicker
                     _compile(weights, runtime, precision, folder)
         except OSError as error:
-            raise CompileError(f"the cache {home} cannot be written ({reason_of(error)})") from error
+            raise _unwritable(home, reason_of(error)) from error
         _prune(home, folder)
     touch(folder)
     return folder
@@ -128,9 +128,17 @@ def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -
         temporary.rename(folder)
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines()[-1:] or ["no message"]
+        if error.returncode == NO_ROOM:
+            raise _unwritable(folder.parent, said[0]) from error
         raise CompileError(f"compiling ended with status {error.returncode}: {said[0][:300]}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritable(home: Path, reason: str) -> CompileError:
+    return CompileError(
+        f"the cache {home} cannot be written ({reason}); set CLIP_HUB_CACHE to a folder that can be written"
+    )
 
 
 def _search_path(root: Path) -> str:

@@ -6,11 +6,12 @@ settings of its weights, the weights, their hash, the runtime, the precision and
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,9 +22,9 @@ import numpy as np
 
 from ..config import Preprocessing, Pretrained, pretrained
 from ..system.cache import content_sha256
-from ..system.output import sync
+from ..system.output import no_room_in, sync
 from ..weights.weights_file import WeightsFile, read_whole
-from .artifacts import MANIFEST, file_of
+from .artifacts import MANIFEST, NO_ROOM, file_of
 from .calibration import calibration_images
 from .compiled_engine import Runtime, runtime
 from .graph.int8 import Int8Graph, Range, RangesGraph, joined
@@ -42,12 +43,25 @@ def main() -> None:
     record = _with_settings(pretrained(name), settings)
     found = WeightsFile(Path(weights), sha256, record)
     state = read_whole(found)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, ThreadPoolExecutor(len(TOWERS)) as pool:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, _full_disk_reported(Path(folder)):
         work = _Work(record, state, runtime(runtime_name), precision, Path(folder), Path(scratch))
-        files = dict(itertools.chain(*pool.map(work, TOWERS)))
-    found.require_unchanged()
-    scale = float(np.exp(state["logit_scale"].astype(np.float32)))
-    (Path(folder) / MANIFEST).write_text(json.dumps({"logit_scale": scale, "files": files}), "utf-8")
+        with ThreadPoolExecutor(len(TOWERS)) as pool:
+            files = dict(itertools.chain(*pool.map(work, TOWERS)))
+        found.require_unchanged()
+        scale = float(np.exp(state["logit_scale"].astype(np.float32)))
+        (Path(folder) / MANIFEST).write_text(json.dumps({"logit_scale": scale, "files": files}), "utf-8")
+
+
+@contextlib.contextmanager
+def _full_disk_reported(folder: Path) -> Iterator[None]:
+    """End the process with the status `NO_ROOM` and the reason on standard error if the disk is full."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if reason := no_room_in(folder, error):
+            print(reason, file=sys.stderr)
+            sys.exit(NO_ROOM)
+        raise
 
 
 @dataclass(frozen=True)

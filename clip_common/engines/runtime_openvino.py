@@ -46,11 +46,20 @@ def compile_tower(source: Path, target: Path, precision: str) -> None:
     settings = {**_settings(precision), "CACHE_MODE": "OPTIMIZE_SPEED"}
     compiled = core.compile_model(core.read_model(source), "CPU", settings)
     with target.open("wb") as file:
-        compiled.export_model(_IntoFile(file))
+        stream = _IntoFile(file)
+        compiled.export_model(stream)
+        if stream.error:
+            raise stream.error
 
 
 class _IntoFile(io.BytesIO):
-    """A file as the one kind of stream that OpenVINO writes to; itself it would keep the model in memory."""
+    """A file as the one kind of stream that OpenVINO writes to; itself it would keep the model in memory.
+
+    Attributes:
+        error: why a part could not be written; OpenVINO ignores that.
+    """
+
+    error: OSError | None = None
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -58,7 +67,11 @@ class _IntoFile(io.BytesIO):
 
     def write(self, part: Any) -> int:
         """As of the file, like the others."""
-        return self._file.write(part)
+        try:
+            return self._file.write(part)
+        except OSError as error:
+            self.error = error
+            raise
 
     def seek(self, *place: int) -> int:
         """OpenVINO completes the beginning at the end."""

@@ -15,7 +15,9 @@ from threading import Lock
 import numpy as np
 from PIL import Image
 
+from ..system.cache import cache_dir
 from ..system.log import logger
+from ..system.output import reason_of
 
 _LONG = 64  # aspect from which the long side is resampled here
 _BITS = 22
@@ -66,7 +68,10 @@ class Compiled:
                 return
             equal = compiled_resize.equals_pillow()
         except Exception as error:  # a numba that does not fit numpy or the CPU raises anything
-            logger.warning("numba cannot be used (%s); Pillow resizes, which takes longer", error)
+            where = f"{cache_dir() / 'numba'}: " if isinstance(error, OSError) else ""
+            logger.warning(
+                "numba cannot be used (%s%s); Pillow resizes, which takes longer", where, reason_of(error)
+            )
             return
         if equal:
             self._resize = compiled_resize.resize_and_crop

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from .file_names import user_path
 from .log import logger
-from .output import atomic_file
+from .output import atomic_file, reason_of
 
 _TICKS = 2_000_000_000  # nanoseconds; the clocks of file systems are coarse, some count whole seconds
 
@@ -56,7 +56,7 @@ def best_effort(what: str) -> Iterator[None]:
             "%s is not kept in the cache %s (%s); set CLIP_HUB_CACHE to a folder that can be written",
             what,
             cache_dir(),
-            error.strerror or error,
+            reason_of(error),
         )
 
 

@@ -40,6 +40,23 @@ def reason_of(error: BaseException) -> str:
     return _NO_ROOM.get(number) or strerror or str(error)  # type: ignore[arg-type]
 
 
+def no_room_in(folder: Path, error: BaseException) -> str | None:
+    """The reason, with what to do, if an error is due to a full disk; else None.
+
+    Libraries report a full disk in words of their own or not at all, so another megabyte is tried. Call it
+    before partial files are removed.
+    """
+    if getattr(error, "errno", None) in _NO_ROOM:
+        return reason_of(error)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+    except OSError as failure:
+        return _NO_ROOM.get(failure.errno or 0)
+    return None
+
+
 # --- places ----------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ is safetensors in OpenAI's names with each tensor in its source's type, and a re
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,7 +17,7 @@ from ..errors import WeightsError
 from ..system.cache import best_effort, cache_dir, hub_home, sha256_of
 from ..system.file_names import user_path
 from ..system.log import logger
-from ..system.output import write_text
+from ..system.output import reason_of, write_text
 from ..system.scratch import scratch_folder_of_process
 from .convert import convert
 from .model_settings import settle
@@ -188,7 +189,10 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
     except WeightsError as error:
         raise WeightsError(f"{error}. {manual_download_hint(record)}") from error
     except OSError as error:
-        raise WeightsError(f"cannot store {source.file}: {error}. {manual_download_hint(record)}") from error
+        place, reason = tempfile.gettempdir(), reason_of(error)  # the cache was tried before
+        raise WeightsError(
+            f"cannot store {source.file} in {place}: {reason}. {manual_download_hint(record)}"
+        ) from error
 
 
 def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFile:

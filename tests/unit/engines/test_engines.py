@@ -25,7 +25,7 @@ from clip_common.engines.text_batching import encode_in_batches, in_batches, tex
 from clip_common.errors import ClipError, RequestError, WeightsError
 from clip_common.models.factory import load_model
 from clip_common.predictor import Predictor
-from clip_common.system import cpu
+from clip_common.system import cpu, output
 from clip_common.system.cache import sha256_of
 from clip_common.text.tokenizer import tokenize
 from clip_common.weights.locate import find
@@ -34,6 +34,7 @@ from clip_common.weights.weights_file import WeightsFile, write_safetensors
 from tests.parity import seeded
 from tests.parity.compare import EMBEDDING_BOUND
 from tests.parity.tiny import TINY_CHINESE_VIT
+from tests.support.full_disk import FullDisk
 from tests.support.paths import ROOT
 
 MINI = pretrained("clip_mini")
@@ -339,6 +340,43 @@ def test_a_compiler_that_fails_costs_only_speed(
     assert answer[0][0]["label"] == "a diagram"
     assert "compiling ended with status 1" in caplog.text
     assert not [folder for folder in (cache / "engines").iterdir() if folder.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"), [("onnxruntime", "float32"), ("openvino", "bfloat16"), ("openvino", "int8")]
+)
+def test_a_full_cache_is_named(
+    engine: str, precision: str, cache: Path, mini: WeightsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `ulimit -f` brings it about."""
+    pytest.importorskip(engine)
+    python = cache.parent / "python"
+    python.write_text(f'#!/bin/bash\nulimit -f 1000\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    said = rf"^the cache {cache}/engines cannot be written \(a file may not become so large here: .*\); set"
+    with pytest.raises(compile_cache.CompileError, match=said):
+        compile_cache.compiled_folder(mini, engine, precision)
+    assert not [folder for folder in (cache / "engines").iterdir() if folder.is_dir()]
+
+
+def test_a_full_disk_that_a_library_tells_in_its_own_words(
+    mini: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_work: object, _tower: str) -> None:
+        monkeypatch.setattr(output.tempfile, "TemporaryFile", lambda **_: FullDisk())
+        raise RuntimeError("cannot deserialize")
+
+    monkeypatch.setattr(compile_worker._Work, "__call__", fails)
+    settings = json.dumps([MINI.config.activation, asdict(MINI.preprocessing)])
+    weights = [str(mini.path), mini.sha256]
+    monkeypatch.setattr(
+        sys, "argv", ["", MINI.name, settings, *weights, "onnxruntime", "float32", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit) as stop:
+        compile_worker.main()
+    assert stop.value.code == artifacts.NO_ROOM
+    assert capsys.readouterr().err == "the disk is full: make room, or choose another place\n"
 
 
 def test_towers_that_give_something_else_are_refused(

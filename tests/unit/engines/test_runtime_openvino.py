@@ -17,6 +17,7 @@ from clip_common.engines.graph.towers import write_tower
 from clip_common.engines.runtime_onnx import open_graph
 from tests.parity import seeded
 from tests.parity.tiny import TINY_VIT
+from tests.support.full_disk import FullDisk
 from tests.support.memory import mapped_pages, resident
 
 pytest.importorskip("openvino", reason="of the extra [openvino]")
@@ -72,3 +73,12 @@ def test_what_is_compiled_is_written_part_by_part(tmp_path: Path) -> None:
     pixels = seeded.pixels(config)
     expected = open_graph(graph)(pixels)
     np.testing.assert_allclose(open_tower(target, "float32")(pixels), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
+    """OpenVINO ignores what its stream raises."""
+    from clip_common.engines.runtime_openvino import compile_tower
+
+    graph = write_tower(TINY_VIT, seeded.state(TINY_VIT), "image", tmp_path)
+    with pytest.raises(OSError, match="No space left on device"):
+        compile_tower(graph, FullDisk(), "float32")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pwd
@@ -137,3 +138,15 @@ def test_a_key_follows_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_version_of_what_is_not_installed() -> None:
     (installed, missing) = cache.versions("numpy", "no-such-distribution")
     assert installed and missing is None
+
+
+def test_a_full_disk_is_told_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path))
+    with cache.best_effort("a hash"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caplog.messages == [
+        f"a hash is not kept in the cache {tmp_path} (the disk is full: make room, or choose another place); "
+        "set CLIP_HUB_CACHE to a folder that can be written"
+    ]

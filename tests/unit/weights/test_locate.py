@@ -9,6 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -512,6 +513,18 @@ def test_a_cache_that_cannot_be_written(
     found = locate.fetch(record, server.url)
     assert len(load_model(found).state_dict()) > 10
     assert "CLIP_HUB_CACHE" in caplog.text
+
+
+def test_a_disk_that_is_full_everywhere(
+    record: Pretrained, server: Server, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(locate, "_fetch_into", fails)
+    place = re.escape(tempfile.gettempdir())
+    with pytest.raises(WeightsError, match=rf"cannot store .* in {place}: the disk is full: make room"):
+        locate.fetch(record, server.url)
 
 
 # --- where they are looked for -----------------------------------------------------------------------
