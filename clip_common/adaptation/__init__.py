@@ -1,4 +1,4 @@
-"""A module adapted to a user's own images: `task.py` says what is asked for, `dataset.py` and `prepare.py`
-read and divide the images, `batches.py` and `trainers.py` feed the trainer, `interpolation.py` mixes what it
-made with what was there before, `cache.py` does without training, `adapt.py` goes from one end to the other.
+"""Adapt a module to a user's images: `task.py` has the options, `dataset.py` and `prepare.py` read and split
+the images, `batches.py` and `trainers.py` train, `interpolation.py` averages the weights before and after,
+`cache.py` adapts without training, and `adapt.py` runs it all.
 """

@@ -1,5 +1,5 @@
-"""What a step of adaptation sees: images, cropped at random, through the module's own preprocessing; or their
-features, where the image tower is locked.
+"""Training batches: randomly cropped images in the module's preprocessing, or precomputed features if the
+image tower is locked.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class AdaptationBatch:
-    """A worker's part of a step's images, and the targets of all of them."""
+    """One worker's share of the images of a step, and the targets of the whole batch."""
 
     images: np.ndarray  # float32 [part, 3, R, R], or features [part, d]
     targets: np.ndarray  # int64 [batch]
-    part: range  # which of the batch's are this worker's
+    part: range  # this worker's rows of the batch
 
 
 class _Batches:
-    """Which images are in a step, from the seed and the step alone; `worker` gets its part of them.
+    """Selects the images of a step, from the seed and the step only, and the share of one worker.
 
-    Every image comes once in an epoch, but for the last few that do not fill a batch.
+    An epoch has every image once, without the last few that do not fill a batch.
     """
 
     def __init__(self, dataset: Dataset, settings: RunSettings, worker: int) -> None:
@@ -53,7 +53,7 @@ class _Batches:
         self.part = range(worker * size, (worker + 1) * size)
 
     def rows(self, step: int) -> np.ndarray:
-        """The images of a step, int64 [batch]."""
+        """Indices of the images of a step, int64 [batch]."""
         epoch, place = divmod(step, self.epoch)
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.dataset.images))
         size = self.settings.batch_size
@@ -61,10 +61,10 @@ class _Batches:
 
 
 class FeatureBatches(_Batches):
-    """The batches of a run whose image tower is locked.
+    """Batches of precomputed features, for a locked image tower.
 
     Args:
-        features: of the images, float32 [n, d].
+        features: features of the images, float32 [n, d].
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class FeatureBatches(_Batches):
 
 
 class AdaptationBatches(_Batches):
-    """The batches of a run that trains the image tower.
+    """Batches of images, for training the image tower.
 
     Args:
-        flip: mirror every other image, where a mirror image means the same.
+        flip: mirror images at random, with probability 1/2.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class AdaptationBatches(_Batches):
 
 
 def crop_box(image: Image.Image, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Most of an image, at a random place and of about its shape: left, upper, right, lower in pixels."""
+    """A random crop of 70 to 100 % of the area, of similar aspect: left, upper, right, lower in pixels."""
     width, height = image.size
     side = math.sqrt(rng.uniform(*CROP_AREA))
     stretch = math.sqrt(math.exp(rng.uniform(*np.log(CROP_ASPECT))))

@@ -1,9 +1,9 @@
-"""A cache of a few images beside the names of their classes: Tip-Adapter, which trains nothing.
+"""Fit a cache of a few images to their classes, without training: Tip-Adapter.
 
-How the cache counts is chosen by leave-one-out: each image is classified by the names and by all other
-images. Alpha and beta are those that are most often right. They may be large, and scores too sure: so a
-temperature follows that makes the right classes likely (Guo et al. 2017). The formula is in
-`zero_shot/cached_labels.py`.
+The parameters are chosen by leave-one-out cross-validation: each image is classified by the class names and
+all other images. Alpha and beta maximise the accuracy. They may be large, which makes scores overconfident,
+so a temperature is then fitted that maximises the likelihood of the right classes (Guo et al. 2017). The
+formula is in `zero_shot/cached_labels.py`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ..zero_shot.scoring import label_logits
 from .dataset import Dataset
 
 MOST_IMAGES = 20_000
-"""Of a cache: at 512 numbers each they take 41 MB of the file and of memory, and milliseconds an answer."""
+"""Maximum size of a cache. With 512-dimensional embeddings it takes 41 MB, and milliseconds per answer."""
 
 PAPER = CacheStrength(alpha=1.0, beta=5.5)
 _ALPHAS = (0.0, *(2.0**power for power in range(-3, 11)))
 _BETAS = (1.0, 2.0, 4.0, 5.5, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0, 64.0)
 _TEMPERATURES = tuple(2.0 ** (half / 2) for half in range(23))
-_LEFT_OUT = 2_000  # images at most, each in its turn
+_LEFT_OUT = 2_000  # maximum number of images for leave-one-out
 
 
 @dataclass(frozen=True)
 class FittedCache:
-    """A cache beside the classes' names.
+    """The classes with their fitted cache.
 
     Attributes:
-        classes: as they go into the weights file.
-        accuracy: on images of the cache, each left out in turn, 0 to 1; None where no class has two images.
-        before: the same of the names alone.
+        classes: classes and cache, as stored in the weights file.
+        accuracy: leave-one-out accuracy with the cache, 0 to 1; None if no class has two images.
+        before: the accuracy on the same images without the cache.
     """
 
     classes: Classes
@@ -46,7 +46,7 @@ class FittedCache:
 
     @property
     def strength(self) -> CacheStrength:
-        """How the cache counts."""
+        """The fitted parameters."""
         assert self.classes.cache is not None
         return self.classes.cache.strength
 
@@ -64,15 +64,15 @@ def fit_cache(
     alpha: float | None = None,
     beta: float | None = None,
 ) -> FittedCache:
-    """Make the cache of some images; the same images give the same cache.
+    """Fit a cache to images. Deterministic.
 
     Args:
         train: the images and their classes.
-        features: theirs, of unit length, float32 [n, d].
-        embeddings: of the classes, float32 [classes, d].
-        logit_scale: the model's.
-        alpha: given, or None to choose it.
-        beta: given, or None to choose it.
+        features: unit features of the images, float32 [n, d].
+        embeddings: embeddings of the classes, float32 [classes, d].
+        logit_scale: logit scale of the model.
+        alpha: weight of the cache; None chooses it.
+        beta: decay of affinities with distance; None chooses it.
 
     Raises:
         RequestError: a class has no image.
@@ -93,12 +93,12 @@ def fit_cache(
 
 
 def limited(dataset: Dataset) -> Dataset:
-    """As many of a data set's images as a cache holds; of too many, as many of one class as of another.
+    """Reduce a data set to the maximum size of a cache, with the same limit for every class.
 
-    They are chosen by the hashes of their names, so that a folder that moved keeps them.
+    Images are chosen by the hash of their file names, so the choice does not change if the folder moves.
 
     Raises:
-        RequestError: there are more classes than a cache holds images.
+        RequestError: there are more classes than images in a cache.
     """
     counts = np.bincount(dataset.targets, minlength=len(dataset.texts))
     if counts.sum() <= MOST_IMAGES:
@@ -117,12 +117,12 @@ def limited(dataset: Dataset) -> Dataset:
 
 
 class _LeftOut:
-    """Images of a cache, each classified without itself; only those whose class has others.
+    """Leave-one-out classification of the images of a cache whose class has at least two.
 
     Args:
-        cache: of all images.
-        embeddings: of the classes.
-        logit_scale: the model's.
+        cache: the cache of all images.
+        embeddings: embeddings of the classes, float32 [classes, d].
+        logit_scale: logit scale of the model.
     """
 
     def __init__(self, cache: ImageCache, embeddings: np.ndarray, logit_scale: float) -> None:
@@ -134,18 +134,23 @@ class _LeftOut:
         self._by_names = label_logits(self._features, embeddings, logit_scale)
 
     def choose(self, alpha: float | None, beta: float | None) -> CacheStrength:
-        """What is most often right, and of that the least alpha; the paper's where none can be left out."""
+        """Choose the parameters of best accuracy, and among them the smallest alpha.
+
+        Without images for leave-one-out, the paper's values are used.
+        """
         if not len(self._values):
-            given = {"alpha": alpha, "beta": beta}
-            return replace(PAPER, **{name: value for name, value in given.items() if value is not None})
+            fixed = {"alpha": alpha, "beta": beta}
+            return replace(PAPER, **{name: value for name, value in fixed.items() if value is not None})
         alphas = _ALPHAS if alpha is None else (alpha,)
-        right: dict[CacheStrength, float] = {}
-        for one_beta in _BETAS if beta is None else (beta,):
-            affinities = self._affinities(one_beta)
-            for one_alpha in alphas:
-                strength = CacheStrength(one_alpha, one_beta)
-                right[strength] = self._right(self._by_names + one_alpha * affinities)
-        return self._with_temperature(max(right, key=lambda one: (right[one], -one.alpha, -one.beta)))
+        betas = _BETAS if beta is None else (beta,)
+        accuracy: dict[CacheStrength, float] = {}
+        for beta in betas:
+            affinities = self._affinities(beta)
+            for alpha in alphas:
+                logits = self._by_names + alpha * affinities
+                accuracy[CacheStrength(alpha, beta)] = self._accuracy_of(logits)
+        best = max(accuracy, key=lambda strength: (accuracy[strength], -strength.alpha, -strength.beta))
+        return self._with_temperature(best)
 
     def _with_temperature(self, strength: CacheStrength) -> CacheStrength:
         logits = self._by_names + strength.alpha * self._affinities(strength.beta)
@@ -153,22 +158,22 @@ class _LeftOut:
         return replace(strength, temperature=likeliest)
 
     def accuracy(self, strength: CacheStrength) -> float | None:
-        """The share of right answers, 0 to 1."""
+        """The accuracy with these parameters, 0 to 1; None without images for leave-one-out."""
         if not len(self._values):
             return None
-        return self._right(self._by_names + strength.alpha * self._affinities(strength.beta))
+        return self._accuracy_of(self._by_names + strength.alpha * self._affinities(strength.beta))
 
     def _affinities(self, beta: float) -> np.ndarray:
-        """With the keys of each class but the image's own, whose affinity is 1."""
+        """Affinities to each class [n, classes], without the image's own key, whose affinity is 1."""
         sums = replace(self._labels, strength=CacheStrength(1.0, beta)).affinities(self._features)
         sums[np.arange(len(sums)), self._values] -= 1
         return np.maximum(sums, 0)
 
-    def _right(self, logits: np.ndarray) -> float:
+    def _accuracy_of(self, logits: np.ndarray) -> float:
         return float((logits.argmax(axis=1) == self._values).mean())
 
     def _likelihood(self, logits: np.ndarray) -> float:
-        """The mean logarithm of the right class's score."""
+        """The mean log-likelihood of the right classes."""
         most = logits.max(axis=1)
         log_sums = most + np.log(np.exp(logits - most[:, None]).sum(axis=1))
         return float((logits[np.arange(len(logits)), self._values] - log_sums).mean())

@@ -1,4 +1,4 @@
-"""The images to adapt to, each with its class or its caption, and what is held out of them."""
+"""The data set of an adaptation: images with classes or captions, and its split."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Dataset:
     """Images, each with one of the texts.
 
     Attributes:
-        targets: int64 [n], indices into `texts`.
-        texts: names of classes, or captions, each once.
-        captioned: whether the texts are captions. An image with several is there several times.
+        images: the images. An image with several captions occurs several times.
+        targets: indices into `texts`, int64 [n].
+        texts: distinct names of classes, or distinct captions.
+        captioned: whether the texts are captions.
     """
 
     images: list[NamedImage]
@@ -35,23 +36,23 @@ class Dataset:
     captioned: bool
 
     def part(self, rows: np.ndarray) -> Dataset:
-        """Some of the images, with all of the texts."""
+        """A subset of the images, with all texts."""
         chosen = [self.images[row] for row in rows]
         return Dataset(chosen, self.targets[rows], self.texts, self.captioned)
 
     def stamp(self) -> str:
-        """A hash by which the same names and targets are known again."""
+        """A hash of the names and targets."""
         names = "\n".join(name for name, _ in self.images)
         return digest_of("\0".join([names, *self.texts, ",".join(map(str, self.targets))]))
 
     def content_stamp(self) -> str:
-        """A hash by which the same images with the same content are known again."""
+        """A hash of the names, targets and contents."""
         states = dict(self.images).values()
         return digest_of("\0".join([self.stamp(), *map(_state, states)]))
 
 
 def _state(image: ImageInput | str | Path) -> str:
-    """What changes with an image's content: of a file, its size and times; the last cannot be set by hand."""
+    """A stamp that changes with an image's content: for a file, its size, mtime and ctime."""
     if isinstance(image, (str, Path)):
         try:
             status = os.stat(image)  # noqa: PTH116
@@ -63,14 +64,14 @@ def _state(image: ImageInput | str | Path) -> str:
 
 
 def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
-    """Read what `evaluate` reads; a table with a column `caption` makes the texts captions.
+    """Read a data set in a form that `evaluate` reads, or a table with a column `caption`.
 
     Args:
         source: a folder with a folder per class, a `.csv`, or `NAME:FOLDER`.
-        texts: the classes that there must be, in their order; captions are added after them.
+        texts: for classes, the exact classes in their order; for captions, texts that come first.
 
     Raises:
-        RequestError: it is not there, or not as it must be.
+        RequestError: the data set does not exist, or is invalid.
     """
     table = table_of(source)
     if table is None or table.place(["caption"]) is None:
@@ -85,13 +86,17 @@ def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
 
 
 def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, and rows held out: of each class the first by the hashes of their names.
+    """Split a data set into rows for training and rows held out, both int64.
 
-    Hashes of file names and not of places, so that a grown folder keeps its split; all captions of an image
-    are on one side.
+    The split depends on hashes of the file names, so it is stable when images are added, and all captions of
+    an image are on the same side. With classes, every class is split.
+
+    Args:
+        dataset: the data set.
+        share: share to hold out, between 0 and 1.
 
     Raises:
-        RequestError: a side would be empty.
+        RequestError: one side would be empty.
     """
     order = np.array([digest_of(Path(name).name) for name, _ in dataset.images])
     held_out = np.zeros(len(order), bool)

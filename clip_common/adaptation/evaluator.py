@@ -1,4 +1,4 @@
-"""How good weights are, on held-out images of the kind adapted to, and on a reference of another kind."""
+"""Evaluate weights on held-out images, and on a reference data set of another kind."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _Features = tuple[np.ndarray, np.ndarray]
 
 
 class Evaluator:
-    """Measures weights of one module; called with the trained part of them.
+    """Evaluates weights of one module; called with the trained arrays.
 
     Args:
-        predictor: the module as it was.
-        model: its model, which is filled with what is measured.
-        held_out: images that training does not see.
-        held_out_features: theirs, where the image tower is locked; None where it was trained.
-        reference: images of another kind, with their classes.
-        batch_size: images at once.
+        predictor: the module before adaptation.
+        model: its model, which is overwritten with the weights to evaluate.
+        held_out: images that are not used for training.
+        held_out_features: their features if the image tower is locked; None if it was trained.
+        reference: images of another kind, with their classes; or None.
+        batch_size: number of images at once.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Weight-space ensembles (Wortsman et al. 2022, WiSE-FT): between the weights before and those after.
+"""Interpolation between the weights before and after training (Wortsman et al. 2022, WiSE-FT).
 
-With `alpha` 0 a model is what it was, with 1 it is all adapted; in between it often is better than both, on
+`alpha` 0 is the model before, 1 the fully adapted one. Between them, a model is often better than both, on
 the images that it was adapted to and on others.
 """
 
@@ -19,11 +19,12 @@ ALPHAS = tuple(round(0.1 * step, 1) for step in range(11))
 
 @dataclass(frozen=True)
 class Point:
-    """A mixture: how far it is towards the adapted weights, and its share of right answers.
+    """An interpolated model and its accuracy (for captions, mean recall at 1).
 
     Attributes:
-        held_out: on held-out images of the kind adapted to, 0 to 1.
-        reference: on images of another kind, if there are any.
+        alpha: position between the weights before (0) and after (1).
+        held_out: accuracy on held-out images, 0 to 1.
+        reference: accuracy on the reference data set, 0 to 1; None without one.
     """
 
     alpha: float
@@ -32,17 +33,17 @@ class Point:
 
 
 def mix(before: Arrays, after: Arrays, alpha: float) -> Arrays:
-    """Weights on the straight line between two models of one architecture."""
+    """Interpolate linearly between two models of one architecture; float32."""
     return {name: np.asarray((1 - alpha) * before[name] + alpha * after[name], "float32") for name in before}
 
 
 def best(points: list[Point]) -> Point:
-    """The mixture with most right answers held out; where several have, the nearest to the weights before."""
+    """The point of best held-out accuracy; among equal ones, the smallest alpha."""
     return max(points, key=lambda point: (point.held_out, -point.alpha))
 
 
 def plot(points: list[Point], chosen: float, probe: float | None, path: Path) -> None:
-    """The trade-off as an image: accuracy by `alpha`, or reference by held-out accuracy if there is one."""
+    """Plot held-out accuracy against alpha, or against the accuracy on the reference, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The images of an adaptation, read once and divided, with the module's features of them."""
+"""Read and split the images of an adaptation, and compute their features before adaptation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from .task import AdaptationTask
 
 @dataclass(frozen=True)
 class Prepared:
-    """The images that can be read, divided, with the module's own unit features, float32 [n, d]."""
+    """The readable images, split, with their unit features before adaptation.
+
+    Attributes:
+        train_features: float32 [n, d].
+        held_out_features: float32 [m, d].
+        errors: why an image cannot be read, by its name.
+    """
 
     train: Dataset
     held_out: Dataset
@@ -31,12 +37,12 @@ class Prepared:
 
 
 def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
-    """Read the images once, leave out those that cannot be read, and divide the rest.
+    """Read and split the images, without unreadable ones, and compute their features.
 
-    The features are kept in the run's folder, so that a resumed run begins where it was.
+    The features are stored in the output folder, so that a resumed run does not compute them again.
 
     Raises:
-        RequestError: there are no images, or too few to divide.
+        RequestError: there are no images, or too few to split.
     """
     dataset = read_dataset(task.data)
     if not dataset.captioned and len(dataset.texts) < 2:
@@ -56,7 +62,7 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     if task.head == "cache":
         train = _limited(train)
     if dataset.captioned:
-        predictor.tokenize([*train.texts, *rest.texts])  # one that is too long ends here, before any image
+        predictor.tokenize([*train.texts, *rest.texts])  # a caption that is too long is reported first
     features, kept, errors = _features("train", task, predictor, train)
     if not rest.images:
         return Prepared(train.part(kept), rest, features, features[:0], errors)
@@ -66,7 +72,7 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
 
 
 def _limited(train: Dataset) -> Dataset:
-    """What a cache holds of the images; how many are too many is said."""
+    """Reduce the images to the maximum size of a cache, with a warning."""
     few = limited(train)
     if len(few.images) < len(train.images):
         too_many = len(train.images) - len(few.images)
@@ -77,7 +83,7 @@ def _limited(train: Dataset) -> Dataset:
 def _features(
     name: str, task: AdaptationTask, predictor: Predictor, dataset: Dataset
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """The module's features of what can be read, its rows, and others' faults; kept in a file."""
+    """Features of the readable images, their rows, and the errors of the others; from a file if possible."""
     path = task.output / f"{name}.npz"
     stamp = f"{predictor.weights_sha256} {dataset.content_stamp()}{task.reading}"
     known = _known_features(path, stamp)
@@ -107,6 +113,6 @@ def _known_features(path: Path, stamp: str) -> tuple[np.ndarray, np.ndarray, dic
 
 
 def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]) -> bool:
-    """Whether an image that could not be read can be read now: a disk may have come back."""
+    """Whether an image that could not be read before can be read now."""
     failed = (image for image in dataset.images if image[0] in errors)
     return any(isinstance(predictor.prepare(image), np.ndarray) for image in failed)

@@ -1,4 +1,4 @@
-"""What an adaptation is asked for, and the settings of its training."""
+"""The options of an adaptation, and the settings of its training run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _OF_TRAINING = (
     "reference", "flip", "epochs", "learning_rate", "weight_decay", "bfloat16", "use_gpu", "workers", "seed",
     "save_every", "resume", "lock_image_tower",
 )  # fmt: skip
-_LOCKED_RATE = 10  # times the module's: embeddings of classes alone bear it, and need it to get far enough
+_LOCKED_RATE = 10  # learning rate factor if only class embeddings are trained, which need larger steps
 
 
 @dataclass(frozen=True)
 class AdaptationSettings(RunSettings):
-    """The settings of an adaptation.
+    """The settings of the training run of an adaptation; a run can only be resumed with equal settings.
 
     Attributes:
-        weights: the hash of the weights that the run began with.
-        data: a hash of the training images, their targets, and of how they are read.
+        weights: hash of the initial weights.
+        data: hash of the names and targets of the training images, and the options for reading them.
     """
 
     head: str
@@ -38,28 +38,29 @@ class AdaptationSettings(RunSettings):
 
 @dataclass(frozen=True)
 class AdaptationTask:
-    """What is asked for.
+    """The options of an adaptation.
 
     Attributes:
-        module: the module that is adapted.
-        weights: a weights file in place of its own.
+        module: the module to adapt.
         data: images to adapt to, see `read_dataset`.
-        validation: images that are held out; None holds out `held_out` of the data.
-        reference: images of another kind, whose accuracy is to be seen beside.
-        held_out: the share to hold out; 0, nothing, is for a cache.
-        head: where the classes' embeddings begin: "text", their names in the module's templates, or "probe",
-            logistic regression on the frozen features (Kumar et al. 2022, LP-FT). Or "cache": nothing is
-            trained, and the images are kept beside the names (Zhang et al. 2022, Tip-Adapter).
-        lock_image_tower: train all but the image tower (Zhai et al. 2022, LiT), on features that are computed
-            once.
-        flip: mirror every other image.
-        alpha: how far to go towards the adapted weights; None takes what is best on the held-out images. Of a
-            cache, how much it counts.
-        beta: of a cache, how fast an image's affinity falls with its distance; None chooses it.
-        learning_rate: None for the module's.
-        engine: what runs the model before it is adapted, on the CPU, see `Predictor`.
-        exif_rotation: turn images as their EXIF tag says.
-        fast_jpeg: decode large JPEG photographs at a fraction of their size.
+        output: folder of the run.
+        weights: initial weights: a file or a tag; None for the module's own.
+        validation: images to hold out; None holds out a share of the data.
+        reference: images of another kind, on which to measure the accuracy as well.
+        held_out: share of the data to hold out, between 0 and 1; 0 only with a cache.
+        head: how class embeddings are initialised: "text", from their names in the module's templates, or
+            "probe", by logistic regression on the frozen features (Kumar et al. 2022, LP-FT). Or "cache":
+            without training, store the images beside the names (Zhang et al. 2022, Tip-Adapter).
+        lock_image_tower: train everything except the image tower (Zhai et al. 2022, LiT), on features that
+            are computed once.
+        flip: mirror images at random.
+        alpha: interpolation towards the adapted weights, 0 to 1; None chooses the best on the held-out
+            images. With a cache: its weight.
+        beta: with a cache, the decay of affinities with distance; None chooses it.
+        learning_rate: None for the module's default.
+        engine: CPU backend for the model before adaptation, see `Predictor`.
+        exif_rotation: rotate images according to their EXIF orientation.
+        fast_jpeg: decode large JPEG files at reduced size.
     """
 
     module: str
@@ -94,21 +95,21 @@ class AdaptationTask:
         return pretrained(self.module)
 
     def predictor(self) -> Predictor:
-        """The module as it was."""
+        """The module before adaptation."""
         options = PredictorOptions(self.weights, self.exif_rotation, self.fast_jpeg, self.engine)
         return options.predictor(self.record)
 
     @property
     def reading(self) -> str:
-        """How images are read, where that is not the usual way."""
+        """The options for reading images that are not default, as text."""
         options = ("exif_rotation", "fast_jpeg")
         return "".join(f" {name}" for name in options if getattr(self, name))
 
     def check(self) -> None:
-        """Check that the options go together.
+        """Check that the options are consistent.
 
         Raises:
-            RequestError: naming one that does not.
+            RequestError: they are not; the message names the option.
         """
         if self.held_out >= 1 or (self.held_out == 0 and self.head != "cache"):
             raise RequestError(
@@ -127,7 +128,7 @@ class AdaptationTask:
             raise RequestError("--flip is for training the image tower: leave it or --lock_image_tower out")
 
     def settings(self, train: Dataset, weights_sha256: str) -> AdaptationSettings:
-        """The run's, on these training images and from these weights."""
+        """The settings of the training run on these images, from these weights."""
         images = len(train.images)
         size = min(self.batch_size, images - images % self.workers)
         steps = self.epochs * (images // max(size, 1))

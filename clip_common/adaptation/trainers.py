@@ -1,9 +1,9 @@
-"""What is trained, and its loss: the image tower with an embedding per class, or both towers on captions.
+"""Trainers: the image tower with one embedding per class, or both towers on captions.
 
-A model whose image tower is taken away is trained on the features that the tower has: it is locked.
+With a locked image tower, the tower is removed from the model, and training uses its precomputed features.
 
-BatchNorm keeps its statistics, as a module does when it answers: batches are small, and weights that are
-to be averaged with those before must mean the same.
+BatchNorm keeps its statistics (eval mode): batches are small, and interpolation with the weights before
+requires the same statistics.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .batches import AdaptationBatch
 
 
 class Classifier(nn.Layer):
-    """An image tower with an embedding for each class; without the tower if it is locked.
+    """The trainable part of a classifier: the image tower, unless it is locked, and one embedding per class.
 
     Args:
-        clip: the model whose image tower it is.
-        embeddings: float32 [classes, d], where the classes begin.
+        clip: the model with the image tower.
+        embeddings: initial embeddings of the classes, float32 [classes, d].
     """
 
     def __init__(self, clip: CLIP, embeddings: np.ndarray) -> None:
@@ -39,7 +39,7 @@ class Classifier(nn.Layer):
 
 
 class ClassTrainer(Trainer):
-    """Trains the image tower and the classes' embeddings together, or those alone; the text tower rests."""
+    """Trains the class embeddings, and the image tower unless it is locked; the text tower stays fixed."""
 
     def __init__(self, clip: CLIP, embeddings: np.ndarray, settings: RunSettings, bfloat16: bool) -> None:
         self.classifier = Classifier(clip, embeddings)
@@ -60,10 +60,10 @@ class ClassTrainer(Trainer):
 
 
 class CaptionTrainer(Trainer):
-    """Trains both towers, or the text tower alone, on images and their captions.
+    """Trains both towers on images and captions; only the text tower if the image tower is locked.
 
     Args:
-        tokens: of all captions, int64 [captions, L].
+        tokens: token ids of all captions, int64 [captions, L].
     """
 
     def __init__(self, clip: CLIP, tokens: np.ndarray, settings: RunSettings, bfloat16: bool) -> None:
@@ -72,7 +72,7 @@ class CaptionTrainer(Trainer):
         super().__init__(clip, settings)
 
     def loss(self, batch: AdaptationBatch) -> Tensor:
-        """The contrastive loss; images of one caption are positives of each other."""
+        """The contrastive loss; images with the same caption are positives of each other."""
         rows = batch.targets[list(batch.part)]
         tokens = self.tokens[rows]
         tokens = tokens[:, : np.flatnonzero(tokens.any(axis=0))[-1] + 1]  # zeros follow the end token
@@ -87,7 +87,7 @@ class CaptionTrainer(Trainer):
         return contrastive_loss(image, text, scale, paddle.to_tensor(positive))
 
     def after_step(self) -> None:
-        """The scale stays within the paper's bound."""
+        """Clip the logit scale, as in the paper."""
         bound_scale(self.clip.logit_scale)
 
 

@@ -1,3 +1,3 @@
-"""The trainer: what training clip_mini (`recipes/`) and adapting any module (`adaptation/`) share."""
+"""The training loop shared by training clip_mini (`recipes/`) and adapting a module (`adaptation/`)."""
 
 from .. import models as models  # before a worker does anything, see there

@@ -1,7 +1,7 @@
-"""The whole state of a run in one file, written so that a kill or a full disk leaves the last one whole.
+"""Checkpoints: the complete state of a run in one file, written atomically.
 
-Plain arrays (`.npz`), never pickles. Every step draws its images from a generator seeded by the run's
-seed and the step's number, so the step is all there is to remember of the randomness.
+The format is plain arrays (`.npz`), never pickles. The images of a step are drawn by a generator that is
+seeded with the run's seed and the step's number, so no random state needs to be saved.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass
 class Checkpoint:
-    """What a run goes on from.
+    """The state of a run.
 
     Attributes:
-        step: steps done.
-        curve: loss and rate (images a second) of each step done, float64 [step, 2].
-        settings: the run's settings; another run's cannot go on from here.
+        step: number of completed steps.
+        model: weights, by our layers' names.
+        optimizer: moments of AdamW.
+        average: exponential moving average of the weights.
+        curve: loss and rate (images per second) of each completed step, float64 [step, 2].
+        settings: the settings of the run; it can only be resumed with the same.
     """
 
     step: int
@@ -41,10 +44,10 @@ class Checkpoint:
     settings: dict
 
     def require(self, settings: RunSettings) -> None:
-        """Check that a run may go on from here.
+        """Check that a run with these settings may resume from this checkpoint.
 
         Raises:
-            TrainingError: it is of a run with other settings.
+            TrainingError: the checkpoint is of a run with other settings.
         """
         now = asdict(settings)
         changed = [name for name in now if self.settings.get(name) != now[name]]
@@ -57,12 +60,12 @@ class Checkpoint:
 
 
 def model_arrays(model: nn.Layer) -> Arrays:
-    """Copies of all weights and statistics, by our layers' names."""
+    """Copy all weights and statistics of a model, by our layers' names."""
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
 def adam_arrays(parameters: dict[str, Tensor], optimizer: paddle.optimizer.AdamW) -> Arrays:
-    """AdamW's moments, by the layers' names: Paddle's own names differ from process to process."""
+    """Copy AdamW's moments, by our layers' names: Paddle's names differ between processes."""
     state = optimizer.state_dict()
     return {
         f"{name}:{moment}": state[f"{parameter.name}_{moment}"].numpy().copy()
@@ -72,7 +75,7 @@ def adam_arrays(parameters: dict[str, Tensor], optimizer: paddle.optimizer.AdamW
 
 
 def restore_adam(parameters: dict[str, Tensor], optimizer: paddle.optimizer.AdamW, arrays: Arrays) -> None:
-    """The inverse of `adam_arrays`, for an optimizer that has made no step yet."""
+    """The inverse of `adam_arrays`, for an optimizer that has not made a step yet."""
     optimizer.set_state_dict(
         {
             f"{parameter.name}_{moment}": paddle.to_tensor(arrays[f"{name}:{moment}"])
@@ -83,10 +86,10 @@ def restore_adam(parameters: dict[str, Tensor], optimizer: paddle.optimizer.Adam
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint: whole, or not at all.
+    """Write a checkpoint atomically.
 
     Raises:
-        TrainingError: it cannot be written; the one before is still there.
+        TrainingError: it cannot be written; the previous one is unchanged.
     """
     groups = {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "average": checkpoint.average}
     arrays = {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
@@ -105,7 +108,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        TrainingError: it is not there, or not whole.
+        TrainingError: it does not exist, or is damaged.
     """
     if not path.is_file():
         raise TrainingError(f"no checkpoint at {path}: start without --resume")

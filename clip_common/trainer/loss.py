@@ -1,4 +1,4 @@
-"""The contrastive loss of CLIP (paper section 2.3), and the loss of choosing among classes."""
+"""The contrastive loss of CLIP (paper section 2.3), and the cross entropy over classes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _MAX_LOGIT_SCALE = math.log(100)
 
 
 def bound_scale(log_scale: Tensor) -> None:
-    """Keep the scale within the paper's bound, in place."""
+    """Clip the logit scale to at most 100, in place, as in the paper."""
     log_scale.set_value(log_scale.clip(max=_MAX_LOGIT_SCALE))
 
 
 def contrastive_loss(image: Tensor, text: Tensor, log_scale: Tensor, positive: Tensor) -> Tensor:
-    """The symmetric loss; each row's target is spread evenly over all of its positives.
+    """The symmetric contrastive loss; a row with several positives has a uniform target over them.
 
     Args:
-        image: features [N, D], not normalised.
-        text: features [N, D], not normalised.
-        log_scale: the logarithm of what cosines are multiplied by.
-        positive: bool [N, N], symmetric, true on the diagonal.
+        image: image features [N, D], not normalised.
+        text: text features [N, D], not normalised.
+        log_scale: logarithm of the logit scale.
+        positive: which pairs belong together, bool [N, N], symmetric, true on the diagonal.
     """
     image, text = F.normalize(image, axis=-1), F.normalize(text, axis=-1)
     logits = log_scale.exp() * paddle.matmul(image, text, transpose_y=True)  # N N
@@ -35,13 +35,13 @@ def contrastive_loss(image: Tensor, text: Tensor, log_scale: Tensor, positive: T
 
 
 def class_loss(image: Tensor, classes: Tensor, scale: float, targets: Tensor) -> Tensor:
-    """Cross entropy of the softmax that `classify` shows.
+    """Cross entropy of the softmax scores of `classify`.
 
     Args:
-        image: features [N, D], not normalised.
-        classes: their embeddings [K, D].
-        scale: what the products are multiplied by.
-        targets: int64 [N], the right classes.
+        image: image features [N, D], not normalised.
+        classes: embeddings of the classes [K, D].
+        scale: the logit scale.
+        targets: the right classes, int64 [N].
     """
     logits = scale * paddle.matmul(F.normalize(image, axis=-1), classes, transpose_y=True)  # N K
     return F.cross_entropy(logits, targets)

@@ -1,7 +1,7 @@
-"""Data-parallel training over `paddle.distributed`: workers share each batch and make the same step.
+"""Data-parallel training with `paddle.distributed`: workers share each batch and make identical steps.
 
-The loss is that of the whole batch: features are gathered from all workers, each backpropagates through its
-own, and the sum of the gradients is the whole batch's.
+The loss is computed over the whole batch: features are gathered from all workers, each worker backpropagates
+through its own, and the sum of the gradients is that of the whole batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PATIENCE = 10.0  # seconds that a worker has to end in when it is asked to
 
 
 def start(work: Callable[..., None], arguments: tuple, workers: int) -> None:
-    """Run `work` in so many processes, which talk through NCCL on GPUs and through Gloo on a CPU.
+    """Run `work` in `workers` processes, which communicate by NCCL on GPUs and by Gloo on a CPU.
 
     Raises:
         TrainingError: a worker ended with an error.
