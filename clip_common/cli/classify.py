@@ -59,7 +59,7 @@ def add_config(target: options.Target) -> None:
     options.add_flag(
         target,
         "--explain",
-        "save each image with what speaks for its best labels, at most three, as heat maps",
+        "save each image with heat maps of its best labels, at most three: which parts support them",
     )
     target.add_argument(
         "--output_dir",

@@ -362,8 +362,8 @@ def add_scores(target: Target) -> None:
         "--thresholds",
         type=thresholds,
         metavar="T",
-        help="print only labels that score so much: a number, one for each of --labels with commas between, "
-        "or a file that `clip-hub evaluate --thresholds` wrote",
+        help="print only labels that reach this score: a number, one for each of --labels with commas "
+        "between, or a file that `clip-hub evaluate --thresholds` wrote",
     )
 
 

@@ -26,12 +26,12 @@ _BARS = MOST_EXPLAINED
 _WEAK = 0.15  # a heat map whose maximum is lower shows next to nothing
 _SCORES = {"compare the labels (softmax)": "softmax", "each label by itself (cosine)": "cosine"}
 _HELP = (
-    "Compared, scores add up to 1 over the labels given: they do not say that any is right. A cosine is of "
-    "one label alone; with a threshold, several labels may be true, or none. Left empty, the labels are the "
-    "module's default set."
+    "A softmax compares the labels: the scores add up to 1, and none of the labels need be right. A cosine "
+    "judges each label alone: with a threshold, several labels may be true, or none. Without labels the "
+    "module's default set is used."
 )
 _NONE = "none of these"
-_HINT = "<p>Click a label to see where the image has what speaks for it.</p>"
+_HINT = "<p>Click a label to see which parts of the image support it.</p>"
 
 
 @dataclass
@@ -153,7 +153,7 @@ class ClassifyTab:
 
 def _working(label: str) -> str:
     return (
-        f"<p role='status'>Looking for what speaks for {_quoted(label)}: the model sees {COPIES} copies of "
+        f"<p role='status'>Looking for what supports {_quoted(label)}: the model sees {COPIES} copies of "
         "the image, each with other parts blurred, which takes as long as to classify so many ...</p>"
     )
 
@@ -163,14 +163,14 @@ def _explained(answered: _Answered, label: str) -> str:
     strength = answered.maps[label].astype(np.float32)
     figure = draw_heat_map(Path(answered.image), strength, "the image", answered.squashed)
     source = base64.b64encode(png(figure)).decode()
-    said = f"What speaks for {_quoted(label)}, of the labels asked for"
+    said = f"What supports {_quoted(label)} against the other labels"
     if strength.max() < _WEAK:
-        said = f"Next to nothing in the image speaks for {_quoted(label)} more than for the other labels"
-    alt = f"The image in grey; in colour, where it has what speaks for {html.escape(printable(label))}"
+        said = f"Hardly anything in the image supports {_quoted(label)} more than the other labels"
+    alt = f"The image in grey; in colour, the parts that support {html.escape(printable(label))}"
     return (
         f"<figure><img src='data:image/png;base64,{source}' alt='{alt}' style='max-width: 100%'>"
-        f"<figcaption role='status'>{said}: the stronger the colour, the more. Dashed is what the model "
-        "sees. Click another label to see its map, on the same scale.</figcaption></figure>"
+        f"<figcaption role='status'>{said}: the stronger the colour, the more. The dashed frame is what the "
+        "model sees. Click another label to see its map, on the same scale.</figcaption></figure>"
     )
 
 

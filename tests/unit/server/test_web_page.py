@@ -172,7 +172,7 @@ def test_a_label_is_explained_once_and_shown_again(client: TestClient, asked: li
     classify(client, "a dog, a cat")
     (working, *_), reply = explain(client, "a dog")
     assert reply["success"], reply
-    assert "Looking for what speaks for “<bdi" in working and ">a dog</bdi>”" in working
+    assert "Looking for what supports “<bdi" in working and ">a dog</bdi>”" in working
     assert asked[1] == {**asked[0], "explain": 10}
     shown, _ = explain(client, "a dog")
     assert len(shown) == 1 and "src='data:image/png;base64," in shown[0]
