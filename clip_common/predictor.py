@@ -35,7 +35,7 @@ from .weights.class_head import Classes, read_classes
 from .weights.locate import find
 from .weights.weights_file import WeightsFile
 from .zero_shot.cached_labels import CachedLabels, LabelTargets
-from .zero_shot.label_embeddings import Encode, LabelEmbeddings, Progress
+from .zero_shot.label_embeddings import Encode, LabelEmbeddings, Progress, warn_of_equal
 from .zero_shot.scoring import (
     SOFTMAX,
     Answer,
@@ -506,7 +506,9 @@ class Predictor:
         def at_once(texts: Sequence[str]) -> np.ndarray:
             return self.text_features(texts, _PROMPTS_AT_ONCE, use_gpu)
 
-        return loaded.label_embeddings.of(prompts, encode or at_once, on_progress)
+        embeddings = loaded.label_embeddings.of(prompts, encode or at_once, on_progress)
+        warn_of_equal(self.record.name, prompts.labels, embeddings)
+        return embeddings
 
     def top_k_labels(
         self,

@@ -159,7 +159,10 @@ def combined(
 
 def _unit(vector: np.ndarray) -> np.ndarray:
     if np.linalg.norm(vector) < _LEAST_LENGTH:
-        raise RequestError("what is searched for cancels itself out: give other words, or other weights")
+        raise RequestError(
+            "what is searched for cancels itself out, or the model does not know the words: give other "
+            "words, or other weights"
+        )
     return l2_normalize(vector)
 
 

@@ -22,6 +22,8 @@ from ..system.cache import (
     touch,
     versions,
 )
+from ..system.file_names import printable
+from ..system.log import logger
 from ..system.output import atomic_file
 from ..text.prompts import Prompts
 from .scoring import l2_normalize
@@ -35,6 +37,9 @@ TEXTS_AT_ONCE = 4096  # large enough that texts with a common prefix or of equal
 # Cached embeddings depend on: code and vocabularies of this package, and the libraries of the tokenizer.
 _SOURCE = ("data", "engines", "models", "text", "weights", "zero_shot")
 _MAKERS = ("ftfy", "regex")
+_FEW_LABELS = 64  # all pairs of so many are compared in no time
+_SAME = 1 - 1e-5
+_WARNED: set[str] = set()
 
 
 class LabelEmbeddings:
@@ -139,3 +144,22 @@ def _write(key: str, embeddings: np.ndarray) -> None:
         with atomic_file(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, embeddings, allow_pickle=False)
         prune(file.parent, _BYTES_ON_DISK)
+
+
+def warn_of_equal(module: str, labels: Sequence[str], embeddings: np.ndarray) -> None:
+    """Warn, once for a module, of two labels that are the same to it.
+
+    To clip_mini all words that its training did not have are, such as Chinese ones; their scores are equal.
+    """
+    if module in _WARNED or len(labels) > _FEW_LABELS:
+        return
+    equal = np.argwhere(np.triu(embeddings @ embeddings.T, 1) > _SAME)
+    if len(equal):
+        _WARNED.add(module)
+        one, other = (printable(labels[place]) for place in equal[0])
+        logger.warning(
+            "%s cannot tell the labels '%s' and '%s' apart: it may not know their words or their language",
+            module,
+            one,
+            other,
+        )

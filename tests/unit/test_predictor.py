@@ -482,3 +482,15 @@ def test_one_lazy_image_many_times_in_a_call_and_from_many_threads(mini: Predict
 
 def test_every_module_has_a_folder() -> None:
     assert {folder.parent.name for folder in (ROOT / "modules").glob("*/module.py")} == set(PRETRAINED)
+
+
+def test_labels_that_are_the_same_to_the_model_are_warned_of_once(
+    mini: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(label_embeddings, "_WARNED", set())
+    mini.classify(paths=[DOG], labels=["a dog", "a cat"])
+    assert "apart" not in caplog.text
+    mini.classify(paths=[DOG], labels=["狗", "a cat", "猫"])  # clip_mini knows no Chinese
+    assert "clip_mini cannot tell the labels '狗' and '猫' apart" in caplog.text
+    mini.classify(paths=[DOG], labels=["雪", "猫"])
+    assert caplog.text.count("apart") == 1
