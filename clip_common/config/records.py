@@ -15,12 +15,14 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes what the model sees.
+    """Preprocessing of images for a model.
 
     Attributes:
-        resize: "crop" brings the shorter side to the resolution and keeps the centre; "squash" brings both
-            sides to it, whatever the image's aspect.
-        background: what is put under transparent images.
+        mean: mean of the normalisation, RGB, in 0..1.
+        std: standard deviation of the normalisation, RGB.
+        background: colour under transparent images, RGB in 0..255; None ignores transparency.
+        resize: "crop" scales the shorter side to the resolution and crops the centre; "squash" scales both
+            sides to it, without keeping the aspect ratio.
     """
 
     mean: tuple[float, float, float] = OPENAI_MEAN
@@ -31,17 +33,19 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """A published weights file, where it is to be had, and what it must be run with.
+    """A published weights file: where to download it, and the settings that it requires.
 
     Attributes:
-        sha256: None where it is not known: such a file is loaded from disk and never downloaded.
-        base_url: a folder in OpenAI's layout, in which the file is in a folder of its hash.
-        release: the file's whole address, where its authors publish it elsewhere.
-        huggingface: a repository on Hugging Face that has the file.
-        modelscope: the same on ModelScope.
-        tag: what users call it among the module's weights: open_clip's name for it, where that has one.
-        activation: what it was trained with.
-        preprocessing: where it differs from the module's own.
+        file: name of the file.
+        sha256: hash of the file; a file of unknown hash (None) is only loaded from disk, never downloaded.
+        licence: licence of the weights.
+        base_url: base address in OpenAI's layout, where the file is in a folder named by its hash.
+        release: complete address, if the authors publish the file elsewhere.
+        huggingface: repository on Hugging Face that has the file.
+        modelscope: repository on ModelScope that has the file.
+        tag: name of these weights among those of the module; open_clip's name if there is one.
+        activation: the activation that the weights were trained with.
+        preprocessing: the preprocessing, if it differs from the module's.
         imagenet: published zero-shot accuracy on ImageNet-1k, 0..1.
     """
 
@@ -59,35 +63,35 @@ class WeightsSource:
 
     @property
     def url(self) -> str | None:
-        """The address at its authors', if they have one of their own."""
+        """The authors' own address of the file, if there is one."""
         return self.address(self.base_url) if self.base_url else self.release
 
     @property
     def is_published(self) -> bool:
-        """Whether there is an address to take the file from."""
+        """Whether the file can be downloaded from anywhere."""
         return bool(self.url or self.huggingface or self.modelscope)
 
     def kept_as(self, module: str) -> str:
-        """The file's name in the cache: its own, or one that tells it from others of the same name."""
+        """The name of the file in the cache: its own, unless many repositories use the same name."""
         if self.file in (HF_FILE, HF_PICKLE):
             return f"{module}.{self.tag}.{self.file.rpartition('.')[2]}"
         return self.file
 
     def address(self, base_url: str) -> str:
-        """The file's address below a base: OpenAI's layout has the hash as a folder."""
+        """The address of the file below a base address in OpenAI's layout."""
         return f"{base_url.rstrip('/')}/{self.sha256}/{self.file}"
 
 
 @dataclass(frozen=True)
 class ReferenceValues:
-    """What published weights give for known inputs, by which a copy of them can be told.
+    """Expected outputs of published weights for known inputs, to verify a copy of them.
 
     Attributes:
         text: mean of the squared features of the module's `sample_texts`; lowest and highest seen.
         image: mean of the squared feature of an image that the authors publish.
-        scores: of that image for those texts.
-        image_name: that image, in the authors' repository.
-        tolerance: of each; they come from runs in fp16, or with weights rounded to it.
+        scores: softmax scores of that image for those texts.
+        image_name: name of that image in the authors' repository.
+        tolerance: tolerance of each value; they come from runs in fp16, or with weights rounded to it.
     """
 
     text: tuple[float, float] | None = None
@@ -99,13 +103,19 @@ class ReferenceValues:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A hub module's record: architecture, preprocessing, weights and default labels travel together.
+    """The record of a module: architecture, preprocessing, weights and defaults.
 
     Attributes:
-        weights: those that are meant where nothing else is said.
-        other_weights: more that were published for the same architecture.
-        sample_texts: some texts in the language of the weights, by which `weights verify` tries them.
-        adaptation_rate: the learning rate that `adapt` begins with; by default that of WiSE-FT's paper.
+        name: name of the module.
+        config: the architecture.
+        weights: the default weights.
+        other_weights: other published weights of the same architecture.
+        preprocessing: preprocessing of images.
+        default_labels: name of the default label set.
+        default_templates: prompt templates for the default labels.
+        sample_texts: texts in the language of the weights, for `weights verify`.
+        reference_values: expected outputs of the default weights, if known.
+        adaptation_rate: default learning rate of `adapt`; that of the WiSE-FT paper unless set.
     """
 
     name: str
@@ -125,14 +135,14 @@ class Pretrained:
         return (self.weights, *self.other_weights)
 
     def with_settings(self, activation: Activation, preprocessing: Preprocessing) -> Pretrained:
-        """The record for weights that need this activation and preprocessing."""
+        """A copy of the record for weights with this activation and preprocessing."""
         if activation == self.config.activation and preprocessing == self.preprocessing:
             return self
         config = replace(self.config, activation=activation)
         return replace(self, config=config, preprocessing=preprocessing, reference_values=None)
 
     def with_weights(self, source: WeightsSource) -> Pretrained:
-        """The record with other of its published weights as those that are meant."""
+        """A copy of the record with other published weights as the default."""
         if source == self.weights:
             return self
         record = self.with_settings(source.activation, source.preprocessing or self.preprocessing)

@@ -1,4 +1,4 @@
-"""A folder of compiled towers: a file a tower, and a manifest with the files' hashes and the logit scale."""
+"""The folder of compiled towers: one main file per tower, and a manifest with hashes and the logit scale."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ NO_ROOM = 74
 
 
 def file_of(tower: str) -> str:
-    """The file of a tower, "image" or "text", in such a folder; another may be beside it."""
+    """Name of the main file of a tower, "image" or "text"; a runtime may add files with longer names."""
     return f"{tower}.compiled"
 
 
 def logit_scale(folder: Path) -> float:
-    """What cosines are multiplied by, of the weights that a folder was compiled from."""
+    """The logit scale of the weights that a folder was compiled from."""
     return json.loads((folder / MANIFEST).read_text("utf-8"))["logit_scale"]
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether both towers are there, every file with the content that it was written with."""
+    """Whether both towers are complete and undamaged, checked by the hash of every file."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         files = manifest["files"]

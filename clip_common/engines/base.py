@@ -1,7 +1,7 @@
-"""The seam between numpy and what multiplies matrices: batches of pixels or token ids in, features out.
+"""The interface of the inference engines: batches of pixels or token ids in, features out, all numpy.
 
-Everything above this file is numpy. Below are the model on Paddle, which also runs on a GPU, and the same
-model compiled for ONNX Runtime or OpenVINO, which on a CPU are about twice as fast.
+The implementations are the model on Paddle, which also runs on a GPU, and the same model compiled for ONNX
+Runtime or OpenVINO, which are about twice as fast on a CPU.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 class Engine(Protocol):
-    """Runs a CLIP's two towers, without gradients. Safe to call from several threads."""
+    """Runs the two towers of a CLIP model, without gradients. Thread-safe."""
 
     name: str
     logit_scale: float
-    """What cosines are multiplied by: the factor itself, not its logarithm."""
+    """The factor that cosines are multiplied by in the softmax, not its logarithm."""
 
     def encode_image(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels, float32 [N, 3, R, R], to features, float32 [N, embed_dim], not normalised."""
+        """Encode pixels, float32 [N, 3, R, R], to features, float32 [N, embed_dim], not normalised."""
 
     def encode_text(self, ids: np.ndarray, batch_size: int) -> np.ndarray:
-        """Token ids, int64 [N, L], to features, float32 [N, embed_dim], not normalised."""
+        """Encode token ids, int64 [N, L], to features, float32 [N, embed_dim], not normalised."""

@@ -1,4 +1,4 @@
-"""The images that come with the package, on which int8 is calibrated."""
+"""The images in the package for calibrating int8."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..system.cache import content_sha256
 SHEET = Path(__file__).resolve().parent.parent / "data" / "calibration.jpg"
 """Photographs and diagrams side by side, see `scripts/draw_calibration.py`."""
 
-SIDE = 224  # pixels of one of them
+SIDE = 224  # side of one image, in pixels
 
 
 def digest() -> str:
-    """By which the images are known."""
+    """The hash of the images, part of the key of compiled towers."""
     return content_sha256(SHEET)
 
 
 def calibration_images(resolution: int, preprocessing: Preprocessing) -> np.ndarray:
-    """The images as a model sees them, float32 [n, 3, R, R]."""
+    """The calibration images, preprocessed for a model, float32 [n, 3, R, R]."""
     prepare = Preprocess(resolution, preprocessing)
     with Image.open(SHEET) as sheet:
         corners = [(x, y) for y in range(0, sheet.height, SIDE) for x in range(0, sheet.width, SIDE)]

@@ -1,7 +1,7 @@
-"""The compiled towers: once per weights, runtime, precision and machine, kept in the cache.
+"""The cache of compiled towers, one folder per weights, runtime, precision and CPU.
 
-`compile_worker.py` does it in a process of its own: it takes twice the memory of the model, and a crash in
-a runtime's compiler ends that process alone.
+`compile_worker.py` compiles in a separate process: that takes twice the memory of the model, and a crash in a
+runtime's compiler ends only that process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from . import calibration
 from .artifacts import MANIFEST, NO_ROOM, is_whole
 from .compiled_engine import runtime as runtime_of
 
-# What makes the towers: code of this package, and what it makes them with.
+# Compiled towers depend on: code of this package, and the library that writes the graphs.
 _SOURCE = ("engines", "weights")
 _MAKERS = ("onnx",)
 _KEPT = 8
@@ -38,21 +38,22 @@ _DAY = 24 * 3600  # seconds
 
 
 class CompileError(ClipError):
-    """The towers cannot be compiled here, or not be kept."""
+    """The towers cannot be compiled, or cannot be written to the cache."""
 
 
 def compiled_folder(
     weights: WeightsFile, runtime: str, precision: str = "float32", again: bool = False
 ) -> Path:
-    """The folder of a module's compiled towers, compiled now if they are not there or not whole.
+    """The folder of a module's compiled towers; compiles them if they are missing or damaged.
 
     Args:
+        weights: the weights.
         runtime: "onnxruntime" or "openvino".
-        precision: what it computes in.
-        again: compile in any case: what is there cannot be opened.
+        precision: compute type.
+        again: always compile, because the existing towers cannot be opened.
 
     Raises:
-        CompileError: that cannot be done.
+        CompileError: compiling failed, or the cache cannot be written.
     """
     folder = _folder(weights, runtime, precision)
     home = folder.parent
@@ -70,14 +71,14 @@ def compiled_folder(
 
 
 def kept_folder(weights: WeightsFile, runtime: str, precision: str) -> Path | None:
-    """The folder of a module's compiled towers; None where there is none yet."""
+    """The folder of a module's compiled towers; None if they have not been compiled yet."""
     folder = _folder(weights, runtime, precision)
     return folder if folder.is_dir() else None
 
 
 def _folder(weights: WeightsFile, runtime: str, precision: str) -> Path:
-    # Packed weights are for one version's kernels, and one CPU's.
-    record = weights.record  # whose config holds the activation
+    # Packed weights depend on the kernels of one version of the runtime, and on the CPU.
+    record = weights.record  # its config includes the activation
     made_for = [runtime, runtime_of(runtime).VERSION, precision, cpu.identity()]
     made_by = [source_digest(*_SOURCE), *versions(*_MAKERS)]
     key = [record.name, str(record.config), weights.sha256, *made_for, *made_by]
@@ -87,39 +88,13 @@ def _folder(weights: WeightsFile, runtime: str, precision: str) -> Path:
 
 
 def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -> None:
-    """Compile into a folder that appears only when it is whole."""
-    record = weights.record
-    logger.info("compiling %s for this machine, once", record.name)
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed: we hold the lock
+    """Compile into a temporary folder, and rename it when it is complete. The caller holds the lock."""
+    logger.info("compiling %s for this machine, once", weights.record.name)
+    for left in folder.parent.glob(f".{folder.name}.*"):  # left by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)).absolute()
-    scratch = temporary / "scratch"  # its temporary files end with it, also where it is killed
-    scratch.mkdir()
-    package = Path(__file__).resolve().parent.parent
-    command = [
-        sys.executable,
-        "-m",
-        f"{package.name}.engines.compile_worker",
-        record.name,
-        json.dumps([record.config.activation, asdict(record.preprocessing)]),
-        str(weights.path.absolute()),
-        weights.sha256,
-        runtime,
-        precision,
-        str(temporary),
-    ]
     try:
-        subprocess.run(
-            command,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            # `-m` imports from the current folder first: not from the user's.
-            cwd=scratch,
-            env={**os.environ, "PYTHONPATH": _search_path(package.parent), "TMPDIR": str(scratch)},
-        )
-        shutil.rmtree(scratch)
+        _run_worker(weights, runtime, precision, temporary)
         for file in temporary.iterdir():
             file.chmod(0o644)
         sync(temporary / MANIFEST)  # the worker has synced the others
@@ -135,6 +110,35 @@ def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _run_worker(weights: WeightsFile, runtime: str, precision: str, target: Path) -> None:
+    """Run `compile_worker.py`, which writes the towers into `target`."""
+    record, package = weights.record, Path(__file__).resolve().parent.parent
+    scratch = target / "scratch"  # inside, so that it is removed with `target` after a kill
+    scratch.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        f"{package.name}.engines.compile_worker",
+        record.name,
+        json.dumps([record.config.activation, asdict(record.preprocessing)]),
+        str(weights.path.absolute()),
+        weights.sha256,
+        runtime,
+        precision,
+        str(target),
+    ]
+    subprocess.run(
+        command,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=scratch,  # `-m` imports from the current folder first, which must not be the user's
+        env={**os.environ, "PYTHONPATH": _search_path(package.parent), "TMPDIR": str(scratch)},
+    )
+    shutil.rmtree(scratch)
+
+
 def _unwritable(home: Path, reason: str) -> CompileError:
     return CompileError(
         f"the cache {home} cannot be written ({reason}); set CLIP_HUB_CACHE to a folder that can be written"
@@ -142,28 +146,28 @@ def _unwritable(home: Path, reason: str) -> CompileError:
 
 
 def _search_path(root: Path) -> str:
-    """PYTHONPATH for a process in another folder: this package's root, then what the user has set.
+    """PYTHONPATH for a process in another folder: the root of this package, then the user's entries.
 
-    An empty entry means the current folder, and stands there mostly by accident: it is left out.
+    Empty entries, which mean the current folder and mostly occur by accident, are left out.
     """
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     return os.pathsep.join([str(root), *(str(Path(entry).absolute()) for entry in given)])
 
 
 def _prune(home: Path, used: Path) -> None:
-    """Remove the folders that were longest unused, beyond a number and a size, and what kills left behind.
+    """Remove the least recently used folders beyond a number and a size, and leftovers of killed processes.
 
-    A process that has one of them mapped goes on; one that opens a file of it later compiles it again.
+    A process that has mapped a removed folder keeps working; one that opens a file later compiles it again.
     """
     folders = []
     for folder in home.iterdir():
-        with contextlib.suppress(OSError):  # another process prunes, or compiles, too
+        with contextlib.suppress(OSError):  # another process may prune or compile, too
             if folder.is_dir():
                 size = sum(file.stat().st_size for file in folder.iterdir())
                 folders.append((folder == used, folder.stat().st_mtime, size, folder))
     total = 0
     for place, (is_used, changed, size, folder) in enumerate(sorted(folders, reverse=True)):
-        if folder.name.startswith("."):  # unfinished; in a day it is nobody's work any more
+        if folder.name.startswith("."):  # unfinished: after a day, its process must have been killed
             if time.time() - changed > _DAY:
                 shutil.rmtree(folder, ignore_errors=True)
             continue

@@ -1,4 +1,4 @@
-"""Compiles one module's towers and checks that they give what their graphs say.
+"""Compile the towers of one module, and check their outputs against those of the uncompiled graphs.
 
 `compile_cache.py` starts `python -m clip_common.engines.compile_worker` with the module's name, the
 settings of its weights, the weights, their hash, the runtime, the precision and the folder.
@@ -31,14 +31,14 @@ from .graph.int8 import Int8Graph, Range, RangesGraph, joined
 from .graph.towers import TOWERS, TowerName, probe, write_tower
 from .runtime_onnx import open_graph, open_outputs
 
-_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.1}  # of the largest number of a feature
-_LEAST_COSINE = 0.9  # of int8's features with float32's; what differs more answers something else
-_COMPARED = 8  # images
-_MEASURED_AT_ONCE = 4  # images
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "int8": 0.1}  # relative to the largest value of the features
+_LEAST_COSINE = 0.9  # minimum mean cosine of int8 with float32 features
+_COMPARED = 8  # images for that cosine
+_MEASURED_AT_ONCE = 4  # images per batch while measuring ranges
 
 
 def main() -> None:
-    """Compile what the command line names."""
+    """Compile with the arguments of the command line."""
     name, settings, weights, sha256, runtime_name, precision, folder = sys.argv[1:]
     record = _with_settings(pretrained(name), settings)
     found = WeightsFile(Path(weights), sha256, record)
@@ -66,7 +66,7 @@ def _full_disk_reported(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Work:
-    """Makes a tower, beside the other one: most of it is copying in one thread."""
+    """Compiles a tower. Both towers are compiled in parallel, since most of the time is spent copying."""
 
     record: Pretrained
     state: Mapping[str, np.ndarray]
@@ -75,10 +75,10 @@ class _Work:
     folder: Path
     scratch: Path
     compiling: Lock = field(default_factory=Lock)
-    """Held by one at a time: this takes twice a tower's memory."""
+    """Held while the runtime compiles, which takes twice the memory of a tower."""
 
     def __call__(self, tower: TowerName) -> list[tuple[str, str]]:
-        """Returns the names of its files and their hashes, once they are on the disk."""
+        """Compile, check and sync a tower; returns the names and hashes of its files."""
         if tower == "image" and self.precision == "int8":
             graph = _write_int8(self.record, self.state, self.scratch)
         else:
@@ -97,16 +97,16 @@ class _Work:
 
 
 def _with_settings(record: Pretrained, settings: str) -> Pretrained:
-    """A module's record with what `compile_cache.py` says of its weights."""
+    """The record of a module with the settings of its weights, passed by `compile_cache.py` as JSON."""
     activation, preprocessing = json.loads(settings)
     lists = {name: tuple(value) for name, value in preprocessing.items() if isinstance(value, list)}
     return record.with_settings(activation, Preprocessing(**{**preprocessing, **lists}))
 
 
 def _write_int8(record: Pretrained, state: Mapping[str, np.ndarray], folder: Path) -> Path:
-    """The image tower's graph in int8, with ranges that are measured now.
+    """Write the graph of the image tower in int8, with input ranges measured on the calibration images.
 
-    The text tower stays in float32: its labels are kept, and it is the smaller part of any work.
+    The text tower stays in float32: label embeddings are cached, and it is the smaller part of the work.
     """
     images = calibration_images(record.config.image_resolution, record.preprocessing)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -120,8 +120,7 @@ def _write_int8(record: Pretrained, state: Mapping[str, np.ndarray], folder: Pat
 
 
 def _measure(graph: Path, images: np.ndarray) -> tuple[np.ndarray, list[Range]]:
-    """The features of images, and the range of each layer's input on them, of a graph that a `RangesGraph`
-    wrote."""
+    """Run a graph written by `RangesGraph`: features of the images, and the input range of each layer."""
     run = open_outputs(graph)
     features, ranges = [], []
     for start in range(0, len(images), _MEASURED_AT_ONCE):

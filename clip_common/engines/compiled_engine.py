@@ -1,4 +1,4 @@
-"""The model compiled for a CPU's runtime: `runtime_onnx.py` or `runtime_openvino.py`."""
+"""The engine that runs a model compiled for the CPU, by `runtime_onnx.py` or `runtime_openvino.py`."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from .base import Engine
 from .text_batching import encode_in_batches
 
 Tower = Callable[..., np.ndarray]
-_IMAGES_AT_ONCE = 8  # more fall out of the CPU's cache
+_IMAGES_AT_ONCE = 8  # activations of more images do not fit into the CPU's cache
 _TOKENS_AT_ONCE = 512
 
 
 class Runtime(Protocol):
-    """What a runtime's file has."""
+    """The interface of the modules `runtime_onnx` and `runtime_openvino`."""
 
     VERSION: str
-    """The runtime's: what one version compiled, another does not read."""
+    """The version of the runtime; compiled towers are valid for one version only."""
 
     def compile_tower(self, source: Path, target: Path, precision: str) -> None:
-        """Make of an ONNX graph what `open_tower` reads, at `target` and in files named after it."""
+        """Compile an ONNX graph for `open_tower`, to `target` and files named after it."""
 
     def open_tower(self, path: Path, precision: str) -> Tower:
-        """What runs a compiled tower: its inputs in order, features float32 [N, D] out; in any thread."""
+        """Open a compiled tower: a thread-safe function from its inputs to features, float32 [N, D]."""
 
 
 def runtime(name: str) -> Runtime:
-    """A runtime by the name of its engine; this imports it."""
+    """Import the runtime with the name of an engine."""
     file = {"onnxruntime": "runtime_onnx", "openvino": "runtime_openvino"}[name]
     return cast(Runtime, import_module(f".{file}", __package__))
 
 
 class CompiledEngine:
-    """An `Engine` over a folder that `compile_cache.py` keeps.
+    """An `Engine` that runs the towers in a folder of `compile_cache.py`. Each tower is opened on first use.
 
     Args:
-        name: the runtime's.
-        precision: what it computes in.
-        find_folder: finds the folder, or makes it; called again, with True, it makes it in any case.
-        on_failure: another engine for what can neither be opened nor compiled again.
-        text: the text tower, which tells how texts go into batches.
+        name: name of the runtime.
+        precision: compute type.
+        find_folder: finds the folder, or creates it by compiling; with True, it always compiles.
+        on_failure: returns the engine to use for a tower that can neither be opened nor compiled again.
+        text: config of the text tower, which determines how texts are batched.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class CompiledEngine:
         return self._open("text")
 
     def _open(self, tower: str) -> Tower | Engine:
-        """A tower. Long after the other was opened its file may have vanished: then it is compiled again."""
+        """Open a tower. If that fails, for example because its file was removed, compile it again."""
         try:
             try:
                 return self._open_in(self._folder, tower)
             except ClipError:
                 raise
-            except Exception:  # each runtime has errors of its own
+            except Exception:  # each runtime has its own exceptions
                 return self._open_in(self._find_folder(True), tower)
         except Exception as error:
             return self._on_failure(error)

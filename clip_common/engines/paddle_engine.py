@@ -1,4 +1,4 @@
-"""The model as it stands, on Paddle: on the GPU, for training, and where nothing faster is installed."""
+"""The engine that runs the Paddle model: on a GPU, and on a CPU if no faster engine is installed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .text_batching import encode_in_batches
 
 
 def require_gpu() -> None:
-    """Check that this Paddle can compute on a GPU here.
+    """Check that Paddle can use a GPU on this machine.
 
     Raises:
-        RequestError: it cannot.
+        RequestError: Paddle was built without CUDA, or there is no GPU.
     """
     if not paddle.is_compiled_with_cuda():
         raise RequestError(
@@ -32,7 +32,7 @@ def require_gpu() -> None:
 
 
 class PaddleEngine:
-    """An `Engine` that calls the model's own layers."""
+    """An `Engine` that calls the layers of the Paddle model."""
 
     name = "paddle"
 
@@ -41,13 +41,13 @@ class PaddleEngine:
         self.model = model
         self.logit_scale = float(np.exp(model.logit_scale.numpy()))
         self._device = "cpu"
-        self._one_at_a_time = Lock()  # the mode of dynamic and static graph is the process's
+        self._one_at_a_time = Lock()  # static or dynamic graph mode is global state of Paddle
 
     def use(self, use_gpu: bool) -> None:
-        """Move the model to where the next batches run.
+        """Move the model to the GPU or back to the CPU.
 
         Raises:
-            RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
+            RequestError: `use_gpu` is set, but Paddle was built without CUDA or there is no GPU.
         """
         device = "gpu" if use_gpu else "cpu"
         if device == self._device:
@@ -68,7 +68,7 @@ class PaddleEngine:
             return encode_in_batches(self.model.config.text, ids, self._encode_texts, batch_size)
 
     def _encode_texts(self, *parts: np.ndarray) -> np.ndarray:
-        """A batch's texts [N, L], or what all begin with [B] and the rest of each [N, L]."""
+        """Encode a batch of texts [N, L], or a common prefix [B] and the suffixes [N, L]."""
         *prefix, suffix = parts
         shared = [np.broadcast_to(tokens, (len(suffix), len(tokens))) for tokens in prefix]
         return self.model.encode_text(self._tensor(np.concatenate([*shared, suffix], axis=1))).numpy()
@@ -79,6 +79,6 @@ class PaddleEngine:
 
 @contextlib.contextmanager
 def inference() -> Iterator[None]:
-    """Dynamic graph, no gradients."""
+    """Dynamic graph mode without gradients."""
     with dynamic_graph(), paddle.no_grad():
         yield

@@ -1,5 +1,5 @@
-"""The compiled towers on ONNX Runtime. Their weights are mapped from the cache: they take no memory of the
-process's own, and processes that run the same model share them."""
+"""Compiled towers on ONNX Runtime. Weights are mapped from the cache, so processes that run the same model
+share their memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import onnxruntime
 
 from ..system import threads
 
-# Of the package itself: its distribution has other names too, onnxruntime-gpu for one.
+# From the package, because the distribution may have another name, such as onnxruntime-gpu.
 VERSION: str = onnxruntime.__version__
 
 
 def compile_tower(source: Path, target: Path, precision: str) -> None:
-    """Optimise a graph for this machine and write it, with its weights beside it in the order and packing
-    that the kernels of this CPU read."""
+    """Optimise a graph for this CPU and write it, with its weights in a separate file, already packed in the
+    layout that the kernels of this CPU need."""
     assert precision == "float32"
     options = _options()
     options.optimized_model_filepath = str(target)
     for key, value in (
         ("session.optimized_model_external_initializers_file_name", f"{target.name}.data"),
-        # ONNX Runtime aligns those from 1 MiB; kernels crash on packed weights that are not aligned.
+        # ONNX Runtime aligns only tensors of at least 1 MiB; kernels crash on unaligned packed weights.
         ("session.optimized_model_external_initializers_min_size_in_bytes", str(1 << 20)),
         ("session.save_external_prepacked_constant_initializers", "1"),
     ):
@@ -32,20 +32,20 @@ def compile_tower(source: Path, target: Path, precision: str) -> None:
 
 
 def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:
-    """What runs a tower that `compile_tower` wrote, in any thread."""
+    """Open a tower written by `compile_tower`: a thread-safe function of its inputs."""
     assert precision == "float32"
-    run = _open(path, _options())  # it was optimised when it was compiled
+    run = _open(path, _options())  # already optimised
     return lambda *inputs: run(*inputs)[0]
 
 
 def open_graph(path: Path) -> Callable[..., np.ndarray]:
-    """What runs an ONNX graph as it is written to its first output: no node rewritten, no weight packed."""
+    """Open an ONNX graph without any optimisation, as a function that returns its first output."""
     run = open_outputs(path)
     return lambda *inputs: run(*inputs)[0]
 
 
 def open_outputs(path: Path) -> Callable[..., list[np.ndarray]]:
-    """What runs an ONNX graph as it is written, to all of its outputs."""
+    """Open an ONNX graph without any optimisation, as a function that returns all of its outputs."""
     options = _options()
     options.add_session_config_entry("session.disable_prepacking", "1")
     return _open(path, options)

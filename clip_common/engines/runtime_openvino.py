@@ -1,5 +1,4 @@
-"""The compiled towers on OpenVINO, which leads on CPUs with AVX-512, and computes in bfloat16 where
-they have that."""
+"""Compiled towers on OpenVINO, the fastest runtime on CPUs with AVX-512; supports bfloat16 and int8."""
 
 from __future__ import annotations
 
@@ -20,12 +19,15 @@ from ..system import threads
 
 
 def _import_without_telemetry() -> ModuleType:
-    """OpenVINO, which reports each import to its makers and keeps an id in the home through a package that it
-    also does without: that one is kept from it, not from whoever imports it otherwise."""
+    """Import OpenVINO without its optional package `openvino_telemetry`.
+
+    That package reports each import to the vendor and stores an id in the home folder. It stays available to
+    other code that imports it.
+    """
     reporter = "openvino_telemetry"
     if reporter in sys.modules:
         return import_module("openvino")
-    sys.modules[reporter] = None  # type: ignore[assignment]  # Python's way to make an import fail
+    sys.modules[reporter] = None  # type: ignore[assignment]  # makes `import openvino_telemetry` fail
     try:
         return import_module("openvino")
     finally:
@@ -36,12 +38,12 @@ openvino = _import_without_telemetry()
 
 VERSION: str = openvino.__version__
 
-_INTERVAL = 0.005  # seconds, in which a CPU copies some ten megabytes
-_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what a graph does not round
+_INTERVAL = 0.005  # seconds, in which a CPU copies about ten megabytes
+_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of operators that are not quantised
 
 
 def compile_tower(source: Path, target: Path, precision: str) -> None:
-    """Compile a graph for this machine and write it, with its weights as the kernels read them."""
+    """Compile a graph for this CPU and write it, with its weights in the layout of the kernels."""
     core = openvino.Core()
     settings = {**_settings(precision), "CACHE_MODE": "OPTIMIZE_SPEED"}
     compiled = core.compile_model(core.read_model(source), "CPU", settings)
@@ -53,10 +55,10 @@ def compile_tower(source: Path, target: Path, precision: str) -> None:
 
 
 class _IntoFile(io.BytesIO):
-    """A file as the one kind of stream that OpenVINO writes to; itself it would keep the model in memory.
+    """Passes writes on to a file. OpenVINO writes to `BytesIO` only, which would hold the model in memory.
 
     Attributes:
-        error: why a part could not be written; OpenVINO ignores that.
+        error: the first error of a write, which OpenVINO ignores.
     """
 
     error: OSError | None = None
@@ -66,7 +68,7 @@ class _IntoFile(io.BytesIO):
         self._file = file
 
     def write(self, part: Any) -> int:
-        """As of the file, like the others."""
+        """Write to the file, and remember an error."""
         try:
             return self._file.write(part)
         except OSError as error:
@@ -74,23 +76,23 @@ class _IntoFile(io.BytesIO):
             raise
 
     def seek(self, *place: int) -> int:
-        """OpenVINO completes the beginning at the end."""
+        """Seek in the file: OpenVINO writes the header last."""
         return self._file.seek(*place)
 
     def tell(self) -> int:
-        """Where the next part goes."""
+        """The position in the file."""
         return self._file.tell()
 
 
 def open_tower(path: Path, precision: str) -> Callable[..., np.ndarray]:
-    """What runs a tower that `compile_tower` wrote, in any thread, one call at a time."""
+    """Open a tower written by `compile_tower`: a thread-safe function of its inputs."""
     return _Tower(path, precision)
 
 
 class _Tower:
     def __init__(self, path: Path, precision: str) -> None:
         with path.open("rb") as file:
-            # OpenVINO takes no read-only array, and writes to none. What it does not pack it reads here.
+            # Copy-on-write, because OpenVINO rejects read-only arrays, although it never writes to them.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         self._weights = openvino.Tensor(np.frombuffer(mapped, np.uint8), shared_memory=True)
         with _pages_given_back(mapped):
@@ -106,8 +108,11 @@ class _Tower:
 
 @contextlib.contextmanager
 def _pages_given_back(mapped: mmap.mmap) -> Iterator[None]:
-    """Give back what is read of a mapped file while it is read: most of it OpenVINO copies, packed for its
-    kernels, and weights would be in memory twice. What is read again is read from the file again."""
+    """Release the pages of a mapped file while it is being read.
+
+    OpenVINO copies most weights, packed for its kernels, so they would be in memory twice. Pages that are
+    read again are loaded from the file again.
+    """
     done = Event()
 
     def give_back() -> None:
@@ -125,11 +130,11 @@ def _pages_given_back(mapped: mmap.mmap) -> Iterator[None]:
 
 
 def _settings(precision: str) -> dict[str, Any]:
-    """What compiling and running share."""
+    """Settings for compiling and running."""
     return {
-        # Where the CPU has bfloat16 that is OpenVINO's own choice, for what it opens as well.
+        # On CPUs with bfloat16, OpenVINO would use it by default.
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads.count(),
-        "ENABLE_CPU_PINNING": False,  # pinned to a core that another process wants, a thread waits for it
+        "ENABLE_CPU_PINNING": False,  # a pinned thread has to wait if another process uses its core
     }

@@ -1,4 +1,4 @@
-"""Which engine runs a model here, and the engines of one set of weights, opened when they are needed."""
+"""Select the engine for this machine, and open the engines of one set of weights lazily."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Choice(NamedTuple):
-    """An engine for the CPU, and why it is that one."""
+    """The engine for the CPU, and why it was selected."""
 
     name: str
     precision: str
@@ -30,10 +30,10 @@ class Choice(NamedTuple):
 
 
 def choose(engine: str = "auto", precision: str = "float32") -> Choice:
-    """The engine that a name and a precision mean on this machine.
+    """Select the CPU engine for a name ("auto" for the fastest) and a precision.
 
     Raises:
-        RequestError: there is no such engine or precision, it is not installed, or not for this CPU.
+        RequestError: unknown engine or precision, not installed, or not supported by this CPU.
     """
     if engine not in ENGINES:
         raise RequestError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
@@ -85,7 +85,7 @@ def _require(package: str) -> None:
 
 
 def _can_enter_current_folder() -> bool:
-    """OpenVINO looks for `.bin` there when it opens a model, and aborts the process where it may not."""
+    """OpenVINO looks for a file `.bin` in the current folder, and aborts the process if access is denied."""
     try:
         os.stat(".bin")  # noqa: PTH116
     except PermissionError:
@@ -96,11 +96,11 @@ def _can_enter_current_folder() -> bool:
 
 
 class Engines:
-    """The engines of one set of weights, each opened when it is first needed.
+    """The engines of one set of weights, each opened on first use.
 
     Args:
         weights: the weights.
-        choice: the engine for the CPU; the GPU is Paddle's, in float32.
+        choice: the engine for the CPU. On a GPU it is always Paddle, in float32.
     """
 
     def __init__(self, weights: WeightsFile, choice: Choice) -> None:
@@ -110,14 +110,14 @@ class Engines:
 
     @cached_property
     def model(self) -> CLIP:
-        """The model itself, a `paddle.nn.Layer`."""
+        """The Paddle model, a `paddle.nn.Layer`."""
         from ..models.factory import load_model  # Paddle takes seconds to import; compiled towers do without
 
         return load_model(self._weights)
 
     @cached_property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by."""
+        """The factor that cosines are multiplied by in the softmax."""
         opened = self._paddle if "_paddle" in vars(self) else self.get(use_gpu=False)
         return opened.logit_scale
 
@@ -125,7 +125,7 @@ class Engines:
         """The engine for the CPU, or for the GPU.
 
         Raises:
-            RequestError: a GPU is asked for that this Paddle, or this machine, does not have.
+            RequestError: `use_gpu` is set, but Paddle was built without CUDA or there is no GPU.
         """
         with self._lock:
             if not use_gpu and self._choice.name != "paddle" and (engine := self._compiled):
@@ -135,7 +135,7 @@ class Engines:
 
     @cached_property
     def _compiled(self) -> Engine | None:
-        """The compiled towers; None, with a warning, where they cannot be compiled or kept."""
+        """The compiled towers; None, with a warning, if they cannot be compiled or cached."""
         from .compiled_engine import CompiledEngine
 
         name, precision, _ = self._choice
@@ -151,17 +151,17 @@ class Engines:
             return None
 
     def _in_place(self, error: Exception) -> Engine:
-        """Paddle, in place of a compiled tower that was there and cannot be made again."""
+        """Paddle, as the replacement for a compiled tower that can neither be opened nor compiled again."""
         self._require_replaceable(error)
         with self._lock:
             self._paddle.use(False)
             return self._paddle
 
     def _require_replaceable(self, error: Exception) -> None:
-        """Warn that Paddle takes the place of compiled towers.
+        """Warn that Paddle replaces the compiled towers.
 
         Raises:
-            CompileError: it does not compute in their precision: the features would not be those asked for.
+            CompileError: the precision is not float32, the only one that Paddle supports here.
         """
         name, precision = self._weights.record.name, self._choice.precision
         if precision != "float32":

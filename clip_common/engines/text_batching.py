@@ -1,9 +1,9 @@
-"""Texts in batches that compute nothing twice and pad to no more than they must.
+"""Batches of texts that share common prefixes and need little padding.
 
-In CLIP's text transformer attention is causal and the feature is read at the end token. So what follows that
-token changes nothing; and what texts begin with, the start token at least and often a template's "a photo of
-a", has the same states in all of them, and is computed once for a batch. In a BERT every token sees every
-other, so nothing is shared; there texts of like length go together and little padding is computed.
+In CLIP's text transformer, attention is causal and the feature is read at the end token. So tokens after it
+do not matter, and a common prefix (at least the start token, often a template's "a photo of a") has the same
+states in all texts and is computed once per batch. In BERT, every token attends to every other, so nothing
+can be shared; there, texts of similar length are batched to reduce padding.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from ..config import BertConfig, TextConfig
 from ..text.tokenizer import lengths
 
-_WORTH_A_BATCH = 128  # tokens saved that pay for running some texts apart from the others
+_WORTH_A_BATCH = 128  # number of saved tokens from which a separate batch is faster
 
 
 class TextBatch(NamedTuple):
-    """Texts that go through the model together.
+    """A batch of texts.
 
     Attributes:
-        rows: which texts these are, int64 [n].
-        prefix: the tokens that all of them begin with, int64 [B], at least one.
-        suffix: what follows in each, int64 [n, L], at least the end token.
+        rows: indices of the texts, int64 [n].
+        prefix: the tokens that all texts begin with, int64 [B], at least one.
+        suffix: the tokens that follow in each text, int64 [n, L], at least the end token.
     """
 
     rows: np.ndarray
@@ -40,14 +40,14 @@ def encode_in_batches(
     batch_size: int,
     most_tokens: int | None = None,
 ) -> np.ndarray:
-    """Features [N, D] of texts [N, L], in the batches that a kind of tower takes.
+    """Encode texts [N, L] to features [N, D], in the batches that suit the text tower.
 
     Args:
-        text: the tower's.
-        ids: token ids, see `text_batches` and `padded_batches`, as the two below.
-        encode: a batch's texts to their features [n, D]; for a causal tower as their prefix and suffix.
-        batch_size: texts in a batch at most.
-        most_tokens: tokens in a batch at most.
+        text: config of the text tower.
+        ids: token ids, see `text_batches` and `padded_batches`.
+        encode: from the texts of a batch to features [n, D]; a causal tower takes prefix and suffix.
+        batch_size: maximum number of texts in a batch.
+        most_tokens: maximum number of tokens in a batch.
     """
     if not isinstance(text, BertConfig):
         return in_batches(ids, encode, batch_size, most_tokens)
@@ -62,12 +62,12 @@ def _in_order(rows: list[np.ndarray], features: list[np.ndarray]) -> np.ndarray:
 def padded_batches(
     ids: np.ndarray, batch_size: int, most_tokens: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Which texts go together, int64 [n], and their ids, padded with zeros to the longest only, [n, L].
+    """Batch texts by length. Yields the indices of the texts, int64 [n], and their ids, zero-padded, [n, L].
 
     Args:
         ids: token ids, int64 [N, L]: a start token, others, an end token, then zeros.
-        batch_size: texts in a batch at most.
-        most_tokens: tokens in a batch at most, padding included, if that is fewer texts.
+        batch_size: maximum number of texts in a batch.
+        most_tokens: maximum number of tokens in a batch, padding included.
     """
     length = (ids != 0).sum(axis=1)
     rows = np.argsort(length, kind="stable")
@@ -87,13 +87,13 @@ def in_batches(
     batch_size: int,
     most_tokens: int | None = None,
 ) -> np.ndarray:
-    """Features [N, D] of texts [N, L], in batches.
+    """Encode texts [N, L] to features [N, D], in batches with a common prefix.
 
     Args:
-        ids: see `text_batches`, as the two below.
-        encode: the prefix and the suffix of a batch's texts to their features [n, D].
-        batch_size: texts in a batch at most.
-        most_tokens: tokens in a batch at most.
+        ids: token ids, see `text_batches`.
+        encode: from the prefix and the suffixes of a batch to features [n, D].
+        batch_size: maximum number of texts in a batch.
+        most_tokens: maximum number of tokens in a batch.
     """
     batches = list(text_batches(ids, batch_size, most_tokens))
     features = [encode(batch.prefix, batch.suffix) for batch in batches]
@@ -101,12 +101,12 @@ def in_batches(
 
 
 def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = None) -> Iterator[TextBatch]:
-    """Texts in batches of like prefix and like length, each padded to its longest only.
+    """Batch texts by common prefix and by length, each batch padded to its longest text.
 
     Args:
-        ids: token ids, int64 [N, L], L from two: a start token, and an end token somewhere after it.
-        batch_size: texts in a batch at most.
-        most_tokens: tokens in a batch at most, padding included, if that is fewer texts.
+        ids: token ids, int64 [N, L], L at least 2: a start token, and an end token somewhere after it.
+        batch_size: maximum number of texts in a batch.
+        most_tokens: maximum number of tokens in a batch, padding included.
     """
     length = np.asarray(lengths(ids))
     for rows, shared in _alike(ids, length, np.lexsort(ids.T[::-1]), 0):
@@ -125,10 +125,13 @@ def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = Non
 def _alike(
     ids: np.ndarray, length: np.ndarray, rows: np.ndarray, known: int
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Groups of texts, and how many tokens all of a group begin with.
+    """Group texts by common prefix. Yields the texts of a group and the length of their prefix.
 
     Args:
-        rows: texts in the order of their tokens, which share the first `known`.
+        ids: token ids of all texts, [N, L].
+        length: number of tokens of each text, [N].
+        rows: indices of the texts to group, in lexicographic order of their tokens.
+        known: length of the prefix that they are known to share.
     """
     shared = _shared(ids, length, rows, known)
     next_token = ids[rows, shared]
@@ -145,9 +148,9 @@ def _alike(
 
 
 def _shared(ids: np.ndarray, length: np.ndarray, rows: np.ndarray, known: int) -> int:
-    """How many tokens texts in the order of their tokens share, and leave one to each; at least one."""
+    """Length of the common prefix of sorted texts; at least 1, and leaves at least one token to each."""
     if len(rows) == 1:
-        return max(1, known)  # nothing is saved by more
+        return max(1, known)  # a longer prefix would save nothing
     first, last = ids[rows[0]], ids[rows[-1]]
     most = int(length[rows].min()) - 1
     differs = np.flatnonzero(first[known:most] != last[known:most])

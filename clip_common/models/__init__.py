@@ -1,7 +1,7 @@
-"""The CLIP models in paddle.nn: the only place above which Paddle is imported lazily.
+"""The CLIP models in paddle.nn. Layers above import Paddle lazily, and always through this package.
 
-Whatever of this package imports Paddle imports this too, and so takes away the signal handlers that Paddle
-installs: they call malloc, and a process that is ended inside malloc waits for its own lock for ever.
+Importing it removes the signal handlers that Paddle installs: they call malloc, so a process that gets a
+signal inside malloc would deadlock.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ def _without_signal_handlers() -> None:
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     paddle.disable_signal_handler()
     for number, handler in handlers.items():
-        # What this process had set itself; only its main thread may set it again.
+        # Restore the handlers of this process, which only its main thread may do.
         if handler not in (None, signal.SIG_DFL):
             with contextlib.suppress(ValueError):
                 signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""CLIP: a text tower, an image tower, and the space they share (`clip/model.py` of openai/CLIP)."""
+"""The CLIP model: an image tower and a text tower with a shared embedding space (cf. OpenAI's `model.py`)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .vit import VisionTransformer
 
 
 class CLIP(nn.Layer):
-    """Both towers of one architecture.
+    """A CLIP model.
 
-    A new model is uninitialised; `load_dict` fills it, strictly, from a state dict of any known layout.
+    A new model is uninitialised; `load_dict` loads a state dict of any known layout, strictly.
     """
 
     def __init__(self, config: ClipConfig) -> None:
@@ -42,7 +42,7 @@ class CLIP(nn.Layer):
         )
 
     def _build_causal_text_tower(self, text: TextConfig) -> None:
-        """OpenAI's, whose tensors have no prefix of their own."""
+        """Create OpenAI's text tower, whose tensors have no common prefix."""
         self.token_embedding = nn.Embedding(text.vocab_size, text.width)
         self.positional_embedding = self.create_parameter([text.context_length, text.width])
         self.transformer = Transformer(text.width, text.layers, text.heads, self.config.activation)
@@ -51,22 +51,22 @@ class CLIP(nn.Layer):
         self.register_buffer("causal_mask", paddle.to_tensor(causal), persistable=False)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Pixels, float32 [N, 3, R, R], to features, float32 [N, embed_dim], not normalised."""
+        """Encode pixels, float32 [N, 3, R, R], to features, float32 [N, embed_dim], not normalised."""
         return self.visual(image)
 
     def encode_text(self, text: Tensor) -> Tensor:
-        """Token ids, int64 [N, L] with L up to `context_length`, to features [N, embed_dim], not normalised.
+        """Encode token ids, int64 [N, L], L <= `context_length`, to features [N, embed_dim], not normalised.
 
-        What follows a text's end token, and how much of it there is, changes nothing: there attention is
-        causal and the feature is read at the end token, or padding is masked and it is read at the first.
+        Padding after the end token does not change the features: either attention is causal and the feature
+        is read at the end token, or padding is masked and the feature is read at the first token.
         """
         if isinstance(self.config.text, BertConfig):
             return paddle.matmul(self.bert(text)[:, 0], self.text_projection)  # N L D -> N D
         length = text.shape[1]
         x = self.token_embedding(text) + self.positional_embedding[:length]  # N L D
         x = self.transformer(x, self.causal_mask[:length, :length])
-        # The end token has the highest id of the vocabulary. Taking its row by a one-hot product
-        # rather than by indices keeps the exported graph plain.
+        # The end token has the highest id of the vocabulary. Selecting its row by a one-hot product instead
+        # of indexing keeps the exported graph simple.
         is_end = text.argmax(axis=-1, keepdim=True) == paddle.arange(length)  # N L
         x = paddle.matmul(is_end.astype(x.dtype).unsqueeze(1), x).squeeze(1)  # N 1 L, N L D -> N D
         return paddle.matmul(self.ln_final(x), self.text_projection)
@@ -79,7 +79,7 @@ class CLIP(nn.Layer):
         return logits, logits.t()
 
     def set_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> tuple[list, list]:
-        """Fill the model from a state dict in any layout that `convert` knows.
+        """Load a state dict of any known layout.
 
         Returns:
             Two empty lists, as Paddle returns the missing and the unexpected keys: here both are errors.
@@ -91,7 +91,7 @@ class CLIP(nn.Layer):
         return [], []
 
     def load_openai(self, state: Mapping[str, np.ndarray]) -> None:
-        """Fill the model, strictly, from numpy arrays in OpenAI's layout; they become float32.
+        """Load numpy arrays in OpenAI's layout, strictly; they are converted to float32.
 
         Raises:
             WeightsError: a tensor is missing, extra or of another shape; the message names it.
@@ -99,8 +99,8 @@ class CLIP(nn.Layer):
         self.take_openai(dict(state))
 
     def take_openai(self, state: State) -> None:
-        """The same, of a state that nobody needs any more: each array goes from it, and what a file's takes
-        from memory, once it is copied, so that a large model is not there twice."""
+        """As `load_openai`, but consumes the state: each array is removed once it is copied, and its memory
+        released, so that a large model is not in memory twice."""
         require_match(state, expected_shapes(self.config), self.config.name)
         for name, tensor in self._by_openai_name().items():
             taken = state.pop(name)
@@ -129,5 +129,5 @@ def _image_tower(config: ClipConfig) -> nn.Layer:
 def _fill(tensor: Tensor, value: np.ndarray) -> None:
     if tensor._is_initialized():
         tensor.set_value(value)
-    else:  # built under LazyGuard: this is its first memory
+    else:  # created under LazyGuard: allocates its memory
         tensor.get_tensor().set(value, paddle.CPUPlace())

@@ -1,4 +1,4 @@
-"""Paddle's mode, dynamic or static graph. It is each thread's own, and not always what one expects."""
+"""Switch Paddle to dynamic graph mode, whatever mode the current thread is in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import paddle
 
 @contextlib.contextmanager
 def dynamic_graph() -> Iterator[None]:
-    """Dynamic graph in this thread, and afterwards what was there before.
+    """Use dynamic graph mode in this thread, and restore the mode afterwards.
 
-    Another hub module may have left static mode behind; and where a thread was the first to import Paddle,
-    all the others, the main one too, are in static mode.
+    The mode is per thread. It may be static because another hub module left it so; and if Paddle was first
+    imported in a thread, all other threads, even the main one, are in static mode.
     """
     static = not paddle.in_dynamic_mode()
     if static:

@@ -1,4 +1,4 @@
-"""Models by name or by architecture, with their weights or without."""
+"""Create models, with or without weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .dynamic_graph import dynamic_graph
 
 
 def load_model(weights: WeightsFile) -> CLIP:
-    """Build the model of a weights file and fill it, strictly. Eval mode, float32.
+    """Create the model of a weights file and load it, strictly. Eval mode, float32.
 
     Raises:
-        WeightsError: naming the file, and the tensors that do not fit; or it was replaced since it was found.
+        WeightsError: tensors do not fit, or the file was replaced in the meantime; the message names them.
     """
     state = read_openai(weights.path)
     with dynamic_graph():
@@ -30,7 +30,7 @@ def load_model(weights: WeightsFile) -> CLIP:
 
 
 def empty_model(config: ClipConfig) -> CLIP:
-    """A model whose weights are not set, which takes no time."""
+    """Create a model without allocating its weights."""
     with dynamic_graph(), paddle.LazyGuard():
         return CLIP(config)
 

@@ -1,4 +1,4 @@
-"""Label sets and prompt templates: the built-in ones as data, the user's checked."""
+"""Label sets and prompt templates: the built-in ones, and checks of the user's."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LABEL_SETS = {
     "everyday": "everyday_names.txt",
     "everyday_zh": "everyday_names_zh.txt",
 }
-# OpenAI's prompt engineering notebook: the 80 of the paper, and the 7 that did best together; and some in
-# Chinese, written for this project.
+# From OpenAI's prompt engineering notebook: the 80 of the paper, and the subset of 7 that did best; and some
+# in Chinese, written for this project.
 TEMPLATE_SETS = {
     "openai": "templates_openai.txt",
     "openai7": "templates_openai7.txt",
@@ -31,37 +31,37 @@ TEMPLATE_SETS = {
 _COMMAS = re.compile("[,，、]")
 _BARE = ("{}",)
 _LONG = 512  # tokens, more than any model reads
-_JOINERS = "\u200c\u200d"  # which make one emoji of two, and words of Persian
+_JOINERS = "\u200c\u200d"  # have a meaning in emoji sequences and in Persian
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What an image is compared with: labels, each put into every template.
+    """The texts that images are compared with: each label in each template.
 
-    No template at all means classes that travel with the weights, see `weights/class_head.py`.
+    No templates means classes that are stored in the weights file, see `weights/class_head.py`.
     """
 
     labels: tuple[str, ...]
     templates: tuple[str, ...]
 
     def texts(self) -> list[str]:
-        """Every label in every template, label by label; [labels * templates]."""
+        """Each label in each template, ordered by label; labels x templates texts."""
         return [template.replace("{}", label) for label in self.labels for template in self.templates]
 
 
 def prompts_for(
     record: Pretrained, labels: Iterable[str] | None, templates: str | Iterable[str] | None
 ) -> Prompts:
-    """The prompts of a call: what is left out is filled from the module's record.
+    """Resolve the labels and templates of a call, with defaults from the module's record.
 
     Args:
-        record: names the module's default labels and templates.
-        labels: None for the module's default set.
-        templates: one template, several, the name of a set, or None: the module's for its own labels,
-            and for given labels the label as it stands.
+        record: the module's record.
+        labels: the labels; None for the module's default set.
+        templates: one template, several, or the name of a set. None uses the module's templates for its
+            default labels, and no template (the label itself) for other labels.
 
     Raises:
-        LabelError: labels that are missing, blank, repeated or not text; templates without a `{}`.
+        LabelError: no labels, or blank, duplicate or non-string ones; a template without `{}`.
     """
     if labels is None:
         chosen = read_lines(LABEL_SETS[record.default_labels])
@@ -79,12 +79,16 @@ def read_lines(file: str) -> tuple[str, ...]:
 
 
 def split_labels(text: str) -> list[str]:
-    """Labels that a person typed in one line: commas stand between them, Latin or Chinese."""
+    """Split labels at commas, Latin or Chinese."""
     return [label.strip() for label in _COMMAS.split(text)]
 
 
 def check_labels(given: Iterable[str]) -> tuple[str, ...]:
-    """Labels as given, if they are usable."""
+    """Check labels and return them unchanged, as a tuple.
+
+    Raises:
+        LabelError: there are none, or one is blank, a duplicate, or not a string.
+    """
     if isinstance(given, str):
         raise LabelError(f"labels is a single string ({given[:60]!r}), expected a list of strings")
     labels = listed("labels", given, LabelError)
@@ -101,12 +105,12 @@ def check_labels(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing is in a text but spaces and characters that nobody sees."""
+    """Whether a text consists of white space and invisible characters only."""
     return not _seen(text).strip()
 
 
 def _seen(text: str) -> str:
-    """A text without the characters that nobody sees."""
+    """Remove invisible characters (control and format characters, except joiners)."""
     if text.isascii() and text.isprintable():
         return text
     hidden = (mark for mark in set(text) if unicodedata.category(mark) in ("Cc", "Cf") and not mark.isspace())
@@ -114,14 +118,14 @@ def _seen(text: str) -> str:
 
 
 def require_distinct(labels: tuple[str, ...], text: TextConfig | BertConfig) -> None:
-    """Check that no two labels are the same text to a model, which would give each a part of one score.
+    """Check that no two labels have the same tokens, which would split one score between them.
 
     Args:
-        labels: as `check_labels` returns them.
-        text: the model's text tower, to which `A DOG` may be `a dog`.
+        labels: as returned by `check_labels`.
+        text: config of the text tower, whose tokenizer may, for example, ignore case.
 
     Raises:
-        LabelError: naming the two.
+        LabelError: two labels have the same tokens; the message names them.
     """
     if same := _same_texts(labels, text):
         raise LabelError(f"{_described('label', labels, *same)}: remove one of them")
@@ -129,14 +133,15 @@ def require_distinct(labels: tuple[str, ...], text: TextConfig | BertConfig) -> 
 
 @lru_cache(maxsize=64)
 def warn_of_same_classes(classes: tuple[str, ...], text: TextConfig | BertConfig) -> None:
-    """Say once which two classes of a data set are the same text to a model."""
+    """Warn, once, if two classes of a data set have the same tokens."""
     if same := _same_texts(classes, text):
         logger.warning("%s: by name nothing tells them apart", _described("class", classes, *same))
 
 
 @lru_cache(maxsize=64)
 def _same_texts(labels: tuple[str, ...], text: TextConfig | BertConfig) -> tuple[int, int] | None:
-    """The first two that have the same tokens, or differ in nothing that is seen; not those spelled alike."""
+    """Indices of the first two labels that are spelled differently, but have the same tokens once invisible
+    characters are removed; or None."""
     encoder = tokenizer_of(text)
     known: dict[tuple[int, ...], int] = {}
     for i, label in enumerate(labels):
@@ -157,10 +162,10 @@ def _described(what: str, labels: tuple[str, ...], first: int, second: int) -> s
 
 
 def template_texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Templates one by one, checked: those of a named set, or those given; None is none.
+    """Check templates, and expand the name of a set; None gives no templates.
 
     Raises:
-        LabelError: there is none, one has no `{}` for the label, or a set's name is not alone.
+        LabelError: an empty list, a template without `{}`, or the name of a set among templates.
     """
     if given is None:
         return ()

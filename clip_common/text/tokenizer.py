@@ -1,7 +1,7 @@
-"""CLIP's byte-pair tokenizer: text to ids, identical to OpenAI's `simple_tokenizer.py`. No framework in here.
+"""CLIP's byte-pair tokenizer, identical to OpenAI's `simple_tokenizer.py`. Does not import Paddle.
 
-The vocabulary (49,408 entries) is: the 256 bytes, the 256 bytes as ends of words, 48,894 merges in order
-of rank, and the start and end tokens.
+The vocabulary has 49,408 entries: the 256 bytes, the 256 bytes as ends of words, 48,894 merges in order of
+rank, and the start and end tokens.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _PATTERN = regex.compile(
     regex.IGNORECASE,
 )
 _SPACES = regex.compile(r"\s+")
-_LONGEST_KEPT = 64  # characters of a word whose ids are remembered; longer ones are hardly words
-_COUNTED = 1024  # tokens up to which those of a text that is too long are counted
+_LONGEST_KEPT = 64  # characters; ids of longer words are not cached
+_COUNTED = 1024  # maximum number of tokens that is counted of a text that is too long
 
 
 def _byte_symbols() -> dict[int, str]:
@@ -48,7 +48,7 @@ def _byte_symbols() -> dict[int, str]:
 
 
 class Tokenizer:
-    """The vocabulary and its merges; `encode` is all there is to call."""
+    """The byte-pair tokenizer of OpenAI's models."""
 
     def __init__(self, vocabulary: Path = _VOCABULARY) -> None:
         self._byte_symbols = _byte_symbols()
@@ -70,11 +70,10 @@ class Tokenizer:
         return [number for word in _words(text) for number in self._encode_word(word)]
 
     def encode_within(self, text: str, most: int) -> list[int] | None:
-        """Ids of a text as `encode` gives them; None where there are more than `most`, found without
-        encoding what follows."""
+        """As `encode`, but None if there are more than `most` ids, without encoding the rest of the text."""
         ids: list[int] = []
         for word in _words(text):
-            if len(word) > self._longest_entry * most:  # a token is an entry: at least this many of them
+            if len(word) > self._longest_entry * most:  # longer than `most` tokens can be
                 return None
             ids += self._encode_word(word)
             if len(ids) > most:
@@ -85,7 +84,7 @@ class Tokenizer:
         return self._encode_known(word) if len(word) <= _LONGEST_KEPT else self._merge_word(word)
 
     def _merge_word(self, word: str) -> tuple[int, ...]:
-        """Byte-pair encoding of one word: the pair of best rank is joined, everywhere, until none is left."""
+        """Byte-pair encoding of one word: merge the pair of lowest rank, everywhere, until none is left."""
         if word in (_START, _END):
             return (self._ids[word],)
         parts = [self._byte_symbols[byte] for byte in word.encode("utf-8")]
@@ -94,9 +93,9 @@ class Tokenizer:
 
 
 def _merged(symbols: list[str], ranks: dict[tuple[str, str], int]) -> Iterator[str]:
-    """The symbols of a word joined by rank, in n log n steps: pairs wait in a heap, by rank and by place.
+    """Merge the symbols of a word by rank, in O(n log n): a heap holds pairs by rank and position.
 
-    A joined symbol stands at its first place; `after` and `before` lead over the places it has swallowed.
+    A merged symbol stays at its first position; `after` and `before` are links that skip merged positions.
     """
     parts, end = list(symbols), len(symbols)
     after, before = list(range(1, end + 1)), list(range(-1, end - 1))
@@ -113,11 +112,11 @@ def _merged(symbols: list[str], ranks: dict[tuple[str, str], int]) -> Iterator[s
         note(place)
     while heap:
         rank, joined = heap[0][0], []
-        while heap and heap[0][0] == rank:  # everywhere, from the left, before the pairs that this makes
+        while heap and heap[0][0] == rank:  # all pairs of this rank, left to right, before new pairs
             _, place, pair = heapq.heappop(heap)
             right = after[place]
             if not alive[place] or right == end or (parts[place], parts[right]) != pair:
-                continue  # one of the two is part of another symbol by now
+                continue  # one of the two has been merged already
             parts[place] += parts[right]
             alive[right], after[place] = False, after[right]
             if after[right] < end:
@@ -130,24 +129,29 @@ def _merged(symbols: list[str], ranks: dict[tuple[str, str], int]) -> Iterator[s
 
 
 def _words(text: str) -> Iterator[str]:
-    """The words of a text, one after another."""
+    """Split a text into words."""
     return (match.group() for match in _PATTERN.finditer(_clean(text)))
 
 
 def _clean(text: str) -> str:
-    """Broken encodings mended, HTML entities resolved twice, white space collapsed, lower case."""
+    """Fix broken encodings, resolve HTML entities twice, collapse white space, and lower the case."""
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return _SPACES.sub(" ", text).strip().lower()
 
 
 @cache
 def default_tokenizer() -> Tokenizer:
-    """The tokenizer of all of OpenAI's models, built once."""
+    """The tokenizer of all of OpenAI's models, created once."""
     return Tokenizer()
 
 
 class Encoder(Protocol):
-    """What `tokenize` needs of a tokenizer: `Tokenizer` above, or another."""
+    """The interface of a tokenizer, for `tokenize`.
+
+    Attributes:
+        start: id of the start token.
+        end: id of the end token.
+    """
 
     start: int
     end: int
@@ -156,11 +160,11 @@ class Encoder(Protocol):
         """Ids of a text, without the start and end tokens."""
 
     def encode_within(self, text: str, most: int) -> list[int] | None:
-        """The same; None where there are more than `most`, found without encoding what follows."""
+        """As `encode`, but None if there are more than `most` ids, without encoding the rest of the text."""
 
 
 def tokenizer_of(text: TextConfig | BertConfig) -> Encoder:
-    """The tokenizer that a text tower was trained with."""
+    """The tokenizer of a text tower."""
     known: dict[str, Callable[[], Encoder]] = {
         "byte_pair": default_tokenizer,
         "chinese_wordpiece": chinese_tokenizer,
@@ -174,16 +178,16 @@ def tokenize(
     truncate: bool = False,
     tokenizer: Encoder | None = None,
 ) -> np.ndarray:
-    """Texts to token ids, int64 [n, context_length]: start, text, end, then zeros.
+    """Tokenize texts to ids, int64 [n, context_length]: start token, text, end token, zeros.
 
     Args:
         texts: one text or several.
         context_length: ids per text.
-        truncate: cut texts that are too long, keeping the end token.
-        tokenizer: left out, that of OpenAI's models.
+        truncate: cut texts that are too long, keeping the end token, instead of raising.
+        tokenizer: default: that of OpenAI's models.
 
     Raises:
-        LabelError: a text is too long and `truncate` is off, or is not a text; the message names it.
+        LabelError: a text is too long and `truncate` is off, or is not a string; the message names it.
 
     Examples:
         >>> tokenize("a dog")[0, :5].tolist()
@@ -204,7 +208,7 @@ def tokenize(
 
 
 def _within_context(tokenizer: Encoder, text: str, context_length: int) -> list[int]:
-    """Ids of a text that must fit; one that is far too long is not encoded to its end."""
+    """Ids of a text, without start and end tokens; raises `LabelError` if it is too long."""
     ids = tokenizer.encode_within(text, max(_COUNTED, context_length))
     if ids is not None and len(ids) + 2 <= context_length:
         return ids
@@ -216,5 +220,5 @@ def _within_context(tokenizer: Encoder, text: str, context_length: int) -> list[
 
 
 def lengths(ids: np.ndarray) -> Iterable[int]:
-    """Tokens of each row [n, L], start and end included: the end token has the highest id."""
+    """Tokens in each row of ids [n, L], start and end included: the end token has the highest id."""
     return (ids.argmax(axis=1) + 1).tolist()

@@ -1,8 +1,8 @@
-"""BERT's WordPiece tokenizer for Chinese: text to ids, identical to cn-clip's `bert_tokenizer.py`.
+"""BERT's WordPiece tokenizer for Chinese, identical to cn-clip's `bert_tokenizer.py`. Does not import Paddle.
 
-Text loses its control characters, case and accents; every Chinese character and every punctuation mark is a
-word of its own. A word is cut into the longest pieces that the vocabulary has, from its beginning; one that
-cannot be cut whole is [UNK]. No framework in here.
+Control characters, case and accents are removed; every Chinese character and every punctuation mark is a
+separate word. A word is split greedily into the longest pieces of the vocabulary; a word that cannot be split
+completely becomes [UNK].
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 _VOCABULARY = Path(__file__).parent.parent / "data" / "bert_chinese_vocab.txt"
 _START, _END, _UNKNOWN = "[CLS]", "[SEP]", "[UNK]"
-_CONTINUES = "##"  # before a piece that does not begin its word
+_CONTINUES = "##"  # prefix of a piece that is not the first of its word
 _LONGEST_WORD = 200  # characters
 _CHINESE = (  # blocks of Unicode; kana and Hangul are not among them
     (0x3400, 0x4DBF),
@@ -29,10 +29,10 @@ _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 class WordPiece:
-    """The vocabulary, one entry a line; `encode` is all there is to call."""
+    """The WordPiece tokenizer of Chinese-CLIP's models."""
 
     def __init__(self, vocabulary: Path = _VOCABULARY) -> None:
-        # Not splitlines: the vocabulary holds characters that it would take for ends of lines.
+        # Not splitlines: the vocabulary contains characters that it treats as line ends.
         lines = vocabulary.read_text("utf-8").removesuffix("\n").split("\n")
         self._ids = {line.strip(): number for number, line in enumerate(lines)}
         self.start, self.end = self._ids[_START], self._ids[_END]
@@ -44,8 +44,7 @@ class WordPiece:
         return [number for word in words for number in self._encode_word(word)]
 
     def encode_within(self, text: str, most: int) -> list[int] | None:
-        """Ids of a text as `encode` gives them; None where there are more than `most`, found without
-        encoding what follows."""
+        """As `encode`, but None if there are more than `most` ids, without encoding the rest of the text."""
         ids: list[int] = []
         for word in "".join(map(_cleaned, text)).split():
             ids += self._encode_word(word)
@@ -57,7 +56,7 @@ class WordPiece:
         return self._encode_known(word) if len(word) <= _LONGEST_WORD else self._cut(word)
 
     def _cut(self, word: str) -> tuple[int, ...]:
-        """Ids of what stands between two spaces."""
+        """Ids of a part of the text between two spaces."""
         parts = "".join(map(_apart, _without_accents(word.lower()))).split()
         return tuple(number for part in parts for number in self._pieces(part))
 
@@ -81,7 +80,7 @@ class WordPiece:
 
 @lru_cache(maxsize=1 << 14)
 def _cleaned(character: str) -> str:
-    """A character as it goes on: nothing of a control character, Chinese with spaces around."""
+    """Clean a character: remove control characters, and put spaces around Chinese characters."""
     if character in "\t\n\r":
         return " "
     category = unicodedata.category(character)
@@ -96,7 +95,7 @@ def _cleaned(character: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def _apart(character: str) -> str:
-    """A character of a word, with spaces around if it is punctuation."""
+    """Put spaces around a punctuation character."""
     is_punctuation = character in _ASCII_PUNCTUATION or unicodedata.category(character).startswith("P")
     return f" {character} " if is_punctuation else character
 
@@ -111,5 +110,5 @@ def _without_accents(word: str) -> str:
 
 @cache
 def chinese_tokenizer() -> WordPiece:
-    """The tokenizer of Chinese-CLIP's models, built once."""
+    """The tokenizer of Chinese-CLIP's models, created once."""
     return WordPiece()

@@ -1,4 +1,4 @@
-"""A module's weights: found, downloaded, read without running what is in them, renamed, checked."""
+"""Weights of a module: located, downloaded, read without executing code, renamed, and checked."""
 
 from .locate import find, find_local
 

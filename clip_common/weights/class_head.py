@@ -1,8 +1,9 @@
-"""Classes that travel with weights: what `adapt` leaves in its file beside the two towers.
+"""Classes stored in a weights file by `adapt`, in addition to the two towers.
 
-A tensor `class_vectors`, and the classes' names in the file's record. Such a module chooses among its own
-classes by those vectors; any other label goes through the text tower, as ever. A cache is two more tensors,
-`cache_keys` and `cache_values`, and two numbers in the record, see `zero_shot/cached_labels.py`.
+They are a tensor `class_vectors`, and the names of the classes in the file's record. A module with such
+weights classifies among these classes by the vectors; other labels are encoded by the text tower as usual.
+An image cache consists of two more tensors, `cache_keys` and `cache_values`, and its parameters in the
+record, see `zero_shot/cached_labels.py`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from ..errors import LabelError, WeightsError
 from ..text.prompts import check_labels
 from .tensor_names import CACHE_KEYS, CACHE_VALUES, CLASS_VECTORS, State
 
-_UNIT = 1e-3  # how far a key's length may be from 1
+_UNIT = 1e-3  # tolerance for the unit length of a key
 
 
 @dataclass(frozen=True)
 class CacheStrength:
-    """How a cache counts.
+    """The parameters of an image cache.
 
     Attributes:
-        alpha: beside the classes' vectors; 0 is not at all.
-        beta: how fast a key's affinity falls with its distance.
-        temperature: what all logits are divided by, so that scores are not too sure.
+        alpha: weight of the cache; 0 ignores it.
+        beta: decay of the affinity to a key with distance.
+        temperature: divisor of all logits, so that scores are not overconfident.
     """
 
     alpha: float
@@ -41,11 +42,12 @@ class CacheStrength:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Embeddings of images of each class.
+    """Embeddings of a few images per class.
 
     Attributes:
-        keys: float32 [images, d] of unit length, class by class.
-        values: the place of each image's class, int32 [images], rising; every class has an image.
+        keys: embeddings, float32 [images, d], of unit length, ordered by class.
+        values: index of each image's class, int32 [images], ascending; every class occurs.
+        strength: the parameters.
     """
 
     keys: np.ndarray
@@ -53,18 +55,19 @@ class ImageCache:
     strength: CacheStrength
 
     def by_class(self) -> tuple[np.ndarray, ...]:
-        """The keys of each class, float32 [its images, d]."""
+        """The keys of each class, float32 [images of the class, d]."""
         starts = np.flatnonzero(np.diff(self.values, prepend=-1))
         return tuple(np.split(self.keys, starts[1:]))
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes by name, each with the vector that an image's unit feature is multiplied by.
+    """Classes with the vectors that the unit features of images are multiplied by.
 
     Attributes:
-        vectors: float32 [classes, d], of any length: a class may be likelier than another.
-        cache: of images, if there is one.
+        names: names of the classes.
+        vectors: float32 [classes, d]. Not of unit length: training may make a class likelier than another.
+        cache: an image cache, if there is one.
     """
 
     names: tuple[str, ...]
@@ -76,26 +79,26 @@ class Classes:
         return set(labels) <= set(self.names)
 
     def places(self, labels: Sequence[str]) -> list[int]:
-        """Where some of the classes are among them."""
+        """Indices of some of the classes."""
         place = {name: i for i, name in enumerate(self.names)}
         return [place[label] for label in labels]
 
     def tensors(self) -> State:
-        """What a weights file holds of them."""
+        """The tensors to store in a weights file."""
         own = {CLASS_VECTORS: self.vectors}
         return own | ({CACHE_KEYS: self.cache.keys, CACHE_VALUES: self.cache.values} if self.cache else {})
 
     def note(self) -> dict[str, Any]:
-        """What the file's record says of them."""
+        """The fields to store in the record of a weights file."""
         own: dict[str, Any] = {"classes": self.names}
         return own | ({"cache": asdict(self.cache.strength)} if self.cache else {})
 
 
 def read_classes(weights: Path, embed_dim: int) -> Classes | None:
-    """The classes in a weights file; None for one that has none, as all have that `adapt` did not write.
+    """Read the classes in a weights file; None if it has none, as any file not written by `adapt`.
 
     Raises:
-        WeightsError: they are there and damaged.
+        WeightsError: the classes are damaged.
     """
     if weights.suffix != ".safetensors":
         return None
@@ -121,10 +124,10 @@ def read_classes(weights: Path, embed_dim: int) -> Classes | None:
 
 
 def _cache(weights: Path, tensors: State, record: dict[str, Any], classes: int, embed_dim: int) -> ImageCache:
-    """The cache in a weights file.
+    """Build and check the image cache of a weights file.
 
     Raises:
-        WeightsError: it is not whole.
+        WeightsError: it is incomplete or damaged.
     """
     noted = record.get("cache")
     try:

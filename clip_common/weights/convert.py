@@ -1,4 +1,4 @@
-"""Any supported weights file to safetensors in OpenAI's names, with a record of what it is."""
+"""Convert any supported weights file to safetensors in OpenAI's names, with a record of its origin."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .weights_file import read_openai, write_safetensors
 
 
 def convert(source: Path, target: Path) -> State:
-    """Write any supported weights file as safetensors in OpenAI's names, with its record.
+    """Convert any supported weights file to safetensors in OpenAI's names, with its record.
 
     Returns:
         The tensors written.
 
     Raises:
-        WeightsError: the source cannot be read or is not of a known layout.
+        WeightsError: the source cannot be read, is incomplete, or has an unknown layout.
     """
     if target.suffix != ".safetensors":
         raise WeightsError(f"{target}: weights are written as .safetensors")
@@ -51,7 +51,7 @@ def convert(source: Path, target: Path) -> State:
 
 
 def _published(sha256: str) -> Pretrained | None:
-    """The module that a file was published for, with these as its weights."""
+    """The record of the module that a file was published for, with this file as its weights; or None."""
     for record in PRETRAINED.values():
         for source in record.published:
             if source.sha256 == sha256:
@@ -60,13 +60,13 @@ def _published(sha256: str) -> Pretrained | None:
 
 
 def _require_whole(state: State, path: Path) -> Pretrained | None:
-    """Check that a state holds all tensors of the architecture that it is of by its shapes.
+    """Determine the architecture of a state by its shapes, and check that it is complete.
 
     Returns:
-        A module of that architecture, if there is one.
+        The record of a module of that architecture, if there is one.
 
     Raises:
-        WeightsError: naming the tensors that are missing, extra or misshapen.
+        WeightsError: tensors are missing, extra or of the wrong shape; the message names them.
     """
     try:
         config = expected_config(state)

@@ -1,7 +1,7 @@
-"""A module's weights: found, verified, converted once, loaded strictly.
+"""Locate the weights of a module: find or download, verify, and convert once.
 
-Looked for in this order: the file a user names, the module's own bundle, the cache, a download. The store
-is safetensors in OpenAI's names with each tensor in its source's type, and a record beside it.
+The order is: the file that the user names, the module's own bundle, the cache, a download. Downloaded weights
+are cached as safetensors in OpenAI's names, with the tensors' original types, and a file with their hash.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from .weights_file import WeightsFile
 
 
 def store_dir() -> Path:
-    """The cache's folder of weights: also the place to put an official file by hand."""
+    """The folder of weights in the cache, where users may also put downloaded files."""
     return cache_dir() / "weights"
 
 
 def find(
     record: Pretrained, weights: str | Path | None = None, module_dir: Path | None = None
 ) -> WeightsFile:
-    """The weights of a module, downloaded if they are nowhere else.
+    """Find the weights of a module, or download them.
 
     Args:
-        record: the module's.
-        weights: a file, or the tag of some of the module's published weights; left out, its own.
-        module_dir: the module's own folder, which may carry them.
+        record: the module's record.
+        weights: a file, or the tag of published weights; default: the module's own.
+        module_dir: the module's folder, which may contain them.
 
     Raises:
-        WeightsError: they cannot be had; the message says which file to put where.
+        WeightsError: the weights are not available; the message says which file to put where.
     """
     local = find_local(record, weights, module_dir)
     return local or fetch(tagged(record, weights) or record)
 
 
 def tagged(record: Pretrained, weights: str | Path | None) -> Pretrained | None:
-    """The record for weights that are named by their tag; None where they are not named so."""
+    """The record with the published weights of this tag; None if it is not a tag."""
     for source in record.published:
         if source.tag == weights:
             return record.with_weights(source)
@@ -57,10 +57,10 @@ def tagged(record: Pretrained, weights: str | Path | None) -> Pretrained | None:
 def find_local(
     record: Pretrained, weights: str | Path | None = None, module_dir: Path | None = None
 ) -> WeightsFile | None:
-    """The weights of a module, see `find`, if they are on this machine.
+    """Find the weights of a module on this machine, see `find`; None if they are not here.
 
     Raises:
-        WeightsError: the file that is named is not there, or a file in the cache is not the published one.
+        WeightsError: the named file does not exist, or a file in the cache has the wrong hash.
 
     Examples:
         >>> from clip_common.config import pretrained
@@ -87,21 +87,21 @@ def find_local(
 
 
 def _of_own(record: Pretrained, path: Path) -> WeightsFile:
-    """A file that may be anybody's."""
+    """A file of any origin: its settings must be determined."""
     sha256 = sha256_of(path)
     return WeightsFile(path, sha256, settle(record, path, sha256))
 
 
 def _bundles(record: Pretrained, module_dir: Path | None) -> list[Path]:
-    """Folders that may carry a module's own weights: its own, that of a packed archive around this
-    package, the source tree's, the installed module's."""
+    """Folders that may contain a module's own weights: its own folder, the packed archive that contains this
+    package, the source tree, and the installed module."""
     around = Path(__file__).resolve().parent.parent.parent
     own = [module_dir] if module_dir else []
     return [*own, around, around / "modules" / record.name, hub_home() / "modules" / record.name]
 
 
 def _stored(record: Pretrained, folder: Path) -> WeightsFile | None:
-    """The converted weights in a folder; where `fetch` noted their hash, if they still have it."""
+    """The converted weights in a folder; None if there are none, or they lack the hash that `fetch` noted."""
     path = folder / _stored_name(record)
     if not _is_there(path):
         return None
@@ -114,7 +114,7 @@ def _stored(record: Pretrained, folder: Path) -> WeightsFile | None:
 
 
 def _is_default(record: Pretrained) -> bool:
-    """Whether a record means the weights that its module has where nothing is said."""
+    """Whether the weights of a record are the default weights of its module."""
     return record.name not in PRETRAINED or record.weights.tag == PRETRAINED[record.name].weights.tag
 
 
@@ -127,7 +127,7 @@ def _stored_name(record: Pretrained) -> str:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file is there that can be read; where it is locked away, a warning says so."""
+    """Whether a readable file exists; warns about one that cannot be read."""
     fault = _fault(path)
     if fault:
         logger.warning("%s is not used%s", path, fault)
@@ -135,7 +135,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _fault(path: Path) -> str | None:
-    """Why a path is no file that can be read, empty where nothing is there; None if it is one."""
+    """None if a path is a readable file; else the reason, or an empty string if there is no file."""
     try:
         if not path.is_file():
             return ""
@@ -150,7 +150,7 @@ def _note(path: Path) -> Path:
 
 
 def _official_file(record: Pretrained, folder: Path) -> WeightsFile | None:
-    """A published file that somebody put into a folder by hand."""
+    """A published file that the user put into a folder, if there is one."""
     source = record.weights
     path = folder / source.kept_as(record.name)
     if not _is_there(path):
@@ -164,12 +164,16 @@ def _official_file(record: Pretrained, folder: Path) -> WeightsFile | None:
 def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
     """Download a module's published weights, verify them, and store them as safetensors.
 
-    Where the cache cannot be written they go to a temporary folder, for this process alone.
+    If the cache is not writable, they are stored in a temporary folder for this process.
+
+    Args:
+        record: the module's record.
+        mirror: base address of a mirror; default: CLIP_HUB_MIRROR, or the published addresses.
 
     Raises:
-        WeightsError: they cannot be had; the message says which file to put where.
+        WeightsError: they cannot be downloaded; the message says which file to put where.
     """
-    from . import download  # which takes a tenth of a second to import
+    from . import download  # takes 0.1 s to import
 
     source = record.weights
     try:
@@ -204,7 +208,7 @@ def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFil
     with FileLock(folder / f"{_stored_name(record).removesuffix('.safetensors')}.lock"):
         if stored := _stored(record, folder):  # another process was quicker
             return stored
-        # Not under its own name: another process would take it, and it is about to be removed.
+        # Under a temporary name: it is removed after conversion, so no other process may use it.
         part = folder / f"{record.weights.kept_as(record.name)}.part"
         download.download(urls, part, sha256)
         path = folder / _stored_name(record)
@@ -216,7 +220,7 @@ def _fetch_into(folder: Path, record: Pretrained, urls: list[str]) -> WeightsFil
 
 
 def manual_download_hint(record: Pretrained) -> str:
-    """What to do where weights cannot be downloaded: which file to put where."""
+    """Instructions for when weights cannot be downloaded: which file to put where."""
     source = record.weights
     kept_as = source.kept_as(record.name)
     under = "" if kept_as == source.file else f" as {kept_as}"

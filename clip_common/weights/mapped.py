@@ -1,4 +1,4 @@
-"""Arrays that are views of a mapped file, which takes memory only where it has been read."""
+"""Arrays that are views of a memory-mapped file, of which only pages that have been read take memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 
 def release(value: np.ndarray) -> None:
-    """Give back the memory of an array that is a view of a mapped file; it can still be read."""
+    """Release the memory of an array that is a view of a mapped file. It can still be read, from the file."""
     owner: Any = value
-    while (base := getattr(owner, "base", None)) is not None:  # also of what stands between strided views
+    while (base := getattr(owner, "base", None)) is not None:  # also through intermediate views
         owner = base
     mapped = owner.obj if isinstance(owner, memoryview) else owner
     if not isinstance(mapped, mmap.mmap) or not hasattr(mapped, "madvise") or value.nbytes < mmap.PAGESIZE:

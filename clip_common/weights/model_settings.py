@@ -1,9 +1,8 @@
-"""What a weights file must be run with: the activation, and how images are prepared.
+"""The settings that a weights file requires: the activation, and the preprocessing of images.
 
-The same tensors load under either activation, and under the wrong one they are quietly wrong. So every
-file's is found out, in this order: a published file is known by its hash; a file that this project wrote says
-it; else the `open_clip_config.json` or `config.json` beside it does; else what was assumed is said in a
-warning.
+Weights load with either activation, but give wrong results with the wrong one. So the settings are determined
+for every file: published files are known by their hash; files written by this project record them; else they
+are read from `open_clip_config.json` or `config.json` beside the file; else a warning says what is assumed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ACTIVATIONS: dict[str, Activation] = {"quick_gelu": "quick_gelu", "gelu": "gelu
 
 
 def settle(record: Pretrained, path: Path, sha256: str) -> Pretrained:
-    """A module's record as a weights file needs it, see `known_settings`; what is assumed is said."""
+    """A module's record with the settings of a weights file, see `known_settings`; warns if unknown."""
     known = known_settings(record, path, sha256)
     if known is None:
         logger.warning(
@@ -39,10 +38,10 @@ def settle(record: Pretrained, path: Path, sha256: str) -> Pretrained:
 
 
 def known_settings(record: Pretrained, path: Path, sha256: str) -> Pretrained | None:
-    """A module's record with the activation and preprocessing of a weights file; None where nothing says.
+    """A module's record with the activation and preprocessing of a weights file; None if they are unknown.
 
     Raises:
-        WeightsError: what is said cannot be used; the message names the file that says it.
+        WeightsError: invalid settings; the message names the file that contains them.
     """
     noted = read_note(path)
     for source in record.published:
@@ -61,7 +60,7 @@ def known_settings(record: Pretrained, path: Path, sha256: str) -> Pretrained | 
 
 
 def note_of(record: Pretrained) -> dict[str, str]:
-    """What a weights file of this project's says of itself, for `known_settings` to read."""
+    """The settings to record in a weights file, read again by `known_settings`."""
     return {
         "activation": record.config.activation,
         "preprocessing": json.dumps(asdict(record.preprocessing)),
@@ -69,7 +68,7 @@ def note_of(record: Pretrained) -> dict[str, str]:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """The record in a safetensors file that this project wrote; nothing for any other file."""
+    """The record in a safetensors file written by this project; empty for any other file."""
     if path.suffix != ".safetensors":
         return {}
     try:

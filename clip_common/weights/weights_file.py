@@ -22,10 +22,12 @@ from .tensor_names import State, to_openai
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file that is there, and what it must be run with.
+    """A weights file on disk.
 
     Attributes:
-        record: its module's, with the activation and the preprocessing that these weights need.
+        path: the file.
+        sha256: hash of its content.
+        record: the module's record, with the activation and preprocessing that these weights require.
     """
 
     path: Path
@@ -34,8 +36,11 @@ class WeightsFile:
 
     @property
     def identity(self) -> str:
-        """By which what is computed from them is known: the file's hash, where it is run as its module's own
-        are. The same bytes under another activation are another model."""
+        """Identifies the model, as a key for whatever is computed with it.
+
+        It is the hash of the file, combined with the activation and preprocessing if they differ from those
+        of the module: the same bytes with another activation are another model.
+        """
         own = self.record
         usual = PRETRAINED.get(own.name, own)
         if own.config.activation == usual.config.activation and own.preprocessing == usual.preprocessing:
@@ -43,20 +48,20 @@ class WeightsFile:
         return digest_of(json.dumps([self.sha256, own.config.activation, asdict(own.preprocessing)]))
 
     def require_unchanged(self) -> None:
-        """Check, after the file was read, that it still is the one that the hash is of.
+        """Check, after reading the file, that its content still has the recorded hash.
 
         Raises:
-            WeightsError: it was replaced meanwhile.
+            WeightsError: the file was replaced in the meantime.
         """
         if sha256_of(self.path) != self.sha256:
             raise WeightsError(f"{self.path} was replaced since it was found: start again")
 
 
 def read_openai(path: Path) -> State:
-    """A file's tensors in OpenAI's names and orientation, each in its type.
+    """Read the tensors of a file, in OpenAI's names and orientation, with their original types.
 
     Raises:
-        WeightsError: naming the file, which cannot be read or is not of a known layout.
+        WeightsError: the file cannot be read, or its layout is unknown.
     """
     try:
         return to_openai(read_state(path))
@@ -66,10 +71,10 @@ def read_openai(path: Path) -> State:
 
 
 def read_whole(weights: WeightsFile) -> State:
-    """The same of weights that are to be run, once it is known that they are all there and fit their config.
+    """As `read_openai`, and check that the tensors are complete and fit the config.
 
     Raises:
-        WeightsError: naming the file, and the tensors that do not fit.
+        WeightsError: the file cannot be read, or tensors do not fit; the message names them.
     """
     state, config = read_openai(weights.path), weights.record.config
     try:
@@ -82,11 +87,11 @@ def read_whole(weights: WeightsFile) -> State:
 
 
 def write_safetensors(state: State, path: Path, record: Mapping[str, Any]) -> None:
-    """Write tensors, each in its type, with a record of what they are; same input, same bytes.
+    """Write tensors with their types, and a record as metadata. The output is deterministic.
 
-    The bytes are those of the safetensors library, which itself copies all tensors first, and writes to a
-    temporary file that nobody removes if the process is killed. The record is one entry of the file's
-    metadata: the library writes several in random order.
+    The bytes are the same as from the safetensors library, which is not used because it copies all tensors
+    first, and leaves a temporary file behind if the process is killed. The record is a single metadata entry,
+    because the library writes several in random order.
     """
     order = list(SAFETENSORS_TYPES)
 

@@ -1,9 +1,9 @@
-"""Graphs whose layers multiply int8, and the measuring of the ranges that they need.
+"""Graphs with int8 layers (static quantisation), and graphs that measure the ranges of their inputs.
 
-Of a layer, a convolution or a linear layer with weights of its own, the weights are rounded to int8, with a
-scale for each output channel, and what it is given to uint8, with one scale that is fixed when the graph is
-written. So an image's features do not depend on what else is in its batch. Runtimes take a multiplication
-between `DequantizeLinear` operators for one of int8; all between the layers stays float32.
+In a layer, a convolution or a linear layer with weights, the weights are quantised to int8 with a scale per
+output channel, and the input to uint8 with one scale that is fixed when the graph is written. So the features
+of an image do not depend on its batch. Runtimes execute a multiplication between `DequantizeLinear` operators
+in int8; everything between the layers stays float32.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from onnx import TensorProto, helper
 from .builder import Graph, Operand, Tensor
 from .layers import int64
 
-_SMALLEST = 1e-5  # of what is divided by: a channel may be zero throughout
+_SMALLEST = 1e-5  # lower bound of divisors, for channels that are zero everywhere
 
 
 class Range(NamedTuple):
-    """The least and the largest of what a layer was given: of each channel of a linear layer [C]; of all of a
-    convolution's together [1]."""
+    """Minimum and maximum of a layer's input: per channel for a linear layer [C], else overall [1]."""
 
     low: np.ndarray
     high: np.ndarray
@@ -38,16 +37,16 @@ def joined(ranges: Iterable[Sequence[Range]]) -> list[Range]:
 
 
 def _is_layer(kind: str, operands: Sequence[Operand]) -> bool:
-    """Whether an operator is one that `Int8Graph` rounds; attention's products of tensors are not."""
+    """Whether an operator has weights and is therefore quantised; attention's products are not."""
     dimensions = {"MatMul": 2, "Conv": 4}.get(kind)
     return dimensions is not None and isinstance(operands[1], np.ndarray) and operands[1].ndim == dimensions
 
 
 class RangesGraph(Graph):
-    """A graph that, after its features, gives the range of each of its layers' inputs: low, then high."""
+    """A graph with additional outputs: minimum and maximum of each layer's input, in order."""
 
     def ops(self, kind: str, outputs: int, *operands: Operand, **attributes: Any) -> list[Tensor]:
-        """The outputs of an operator; of a layer, its input is measured too."""
+        """See `Graph.ops`; measures the input of a layer."""
         if _is_layer(kind, operands):
             channels = len(np.asarray(operands[1])) if kind == "MatMul" else 1
             flat = super().ops("Reshape", 1, operands[0], int64(-1, channels))[0]
@@ -58,10 +57,10 @@ class RangesGraph(Graph):
 
 
 class Int8Graph(Graph):
-    """A graph whose layers multiply int8.
+    """A graph with int8 layers.
 
     Args:
-        ranges: of what each of its layers is given, in the order in which they are written.
+        ranges: input ranges of the layers, in the order in which they are written.
     """
 
     def __init__(self, path: Path, state: Mapping[str, np.ndarray], ranges: Sequence[Range]) -> None:
@@ -69,7 +68,7 @@ class Int8Graph(Graph):
         self._ranges = iter(ranges)
 
     def ops(self, kind: str, outputs: int, *operands: Operand, **attributes: Any) -> list[Tensor]:
-        """The outputs of an operator; a layer's operands are rounded first."""
+        """See `Graph.ops`; quantises the operands of a layer."""
         if not _is_layer(kind, operands):
             return super().ops(kind, outputs, *operands, **attributes)
         x, weight, *bias = operands
@@ -81,10 +80,10 @@ class Int8Graph(Graph):
         return super().ops(kind, outputs, self._rounded_input(x, given), rounded, *bias, **attributes)
 
     def _smoothed(self, x: Operand, weight: np.ndarray, given: Range) -> tuple[Tensor, np.ndarray, Range]:
-        """The same product with channels of like size, so that a few large ones do not take all of the scale.
+        """Scale the channels of an input to similar ranges, and the weights inversely.
 
-        What a large channel is divided by goes into its weights: half of its excess each (SmoothQuant,
-        arXiv 2211.10438, with alpha one half).
+        This is SmoothQuant (arXiv 2211.10438) with alpha 0.5: without it, a few large channels would use most
+        of the range of the common scale.
         """
         largest = np.maximum(np.abs(given.low), np.abs(given.high))
         by = np.sqrt(np.maximum(largest, _SMALLEST) / np.maximum(np.abs(weight).max(axis=1), _SMALLEST))
@@ -92,14 +91,14 @@ class Int8Graph(Graph):
         return self.op("Mul", x, 1 / by), weight * by[:, None], Range(given.low / by, given.high / by)
 
     def _rounded_input(self, x: Operand, given: Range) -> Tensor:
-        """To uint8 and back: from the least to the largest number, zero among them, in 255 steps."""
+        """Quantise to uint8 and back. The range is extended to include zero."""
         low, high = min(0.0, float(given.low.min())), max(0.0, float(given.high.max()))
         scale = (high - low) / 255 or 1.0
         zero = np.array(round(-low / scale), np.uint8)
         return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero), scale, zero)
 
     def _rounded_weight(self, weight: np.ndarray, axis: int) -> Tensor:
-        """As int8, each output channel from -127 to 127."""
+        """Quantise weights to int8, -127 to 127, with a scale per output channel."""
         others = tuple(place for place in range(weight.ndim) if place != axis)
         scale = np.abs(weight).max(axis=others) / 127
         scale[scale == 0] = 1

@@ -1,4 +1,4 @@
-"""Which graph a config means, and what it may be asked."""
+"""Write the graph of a tower for a config, and create test inputs for it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _text(graph: Graph, config: ClipConfig) -> Tensor:
 
 
 def probe(config: ClipConfig, tower: TowerName) -> list[np.ndarray]:
-    """What a tower may be asked: two images, or three texts of different length."""
+    """Test inputs of a tower: two random images, or three texts of different length."""
     rng = np.random.default_rng(0)
     if tower == "image":
         size = config.image_resolution
