@@ -44,7 +44,7 @@ class S3Server:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         buckets._system.cache_clear()  # it knows the servers of earlier tests
         requests.post(f"{self.address}/moto-api/reset", timeout=30)  # buckets are those of the process
 

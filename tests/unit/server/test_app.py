@@ -478,7 +478,7 @@ def test_metrics_of_a_node_do_not_go_through_a_proxy(monkeypatch: pytest.MonkeyP
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with ThreadingHTTPServer(("127.0.0.1", 0), Node) as node:
-        threading.Thread(target=node.serve_forever, daemon=True).start()
+        threading.Thread(target=node.serve_forever, args=(0.02,), daemon=True).start()
         place = {"NodeManagerAddress": "127.0.0.1", "MetricsExportPort": node.server_port}
         assert app._metrics_of(place) == "clip_requests_total 1\n"
         node.shutdown()

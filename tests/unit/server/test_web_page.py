@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -50,66 +52,85 @@ async def answer(body: dict[str, Any]) -> Any:
     return [[{"label": "a dog", "score": 1.0}]]
 
 
-@pytest.fixture
-def asked() -> list[dict[str, Any]]:
-    """The bodies that the page made."""
-    return []
+class Visitor:
+    """One who has the page open, in a session of their own.
+
+    Attributes:
+        asked: the bodies that the page made for them.
+    """
+
+    def __init__(self, client: TestClient, asked: list[dict[str, Any]]) -> None:
+        asked.clear()
+        self.client, self.asked = client, asked
+        self._session = uuid.uuid4().hex
+
+    def events_of(self, function: int, data: list[Any], chosen: Any = None) -> list[dict[str, Any]]:
+        """What a click gives, on what of a component."""
+        body = {"data": data, "fn_index": function, "session_hash": self._session, "event_data": chosen}
+        assert self.client.post(f"{API}/queue/join", json=body).status_code == 200
+        events = self.client.get(f"{API}/queue/data", params={"session_hash": self._session}).text
+        return [
+            json.loads(line.removeprefix("data: "))
+            for line in events.splitlines()
+            if line.startswith("data: ")
+        ]
+
+    def upload(self, name: str) -> str:
+        content = (ROOT / "examples" / "dog.png").read_bytes()
+        return self.client.post(f"{API}/upload", files={"files": (name, content)}).json()[0]
 
 
-@pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]]) -> gradio.Blocks:
+@contextmanager
+def opened(uploads: Path, asked: list[dict[str, Any]]) -> Iterator[tuple[gradio.Blocks, TestClient]]:
+    """A page and its client, which keeps uploads there and notes what it asks."""
+
     async def noted(body: dict[str, Any]) -> Any:
         asked.append(body)
         return await answer(body)
 
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return create_page(pretrained("clip_mini"), noted, Finder("none.db", Predictor("clip_mini")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        page = create_page(pretrained("clip_mini"), noted, Finder("none.db", Predictor("clip_mini")))
+        api = fastapi.FastAPI()
+        gradio.mount_gradio_app(api, page, "/gradio/clip_mini", show_api=False)
+        with TestClient(api) as client:
+            yield page, client
+
+
+@pytest.fixture(scope="module")
+def everyones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, list[dict[str, Any]]]]:
+    """The page that visitors open: gradio takes half a second to make one."""
+    asked: list[dict[str, Any]] = []
+    with opened(tmp_path_factory.mktemp("uploads"), asked) as (_, client):
+        yield client, asked
 
 
 @pytest.fixture
-def client(page: gradio.Blocks) -> Iterator[TestClient]:
-    api = fastapi.FastAPI()
-    gradio.mount_gradio_app(api, page, "/gradio/clip_mini", show_api=False)
-    with TestClient(api) as opened:
-        yield opened
+def visitor(everyones: tuple[TestClient, list[dict[str, Any]]]) -> Visitor:
+    return Visitor(*everyones)
 
 
-def events_of(client: TestClient, function: int, data: list[Any], chosen: Any = None) -> list[dict[str, Any]]:
-    """What a click gives, on what of a component."""
-    body = {"data": data, "fn_index": function, "session_hash": "s", "event_data": chosen}
-    assert client.post(f"{API}/queue/join", json=body).status_code == 200
-    events = client.get(f"{API}/queue/data", params={"session_hash": "s"}).text
-    return [
-        json.loads(line.removeprefix("data: ")) for line in events.splitlines() if line.startswith("data: ")
-    ]
-
-
-def ask(client: TestClient, function: int, data: list[Any]) -> dict[str, Any]:
+def ask(visitor: Visitor, function: int, data: list[Any]) -> dict[str, Any]:
     """The last event."""
-    return next(line for line in events_of(client, function, data) if line["msg"] == "process_completed")
+    return next(line for line in visitor.events_of(function, data) if line["msg"] == "process_completed")
 
 
-def explain(client: TestClient, label: Any) -> tuple[list[str], dict[str, Any]]:
+def explain(visitor: Visitor, label: Any) -> tuple[list[str], dict[str, Any]]:
     """What a click on a label shows, one after the other, and the last event."""
-    events = events_of(client, EXPLAIN, [None], {"index": 0, "value": label})
+    events = visitor.events_of(EXPLAIN, [None], {"index": 0, "value": label})
     shown = [event["output"]["data"][0] for event in events if event["msg"] == "process_generating"]
     return shown, next(event for event in events if event["msg"] == "process_completed")
 
 
-def classify(client: TestClient, labels: str, scores: str = COMPARED) -> Path:
-    uploaded = upload(client, "dog.png")
-    reply = ask(client, CLASSIFY, [file(uploaded), labels, "", scores, "", None])
+def classify(visitor: Visitor, labels: str, scores: str = COMPARED) -> Path:
+    uploaded = visitor.upload("dog.png")
+    reply = ask(visitor, CLASSIFY, [file(uploaded), labels, "", scores, "", None])
     assert reply["success"], reply
     return Path(uploaded)
 
 
 def file(path: str) -> dict[str, Any]:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
-
-
-def upload(client: TestClient, name: str) -> str:
-    content = (ROOT / "examples" / "dog.png").read_bytes()
-    return client.post(f"{API}/upload", files={"files": (name, content)}).json()[0]
 
 
 PUBLIC = "http://some.public.host/x.png"
@@ -126,7 +147,7 @@ PUBLIC = "http://some.public.host/x.png"
     ],
 )
 def test_an_address_is_not_fetched(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, function: int, data: Any, address: str
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, function: int, data: Any, address: str
 ) -> None:
     fetched: list[str] = []
 
@@ -135,21 +156,21 @@ def test_an_address_is_not_fetched(
         raise ValueError
 
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
-    reply = ask(client, function, data(address))
+    reply = ask(visitor, function, data(address))
     assert not reply["success"] and fetched == []
     assert "An address is not fetched" in json.dumps(reply)
 
 
-def test_an_upload_is_taken(client: TestClient) -> None:
-    reply = ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", "", COMPARED, "", None])
+def test_an_upload_is_taken(visitor: Visitor) -> None:
+    reply = ask(visitor, CLASSIFY, [file(visitor.upload("dog.png")), "a dog, a cat", "", COMPARED, "", None])
     assert reply["success"], reply
     assert reply["output"]["data"][0]["label"] == "a dog"
 
 
-def test_the_model_sees_the_file_that_was_uploaded(client: TestClient, asked: list[dict[str, Any]]) -> None:
+def test_the_model_sees_the_file_that_was_uploaded(visitor: Visitor) -> None:
     """A copy without its transparency, on black, would be another image."""
-    ask(client, CLASSIFY, [file(upload(client, "dog.png")), "a dog, a cat", "", COMPARED, "", None])
-    (body,) = asked
+    ask(visitor, CLASSIFY, [file(visitor.upload("dog.png")), "a dog, a cat", "", COMPARED, "", None])
+    (body,) = visitor.asked
     assert base64.b64decode(body["images"][0]) == (ROOT / "examples" / "dog.png").read_bytes()
 
 
@@ -157,9 +178,9 @@ def test_the_model_sees_the_file_that_was_uploaded(client: TestClient, asked: li
     ("threshold", "shown"),
     [(" ", ["a dog (0.2714)", "a cat (-0.1000)"]), ("0.25", ["a dog (0.2714)"]), ("0.5", None)],
 )
-def test_cosines_and_none_of_these(client: TestClient, threshold: str, shown: Any) -> None:
-    image = file(upload(client, "dog.png"))
-    reply = ask(client, CLASSIFY, [image, "a dog, a cat", "", EACH_BY_ITSELF, threshold, None])
+def test_cosines_and_none_of_these(visitor: Visitor, threshold: str, shown: Any) -> None:
+    image = file(visitor.upload("dog.png"))
+    reply = ask(visitor, CLASSIFY, [image, "a dog, a cat", "", EACH_BY_ITSELF, threshold, None])
     assert reply["success"], reply
     data = reply["output"]["data"][0]
     if shown is None:
@@ -168,53 +189,53 @@ def test_cosines_and_none_of_these(client: TestClient, threshold: str, shown: An
         assert [item["label"] for item in data["confidences"]] == shown
 
 
-def test_a_label_is_explained_once_and_shown_again(client: TestClient, asked: list[dict[str, Any]]) -> None:
-    classify(client, "a dog, a cat")
-    (working, *_), reply = explain(client, "a dog")
+def test_a_label_is_explained_once_and_shown_again(visitor: Visitor) -> None:
+    classify(visitor, "a dog, a cat")
+    (working, *_), reply = explain(visitor, "a dog")
     assert reply["success"], reply
     assert "Looking for what supports “<bdi" in working and ">a dog</bdi>”" in working
-    assert asked[1] == {**asked[0], "explain": 10}
-    shown, _ = explain(client, "a dog")
+    assert visitor.asked[1] == {**visitor.asked[0], "explain": 10}
+    shown, _ = explain(visitor, "a dog")
     assert len(shown) == 1 and "src='data:image/png;base64," in shown[0]
-    assert len(asked) == 2
-    classify(client, "a dog, a bird")
-    explain(client, "a dog")
-    assert [body["labels"] for body in asked[2:]] == [["a dog", "a bird"]] * 2
+    assert len(visitor.asked) == 2
+    classify(visitor, "a dog, a bird")
+    explain(visitor, "a dog")
+    assert [body["labels"] for body in visitor.asked[2:]] == [["a dog", "a bird"]] * 2
 
 
-def test_a_label_with_its_cosine_is_explained(client: TestClient, asked: list[dict[str, Any]]) -> None:
-    classify(client, "a dog, a cat", EACH_BY_ITSELF)
-    _, reply = explain(client, "a cat (-0.1000)")
-    assert reply["success"] and asked[1]["scores"] == "cosine"
+def test_a_label_with_its_cosine_is_explained(visitor: Visitor) -> None:
+    classify(visitor, "a dog, a cat", EACH_BY_ITSELF)
+    _, reply = explain(visitor, "a cat (-0.1000)")
+    assert reply["success"] and visitor.asked[1]["scores"] == "cosine"
 
 
 @pytest.mark.parametrize("label", HOSTILE)
-def test_a_label_is_text_whatever_is_in_it(client: TestClient, label: str) -> None:
+def test_a_label_is_text_whatever_is_in_it(visitor: Visitor, label: str) -> None:
     class Tags(HTMLParser):
         def handle_starttag(self, tag: str, attrs: Any) -> None:
             seen.extend([tag, *(name for name, _ in attrs)])
 
-    classify(client, "\n".join([label, *HOSTILE]) if label == HOSTILE[0] else f"{label}\na dog")
+    classify(visitor, "\n".join([label, *HOSTILE]) if label == HOSTILE[0] else f"{label}\na dog")
     seen: list[str] = []
-    explain(client, label)
-    (shown,), _ = explain(client, label)
+    explain(visitor, label)
+    (shown,), _ = explain(visitor, label)
     Tags().feed(shown)
     assert set(seen) == {"figure", "img", "src", "alt", "style", "figcaption", "role", "bdi"}
     assert "\u202e" not in shown
 
 
 @pytest.mark.parametrize("chosen", ["a wolf", None, 5, ["a dog"], {"a": 1}, "x" * 100_000])
-def test_what_is_no_label_of_the_answer_is_not_explained(client: TestClient, chosen: Any) -> None:
+def test_what_is_no_label_of_the_answer_is_not_explained(visitor: Visitor, chosen: Any) -> None:
     for _ in range(2):  # before there is an answer, and with one
-        shown, reply = explain(client, chosen)
+        shown, reply = explain(visitor, chosen)
         assert shown == [] and not reply["success"] and "classify again" in json.dumps(reply)
-        classify(client, "a dog, a cat")
+        classify(visitor, "a dog, a cat")
 
 
-def test_an_explanation_that_is_refused_is_not_waited_for(client: TestClient) -> None:
-    uploaded = classify(client, "a dog, a cat")
+def test_an_explanation_that_is_refused_is_not_waited_for(visitor: Visitor) -> None:
+    uploaded = classify(visitor, "a dog, a cat")
     uploaded.unlink()
-    shown, reply = explain(client, "a dog")
+    shown, reply = explain(visitor, "a dog")
     assert not reply["success"] and "kept for ten minutes" in json.dumps(reply)
     assert "Looking for" in shown[0] and "Click a label" in str(shown[-1])
 
@@ -231,33 +252,34 @@ def test_a_template_is_shown_in_the_modules_language() -> None:
     assert "一张{}的照片" in shown and "a photo of a {}" not in str(shown)
 
 
-def test_a_threshold_that_is_no_number_is_said(client: TestClient) -> None:
-    image = file(upload(client, "dog.png"))
-    reply = ask(client, CLASSIFY, [image, "a dog, a cat", "", EACH_BY_ITSELF, "high", None])
+def test_a_threshold_that_is_no_number_is_said(visitor: Visitor) -> None:
+    image = file(visitor.upload("dog.png"))
+    reply = ask(visitor, CLASSIFY, [image, "a dog, a cat", "", EACH_BY_ITSELF, "high", None])
     assert not reply["success"] and "The threshold 'high' is not a number" in json.dumps(reply)
 
 
-def test_a_map_of_a_few_pairs_is_drawn_and_of_many_is_refused(client: TestClient) -> None:
-    image = file(upload(client, "dog.png"))
-    reply = ask(client, COMPARE, [[image, image], "a dog\na cat"])
+def test_a_map_of_a_few_pairs_is_drawn_and_of_many_is_refused(visitor: Visitor) -> None:
+    image = file(visitor.upload("dog.png"))
+    reply = ask(visitor, COMPARE, [[image, image], "a dog\na cat"])
     assert reply["success"], reply
-    drawn = client.get(f"{API}/file={reply['output']['data'][0]['path']}")
+    drawn = visitor.client.get(f"{API}/file={reply['output']['data'][0]['path']}")
     assert drawn.content.startswith(b"\x89PNG")
-    reply = ask(client, COMPARE, [[image] * 30, "\n".join(f"text {i}" for i in range(30))])
+    reply = ask(visitor, COMPARE, [[image] * 30, "\n".join(f"text {i}" for i in range(30))])
     assert not reply["success"]
     assert "30 images and 30 texts are 900 pairs" in json.dumps(reply)
 
 
-def test_uploads_are_deleted_after_a_while(client: TestClient, page: gradio.Blocks) -> None:
-    assert page.delete_cache is not None
-    every, age = page.delete_cache
-    assert 0 < every <= age <= 3600
-    uploaded = Path(upload(client, "dog.png"))
-    assert uploaded.is_file()
-    gradio.route_utils.delete_files_created_by_app(page, age=3600)
-    assert uploaded.is_file()
-    gradio.route_utils.delete_files_created_by_app(page, age=None)
-    assert not uploaded.exists()
+def test_uploads_are_deleted_after_a_while(tmp_path: Path) -> None:
+    with opened(tmp_path, []) as (page, client):
+        assert page.delete_cache is not None
+        every, age = page.delete_cache
+        assert 0 < every <= age <= 3600
+        uploaded = Path(Visitor(client, []).upload("dog.png"))
+        assert uploaded.is_file() and tmp_path in uploaded.parents
+        gradio.route_utils.delete_files_created_by_app(page, age=3600)
+        assert uploaded.is_file()
+        gradio.route_utils.delete_files_created_by_app(page, age=None)
+        assert not uploaded.exists()
 
 
 def test_gradio_takes_a_heic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

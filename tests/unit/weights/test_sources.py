@@ -26,7 +26,7 @@ class Site:
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.http.server_port}{path}"
