@@ -69,7 +69,8 @@ def picture(mode: str, width: int, height: int, seed: int = 0) -> Image.Image:
     if mode in ("I", "F"):
         return Image.fromarray(pixels[..., 0].astype("int32" if mode == "I" else "float32"))
     if mode.startswith(("P", "PA")):
-        palette = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        palette = Image.fromarray((pixels[..., 0] // 4).astype(np.uint8))
+        palette.putpalette(random.randint(0, 256, 64 * 3).tolist())
         if mode == "P+transparency":
             palette.info["transparency"] = 3
         return palette.convert("PA") if mode == "PA" else palette
@@ -158,7 +159,7 @@ def test_efficientnets_normalisation():
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [(1500, 7), (7, 1500), (900, 14), (333, 5)])
+@pytest.mark.parametrize("size", [(700, 7), (7, 700), (900, 14), (333, 5)])
 def test_long_pictures_are_the_references_bit_for_bit(mode, size):
     assert max(size) > 64 * min(size)
     image = picture(mode, *size)
@@ -169,20 +170,20 @@ def test_long_pictures_are_the_references_bit_for_bit(mode, size):
     ("mode", "size"),
     [
         ("L", (5000, 3)),
-        ("RGB", (5000, 3)),
+        ("RGB", (3000, 3)),
         ("RGBA", (3, 2000)),
-        ("L", (20_000, 2)),
-        ("P", (20_000, 2)),
+        ("L", (8000, 2)),
+        ("P", (20_000, 2)),  # more steps than are summed at a time
         ("1", (3, 9000)),
     ],
 )
 def test_longer_pictures_are_the_references_bit_for_bit(mode, size):
-    image = picture(mode, *size)  # resized whole, 20,000 x 2 takes 500 MB in mode L
+    image = picture(mode, *size)  # resized whole, 20,000 x 2 takes 500 MB
     assert np.array_equal(PLAIN.crop(image), expected_crop(image))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "CMYK"])
-@pytest.mark.parametrize("size", [(30_000, 1), (1, 30_000), (20_000, 3)])
+@pytest.mark.parametrize("size", [(10_000, 1), (1, 10_000), (8000, 3)])
 def test_lines_are_the_references_by_its_two_passes(mode, size):
     """Pillow resizes rows, then columns, each column by itself: only the crop's own need the second pass."""
     image = picture(mode, *size)

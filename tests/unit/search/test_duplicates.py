@@ -57,7 +57,7 @@ def families(count: int, width: int, noise: float, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.97])
-@pytest.mark.parametrize("width", [24, 300])
+@pytest.mark.parametrize("width", [24, 100])
 @pytest.mark.parametrize("block", [7, 64, 4096])
 @pytest.mark.parametrize("many", [0.0, 1 / 128, 1.0])
 def test_it_finds_what_brute_force_finds(
@@ -76,9 +76,9 @@ def test_it_finds_what_brute_force_finds(
 
 def test_the_sketch_is_never_below_a_cosine() -> None:
     for noise in (0.0, 0.01, 1.0):
-        embeddings = families(200, 512, noise, seed=2).astype(np.float32)
+        embeddings = families(200, 256, noise, seed=2).astype(np.float32)
         sketch = duplicates._sketch(embeddings)
-        assert sketch.shape == (200, 65)
+        assert sketch.shape == (200, 33)
         assert (sketch @ sketch.T - embeddings @ embeddings.T).min() > -duplicates._ROUNDING_OF_BOUNDS
 
 
