@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Semaphore
@@ -29,12 +30,27 @@ from clip_common.errors import RequestError
 from clip_common.predictor import Predictor, PredictorOptions
 from tests.support.broken_images import PALETTE_THEN_COLOURS, with_exif
 from tests.support.killed import embedded_through_kills
+from tests.support.quick_features import quick_features
 from tests.support.stores import JOB, contents, run, write_images
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     return write_images(tmp_path / "pictures")
+
+
+@pytest.fixture
+def real_features() -> None:
+    """Asked for by tests that compare with what the model gives."""
+
+
+@pytest.fixture(autouse=True)
+def features(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of the other tests, which are about the run, the features cost nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "real_features" not in request.fixturenames:
+            patch.setattr(Predictor, "encode_image", quick_features)
+        yield
 
 
 def test_an_image_that_breaks_costs_itself_alone(tmp_path: Path) -> None:
@@ -55,7 +71,7 @@ def test_an_image_that_breaks_costs_itself_alone(tmp_path: Path) -> None:
     assert table["height"].to_pylist() == [9, 20]
 
 
-def test_vectors_are_those_of_the_module(images: Path, tmp_path: Path) -> None:
+def test_vectors_are_those_of_the_module(real_features: None, images: Path, tmp_path: Path) -> None:
     report = run(images, tmp_path / "out")
     assert (report.embedded, report.failed, report.known) == (20, 1, 0)
     found = contents(tmp_path / "out")
@@ -192,7 +208,7 @@ def test_killed_at_any_moment_each_image_is_there_once(tmp_path: Path) -> None:
     assert not list(output.glob(".part*"))  # what the killed runs left is swept up
 
 
-def test_every_kind_of_source(images: Path, tmp_path: Path) -> None:
+def test_every_kind_of_source(real_features: None, images: Path, tmp_path: Path) -> None:
     shard = tmp_path / "shard.tar"
     with tarfile.open(shard, "w") as tar:
         for number, word in enumerate(("red", "blue")):
