@@ -195,6 +195,7 @@ def test_int8_is_near_float32_and_the_text_encoder_stays_in_it(mini: WeightsFile
     np.testing.assert_array_equal(near.encode_text(ids, 32), exact.encode_text(ids, 32))
 
 
+@pytest.mark.slow
 @needs_vnni
 def test_an_image_in_int8_does_not_depend_on_its_neighbours(mini: WeightsFile) -> None:
     """Scales that were taken from each batch would."""

@@ -77,17 +77,21 @@ def test_batches_are_of_32_and_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -
     assert [len(candidate.seconds) for candidate in candidates] == [check._ROUNDS] * 2
 
 
+@pytest.mark.parametrize(
+    "precisions", [("float32", "bfloat16"), pytest.param(PRECISIONS, marks=pytest.mark.slow)]
+)
 def test_whatever_runs_here_is_measured_and_the_rest_has_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precisions: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(check, "_ROUNDS", 1)
+    monkeypatch.setattr(check, "PRECISIONS", precisions)
     broken = tmp_path / "broken.png"
     broken.write_bytes(DOG.read_bytes()[:100])
     images = [(str(path), path) for path in (DOG, broken, CAT)]
     done = check_engines(Predictor("clip_mini"), images, LABELS)
     rows = {(row.engine, row.precision): row for row in done.rows}
-    every = {(name, precision) for name in ENGINES[1:] for precision in PRECISIONS}
+    every = {(name, precision) for name in ENGINES[1:] for precision in precisions}
     named = {tuple(name.split(", ")) for name in done.refused}
     assert rows.keys() | named == every and not rows.keys() & named
     assert {("onnxruntime", "float32"), ("paddle", "float32")} <= rows.keys()
@@ -100,8 +104,9 @@ def test_whatever_runs_here_is_measured_and_the_rest_has_its_reason(
             assert 1 - 1e-6 < row.least_cosine <= row.mean_cosine <= 1 and row.equal_first_answers == 1
 
 
-def test_openvino_is_among_them() -> None:
+def test_openvino_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
+    monkeypatch.setattr(check, "PRECISIONS", ("float32",))
     found, _ = check._candidates(Predictor("clip_mini"))
     assert ("openvino", "float32") in {(one.engine, one.precision) for one in found}
 

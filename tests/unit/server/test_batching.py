@@ -165,11 +165,10 @@ def test_who_is_late_is_told_so_between_the_parts_of_a_batch(predictor: Predicto
         return BusyError("late") if place == 1 else None
 
     sizes = []
-    encode = predictor.encode_image
 
     def noted(pixels: np.ndarray, use_gpu: bool) -> np.ndarray:
         sizes.append((len(pixels), list(asked)))
-        return encode(pixels, use_gpu)
+        return np.ones((len(pixels), 512), np.float32)
 
     predictor_with_notes = Predictor(predictor.record)
     predictor_with_notes.encode_image = noted  # type: ignore[method-assign, assignment]
