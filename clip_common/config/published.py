@@ -25,6 +25,9 @@ from .architectures import (
 from .records import HF_FILE, HF_PICKLE, Preprocessing, Pretrained, ReferenceValues, WeightsSource
 
 OPENAI_BASE_URL = "https://openaipublic.azureedge.net/clip/models"
+# Copies of OpenAI's files, made by Jina AI for clip-as-service. ViT-B-16.pt is known to have OpenAI's hash
+# there; the hash of each is checked when it is downloaded, as that of every file.
+_OPENAI_COPIES = "jinaai/clip-models"
 _OPEN_CLIP_RELEASES = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights"
 
 # Accuracies: docs/openclip_results.csv of mlfoundations/open_clip.
@@ -34,7 +37,7 @@ _INCEPTION = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def _openai(file: str, sha256: str, imagenet: float) -> WeightsSource:
-    return WeightsSource(file, sha256, "MIT", OPENAI_BASE_URL, imagenet=imagenet)
+    return WeightsSource(file, sha256, "MIT", OPENAI_BASE_URL, huggingface=_OPENAI_COPIES, imagenet=imagenet)
 
 
 def _release(tag: str, file: str, sha256: str, activation: Activation, imagenet: float) -> WeightsSource:

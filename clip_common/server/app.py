@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from PIL import Image
 from ray import nodes, serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeStatus
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from ..config import pretrained
@@ -28,6 +29,7 @@ from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.resize import compiled
 from ..search.searcher import finder_of
 from ..system import threads
+from ..system.threads import beside
 from ..zero_shot.explain import COPIES
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
 from .admission import Admission, AdmissionMiddleware, api_key_from_environment
@@ -46,6 +48,7 @@ _PROMISED = 0.7  # of the deadline: a request that would take longer is refused 
 _AT_ONCE = {"texts": 4, "images": 16}  # requests of a kind that one client could fill all places with
 _PREPARED = {"small": 256, "images": 128}  # images that are held as pixels, for requests of a kind
 _MUCH = {"texts": "many texts", "images": "many images", "explain": "heat maps to make"}
+_STATUS_SECONDS = 5.0  # for Ray Serve's controller to say what runs
 _TEXTS_AT_LEAST, _COPIES_AT_LEAST = 16, 2
 
 
@@ -178,6 +181,7 @@ class Gateway:
             settings.bytes_in_flight,
             settings.deadline,
         )
+        self._coming: Future[ServeStatus] | None = None
         Gateway.here = self
 
     async def ask(self, module: str, work: PredictRequest) -> Any:
@@ -235,7 +239,7 @@ class Gateway:
         if self.admission.draining:
             return "the server is shutting down"
         try:
-            status = await asyncio.wait_for(asyncio.to_thread(serve.status), 5)
+            status = await asyncio.wait_for(self._status(), _STATUS_SECONDS)
         except asyncio.TimeoutError:
             return "Ray Serve's controller does not answer"
         deployments: dict[str, Any] = {}
@@ -245,6 +249,14 @@ class Gateway:
             if module not in deployments or not deployments[module].replica_states.get("RUNNING"):
                 return f"{module} is not running"
         return None
+
+    def _status(self) -> asyncio.Future:
+        """What Ray Serve's controller says: asked once at a time, and where it never answers the process can
+        end nevertheless.
+        """
+        if self._coming is None or self._coming.done():
+            self._coming = beside(serve.status)
+        return asyncio.wrap_future(self._coming)
 
     def observe(self, module: str, status: int, seconds: float) -> None:
         """See `Service`."""

@@ -54,6 +54,7 @@ def within(seconds: float, action: Callable[[], object]) -> bool:
 def beside(action: Callable[[], Made]) -> Future[Made]:
     """The coming result of what may never end, in a thread of its own: no process waits for that to end."""
     result: Future[Made] = Future()
+    result.set_running_or_notify_cancel()  # from here on nobody can cancel it
     threading.Thread(target=_settle, args=(result, action), daemon=True).start()
     return result
 

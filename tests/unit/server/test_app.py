@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -425,6 +426,34 @@ def test_a_replica_is_told_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(asyncio.CancelledError):
             await task
         assert Response.told and not gateway.asking
+
+    asyncio.run(run())
+
+
+def test_a_controller_that_never_answers_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each probe of `/ready` left a thread there, for which the process waited at its end, for ever."""
+    for name in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(app, name, Quiet)
+    go_on = threading.Event()
+    asked: list[threading.Thread] = []
+
+    def status() -> Any:
+        asked.append(threading.current_thread())
+        assert go_on.wait(60)
+        deployments = {"clip_mini": SimpleNamespace(replica_states={"RUNNING": 1})}
+        return SimpleNamespace(applications={"clip": SimpleNamespace(deployments=deployments)})
+
+    monkeypatch.setattr(app.serve, "status", status)
+    monkeypatch.setattr(app, "_STATUS_SECONDS", 0.05)
+
+    async def run() -> None:
+        gateway = app.Gateway(Settings.model_validate({"modules": {"clip_mini": None}}))
+        for _ in range(3):
+            assert await gateway.ready() == "Ray Serve's controller does not answer"
+        assert len(asked) == 1 and asked[0].daemon
+        monkeypatch.setattr(app, "_STATUS_SECONDS", 60)
+        go_on.set()
+        assert await gateway.ready() is None
 
     asyncio.run(run())
 

@@ -100,9 +100,14 @@ def test_a_flat_mirror_has_files_under_the_names_that_the_cache_has() -> None:
     ]
 
 
-def test_openais_addresses_are_as_they_were() -> None:
-    source = PRETRAINED["clip_rn50"].weights
-    assert addresses(source) == [f"https://openaipublic.azureedge.net/clip/models/{source.sha256}/RN50.pt"]
+@pytest.mark.parametrize("name", ["clip_rn50", "clip_vit_l14_336"])
+def test_openais_own_address_comes_first_then_copies_of_its_files(name: str) -> None:
+    source = PRETRAINED[name].weights
+    assert addresses(source) == [
+        f"https://openaipublic.azureedge.net/clip/models/{source.sha256}/{source.file}",
+        f"https://huggingface.co/jinaai/clip-models/resolve/main/{source.file}",
+        f"https://hf-mirror.com/jinaai/clip-models/resolve/main/{source.file}",
+    ]
 
 
 @pytest.mark.parametrize("record", PRETRAINED.values(), ids=lambda record: record.name)
