@@ -1,4 +1,4 @@
-"""Images with their classes: a folder per class, a table, or a usual data set from the user's files."""
+"""Read data sets: a folder per class, a table, or a well-known data set in its published files."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Labelled:
     """Images, each of one class.
 
     Attributes:
-        targets: int64 [n], indices into `classes`.
-        published: the key of its published figures, if it is a usual data set.
+        targets: indices into `classes`, int64 [n].
+        published: the key of its published accuracies, if it is a well-known data set.
     """
 
     images: list[NamedImage]
@@ -47,7 +47,7 @@ class Labelled:
 
     @property
     def truth(self) -> np.ndarray:
-        """Which class is which image's, bool [n, classes]."""
+        """The targets as one-hot rows, bool [n, classes]."""
         return self.targets[:, None] == np.arange(len(self.classes))
 
 
@@ -61,15 +61,15 @@ def read_labelled(
 
     Args:
         source: a folder with a folder per class, a `.csv` or `.tsv` with the columns `path` and `label`, or
-            `NAME:FOLDER` for a usual data set whose files are in that folder.
-        classes: those that there are, in the order of the result's; left out, a usual data set's own, or
-            the order of the alphabet.
-        may_rename: take as many classes, none of which a usual data set has, as other names for its own, in
-            its order: in another language, say.
-        table: what `table_of` read of it.
+            `NAME:FOLDER` for a well-known data set whose files are in that folder.
+        classes: all classes, in the order of the result; default: those of the data set, sorted unless it is
+            a well-known one.
+        may_rename: if `classes` has none of a well-known data set's names, but as many, use them as new names
+            in its order, for example in another language.
+        table: the table, if `table_of` has read it already.
 
     Raises:
-        RequestError: it is not there, or not as it must be.
+        RequestError: the data set does not exist, or is invalid.
     """
     name, separator, folder = source.partition(":")
     if separator and name in READERS:
@@ -101,7 +101,7 @@ class MultiLabelled:
     """Images, each with any number of labels.
 
     Attributes:
-        truth: bool [n, classes], which labels are true of which image.
+        truth: which images have which labels, bool [n, classes].
     """
 
     images: list[NamedImage]
@@ -112,16 +112,15 @@ class MultiLabelled:
 def read_multi_labelled(
     source: str, classes: list[str] | None = None, table: Table | None = None
 ) -> MultiLabelled:
-    """Read a table with the columns `path` and `labels`: labels with `|` between them, or none.
+    """Read a table with the columns `path` and `labels`, which are separated by `|` and may be empty.
 
     Args:
         source: a `.csv` or `.tsv`.
-        classes: the labels that there are, in the order of the result's; left out, those that occur, in the
-            order of the alphabet.
-        table: what `table_of` read of it.
+        classes: all labels, in the order of the result; default: those that occur, sorted.
+        table: the table, if `table_of` has read it already.
 
     Raises:
-        RequestError: it is not there, or not as it must be.
+        RequestError: the table does not exist, or is invalid.
     """
     path = user_path(source)
     table = table or read_table(path)
@@ -148,10 +147,10 @@ def read_multi_labelled(
 
 
 def table_of(source: str) -> Table | None:
-    """A data set's table, whose columns say of what kind it is; None where it is none.
+    """Read the table of a data set, whose columns tell the kind of the data set; None if it is not a table.
 
     Raises:
-        RequestError: it cannot be read.
+        RequestError: the table cannot be read.
     """
     path = user_path(source)
     return read_table(path) if path.suffix.lower() in TABLE_SUFFIXES and path.is_file() else None
@@ -162,7 +161,7 @@ def _named(file: Path) -> NamedImage:
 
 
 def _folders(path: Path) -> list[tuple[Path, str]]:
-    """The images of a folder's folders, each with its folder's name."""
+    """The images in the subfolders of a folder, each with the name of its subfolder as label."""
     pairs: list[tuple[Path, str]] = []
     seen = Seen()
     try:
@@ -175,7 +174,7 @@ def _folders(path: Path) -> list[tuple[Path, str]]:
             logger.warning("%s: no images in it, so it is no class", escape_name(str(folder)))
         label = escape_name(folder.name).replace("_", " ").strip()
         pairs += [(Path(file), label) for file in files]
-    for unlisted, why in seen.unlisted.items():  # figures without these would be of another data set
+    for unlisted, why in seen.unlisted.items():  # without these images, the results would be wrong
         raise RequestError(f"{escape_name(unlisted)}: cannot be listed ({why})")
     if seen.passed_over:
         logger.warning("%s: passed over: %s", path, seen.summary())
@@ -183,7 +182,7 @@ def _folders(path: Path) -> list[tuple[Path, str]]:
 
 
 def _in_order(data: Labelled, source: str, classes: list[str] | None) -> Labelled:
-    """A data set with its classes in a given order, of which it may lack some."""
+    """Reorder the classes of a data set to `classes`, which may contain more."""
     if classes is None or classes == data.classes:
         return data
     unknown = sorted(set(data.classes) - set(classes))
@@ -198,7 +197,7 @@ def _in_order(data: Labelled, source: str, classes: list[str] | None) -> Labelle
 
 
 def _renamed(data: Labelled, source: str, names: list[str]) -> Labelled:
-    """A data set whose classes are called otherwise; figures published for its own names say nothing then."""
+    """Rename the classes of a data set; accuracies published for its own names do not apply any more."""
     if len(names) != len(data.classes):
         raise RequestError(
             f"{source}: has {counted(len(data.classes), 'class', 'classes')}, and given "
@@ -208,10 +207,10 @@ def _renamed(data: Labelled, source: str, names: list[str]) -> Labelled:
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Names of classes in their order, one on a line.
+    """Read names of classes, one per line.
 
     Raises:
-        RequestError: the file cannot be read, or has one twice or none.
+        RequestError: the file cannot be read, is empty, or has a duplicate.
     """
     names = read_names(user_path(path), "classes")
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
@@ -221,14 +220,14 @@ def read_class_names(path: Path) -> list[str]:
 
 
 def read_captioned(source: str, table: Table | None = None) -> list[tuple[Path, str]]:
-    """Images with captions from a table with the columns `path` and `caption`; an image may have several.
+    """Read images with captions from a table with the columns `path` and `caption`.
 
     Args:
-        source: a `.csv` or `.tsv`.
-        table: what `table_of` read of it.
+        source: a `.csv` or `.tsv`. An image may occur several times, with different captions.
+        table: the table, if `table_of` has read it already.
 
     Raises:
-        RequestError: it is not there, or not as it must be.
+        RequestError: the table does not exist, or is invalid.
     """
     path = user_path(source)
     table = table or table_of(source)

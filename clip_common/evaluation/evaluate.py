@@ -1,4 +1,4 @@
-"""Zero-shot accuracy, several labels an image, linear probe, retrieval: data sets in, figures out."""
+"""Evaluate a model on data sets: zero-shot accuracy, multi-label precision, linear probe, retrieval."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ RECALLS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Figures:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         numbers: names and values, ready for JSON.
-        errors: images that could not be read, and why; they count neither for nor against.
-        average_precision: of each label that some image has.
+        errors: why an image could not be read, by its name; such images are not counted.
+        confusion: confusion matrix, int64 [classes, classes], rows are the true classes.
+        calibration: calibration table, see `metrics.calibration`.
+        classes: names of the classes of `confusion`.
+        average_precision: average precision of each label that occurs.
     """
 
     numbers: dict[str, float | int]
@@ -45,14 +48,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Scored:
-    """Images of a data set beside its classes, as a model sees both.
+    """The encoded images and classes of a data set.
 
     Attributes:
-        prompts: the classes in templates.
-        features: of the images that can be read, of unit length, [n, d].
-        targets: embeddings of the classes, [classes, d], alone or with a cache.
-        kept: the places of those images in the data set.
-        errors: the other images, and why they cannot be read.
+        prompts: the classes in their templates.
+        features: unit features of the readable images, float32 [n, d].
+        targets: class embeddings, [classes, d], or these with an image cache.
+        kept: indices of the readable images in the data set, int64 [n].
+        errors: why the other images cannot be read, by name.
     """
 
     prompts: Prompts
@@ -63,7 +66,7 @@ class Scored:
 
     @cached_property
     def cosines(self) -> np.ndarray:
-        """Of each image with each class, float64 [n, classes]."""
+        """Cosine of each image with each class, float64 [n, classes]."""
         return cosines(self.features, self.targets)
 
 
@@ -74,8 +77,8 @@ def score(
     batch_size: int = 32,
     use_gpu: bool = False,
 ) -> Scored:
-    """Encode a data set and its classes; arguments and errors as of `zero_shot`."""
-    prompts = predictor.class_prompts(data.classes, templates)  # a mistake in them ends here
+    """Encode a data set and its classes; arguments and errors as for `zero_shot`."""
+    prompts = predictor.class_prompts(data.classes, templates)  # reports errors before any image is read
     features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
     return Scored(prompts, features, predictor.label_targets(prompts, use_gpu), kept, errors)
 
@@ -87,26 +90,30 @@ def zero_shot(
     batch_size: int = 32,
     use_gpu: bool = False,
 ) -> Figures:
-    """Accuracy of choosing among all classes by their names in templates (paper section 3.1).
+    """Measure zero-shot accuracy (paper section 3.1).
 
-    Templates left out are the module's. Classes that travel with the weights need none: their embeddings are
-    there.
+    Args:
+        predictor: the model.
+        data: the data set.
+        templates: prompt templates; default: the module's, or none for classes stored in the weights file.
+        batch_size: number of images at once.
+        use_gpu: run on the GPU.
 
     Raises:
-        ClipError: the templates, the classes or all images cannot be used.
+        ClipError: invalid templates or classes, or no image can be read.
     """
     require_classes(data)
     return zero_shot_figures(predictor, data, score(predictor, data, templates, batch_size, use_gpu))
 
 
 def require_classes(data: Labelled) -> None:
-    """Check that there is something to choose among."""
+    """Check that there are at least two classes; raises `RequestError`."""
     if len(data.classes) < 2:
         raise RequestError(f"one class alone, {data.classes[0]!r}: there is nothing to choose among")
 
 
 def zero_shot_figures(predictor: Predictor, data: Labelled, scored: Scored) -> Figures:
-    """See `zero_shot`."""
+    """Compute the figures of `zero_shot` from the encoded data set."""
     probabilities = softmax(label_logits(scored.features, scored.targets, predictor.logit_scale))
     targets = data.targets[scored.kept]
     predicted = probabilities.argmax(axis=1)
@@ -128,9 +135,12 @@ def zero_shot_figures(predictor: Predictor, data: Labelled, scored: Scored) -> F
 
 
 def multi_label_figures(data: MultiLabelled, scored: Scored) -> Figures:
-    """How well cosines tell apart the images of which a label is true, label by label.
+    """Compute the average precision of each label, with cosines as scores.
 
-    A label that is true of no image has no average precision and does not count in the mean.
+    A label that no image has is left out of the mean.
+
+    Raises:
+        RequestError: no readable image has a label.
     """
     truth, scores = data.truth[scored.kept], scored.cosines
     occurring = np.flatnonzero(truth.any(axis=0))
@@ -151,7 +161,11 @@ def multi_label_figures(data: MultiLabelled, scored: Scored) -> Figures:
 def linear_probe(
     predictor: Predictor, train: Labelled, test: Labelled, batch_size: int = 32, use_gpu: bool = False
 ) -> Figures:
-    """Accuracy on `test` of logistic regression fitted to the frozen features of `train`."""
+    """Fit logistic regression to the frozen features of `train`, and measure its accuracy on `test`.
+
+    Raises:
+        RequestError: the classes differ, or no image can be read.
+    """
     from .probe import fit_probe  # scikit-learn is of the extra [evaluate]
 
     if train.classes != test.classes:
@@ -176,8 +190,8 @@ def linear_probe(
 def retrieval(
     predictor: Predictor, pairs: Sequence[tuple[Path, str]], batch_size: int = 32, use_gpu: bool = False
 ) -> Figures:
-    """Recall at 1, 5 and 10 from images to captions and back; an image may have several captions."""
-    predictor.tokenize([caption for _, caption in pairs])  # one that is too long ends here
+    """Measure recall at 1, 5 and 10, from images to captions and back. An image may have several captions."""
+    predictor.tokenize([caption for _, caption in pairs])  # reports long captions before any image is read
     files = list(dict.fromkeys(file for file, _ in pairs))
     images = [(escape_name(str(file)), file) for file in files]
     features, kept, errors = image_features(predictor, images, batch_size, use_gpu)
@@ -201,10 +215,14 @@ def retrieval(
 def image_features(
     predictor: Predictor, images: Sequence[NamedImage], batch_size: int, use_gpu: bool = False
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """Features, float32 [n, d] of unit length, of what can be read; its places; others' faults.
+    """Encode images.
+
+    Returns:
+        Unit features of the readable images, float32 [n, d]; their indices, int64 [n]; and why other images
+        cannot be read, by name.
 
     Raises:
-        RequestError: none can be read.
+        RequestError: no image can be read.
     """
     features: list[np.ndarray] = []
     kept: list[int] = []

@@ -1,4 +1,4 @@
-"""Figures as a table, JSON, and images."""
+"""Write the results of an evaluation as a table, as JSON, and as plots."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -19,8 +20,8 @@ from .evaluate import Figures
 from .thresholds import Fit, Fitted
 
 _FIGURES = "figures.json"
-_MOST_NAMES = 40  # beyond that, names on a confusion matrix cannot be read
-_MOST_DOTS = 1000  # of a label
+_MOST_NAMES = 40  # maximum number of names that are readable in a plot
+_MOST_DOTS = 1000  # maximum number of dots per label
 _OF_A_THRESHOLD = {
     "average_precision": "average precision",
     "threshold": "threshold",
@@ -32,7 +33,7 @@ _OF_A_THRESHOLD = {
 
 
 def as_table(figures: dict[str, Figures]) -> str:
-    """Markdown: a row for each number of each task."""
+    """A Markdown table with one row per number of each task."""
     lines = ["| task | figure | value |", "| --- | --- | ---: |"]
     for task, found in figures.items():
         for name, value in found.numbers.items():
@@ -42,10 +43,10 @@ def as_table(figures: dict[str, Figures]) -> str:
 
 
 def require_own(folder: Path) -> None:
-    """Check that a `figures.json` in the folder was written by `evaluate`; `adapt` writes one too.
+    """Check that a `figures.json` in the folder was written by `evaluate`, and not by `adapt`.
 
     Raises:
-        RequestError: it was not, and would be lost.
+        RequestError: it was written by something else, and would be overwritten.
     """
     path = folder / _FIGURES
     try:
@@ -80,7 +81,7 @@ def write(figures: dict[str, Figures], folder: Path) -> None:
 
 
 def thresholds_table(fitted: Fitted) -> str:
-    """Markdown: a row for each label that has a threshold, and their means."""
+    """A Markdown table with one row per label that has a threshold, and the means."""
     names = list(_OF_A_THRESHOLD.values())
     lines = [f"| label | images with it | {' | '.join(names)} |", "| --- |" + " ---: |" * (len(names) + 1)]
     rows = [[getattr(fit, name) for name in _OF_A_THRESHOLD] for fit in fitted.fits.values()]
@@ -88,25 +89,36 @@ def thresholds_table(fitted: Fitted) -> str:
         lines.append(f"| {printable(label)} | {fit.positives} | {_numbers(row)} |")
     columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
     means = [float(np.mean(column)) if column else None for column in columns]
-    means[list(_OF_A_THRESHOLD).index("threshold")] = None  # their mean says nothing
+    means[list(_OF_A_THRESHOLD).index("threshold")] = None  # a mean threshold has no meaning
     return "\n".join([*lines, f"| mean | | {_numbers(means)} |"])
 
 
 def _numbers(row: Sequence[float | None]) -> str:
-    """Cells; one without a number is empty, such as the precision where no image was named."""
+    """Format the cells of a row; None gives an empty cell."""
     return " | ".join("" if value is None else f"{value:.4f}" for value in row)
 
 
 def draw_thresholds(fitted: Fitted, path: Path) -> None:
-    """Each label's cosines, of the images with it and of the others, and where its threshold parts them.
+    """Plot the cosines of images with and without each label, its threshold, precision and recall, as PNG.
 
-    Of many labels, those are drawn whose threshold is worst (F1 on images held back).
+    With many labels, only those with the worst thresholds are drawn (by F1 on held-back images).
     """
     worst = sorted(fitted.fits, key=lambda label: _f1(fitted.fits[label]))[:_MOST_NAMES]
     labels = [label for label in fitted.fits if label in set(worst)]
     figure = Figure(figsize=(11, 1.6 + 0.45 * len(labels)), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
+    _draw_cosines(left, fitted, labels)
+    _draw_precision_and_recall(right, [fitted.fits[label] for label in labels])
+    title = f"the {len(labels)} worst of {len(fitted.fits)} labels" if len(labels) < len(fitted.fits) else ""
+    figure.suptitle(title)
+    for axes in (left, right):
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def _draw_cosines(axes: Axes, fitted: Fitted, labels: list[str]) -> None:
+    """One row per label: a dot per image, and a line at the threshold."""
     rng = np.random.default_rng(0)
     for row, label in enumerate(labels):
         i = fitted.classes.index(label)
@@ -115,29 +127,27 @@ def draw_thresholds(fitted: Fitted, path: Path) -> None:
             scores = scores if len(scores) <= _MOST_DOTS else rng.choice(scores, _MOST_DOTS, replace=False)
             heights = row - above + rng.uniform(-0.13, 0.13, len(scores))
             name = ("images with the label" if truth else "others") if row == 0 else None
-            left.scatter(scores, heights, s=9, color=color, alpha=0.6, linewidths=0, label=name)
+            axes.scatter(scores, heights, s=9, color=color, alpha=0.6, linewidths=0, label=name)
         threshold = fitted.fits[label].threshold
-        left.plot(
+        axes.plot(
             [threshold] * 2, [row - 0.42, row + 0.42], color="#c44e52", label=None if row else "threshold"
         )
-    rows = np.arange(len(labels))
-    fits = [fitted.fits[label] for label in labels]
+    names = [f"{printable(label)} ({fitted.fits[label].positives})" for label in labels]
+    axes.set_yticks(range(len(labels)), names, **text_style(*names))
+    axes.set(xlabel="cosine", ylim=(len(labels) - 0.5, -0.5))
+
+
+def _draw_precision_and_recall(axes: Axes, fits: list[Fit]) -> None:
+    """Two bars per label."""
+    rows = np.arange(len(fits))
     for shift, name, color, values in (
         (-0.2, "precision, held back", "#55a868", [fit.held_back_precision or 0.0 for fit in fits]),
         (0.2, "recall, held back", "#8172b2", [fit.held_back_recall for fit in fits]),
     ):
-        bars = right.barh(rows + shift, values, height=0.36, color=color, label=name)
-        right.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
-    names = [f"{printable(label)} ({fitted.fits[label].positives})" for label in labels]
-    left.set_yticks(rows, names, **text_style(*names))
-    left.set(xlabel="cosine", ylim=(len(labels) - 0.5, -0.5))
-    right.set(xlim=(0, 1.15), xticks=[])
-    right.spines[["top", "right", "bottom"]].set_visible(False)
-    title = f"the {len(labels)} worst of {len(fitted.fits)} labels" if len(labels) < len(fitted.fits) else ""
-    figure.suptitle(title)
-    for axes in (left, right):
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    save_figure(figure, path)
+        bars = axes.barh(rows + shift, values, height=0.36, color=color, label=name)
+        axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3, fontsize=8)
+    axes.set(xlim=(0, 1.15), xticks=[])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
 
 
 def _f1(fit: Fit) -> float:
@@ -162,7 +172,7 @@ def _confusion(matrix: np.ndarray, classes: list[str], path: Path) -> None:
 
 
 def _average_precision(precisions: dict[str, float], path: Path) -> None:
-    """Bars, best label first; of many labels the worst."""
+    """Plot a bar per label, best first; with many labels, only the worst."""
     ranked = sorted(precisions, key=lambda label: -precisions[label])[-_MOST_NAMES:]
     figure = Figure(figsize=(7, 1 + 0.3 * len(ranked)), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,7 +1,7 @@
-"""Fitting thresholds: from which cosine a label is true, learned from images whose labels are known.
+"""Fit thresholds: the cosine from which an image has a label, from images whose labels are known.
 
-Each label gets its own, from its own cosines. Figures on the images that a threshold was fitted to flatter
-it; beside them stand those on images held back: each fifth judged by a threshold fitted to the other four.
+Each label has its own threshold. Precision and recall are measured on the images that a threshold was fitted
+to, which is optimistic, and by 5-fold cross-validation ("held back").
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from ..zero_shot.thresholds import Thresholds
 from . import metrics
 from .evaluate import Scored
 
-_FEWEST = 5  # images of which a label is true, and of which it is not
-_PARTS = 5
-_BELOW = 1e-4  # how far a threshold is below the lowest score, where it lets every image through
+_FEWEST = 5  # minimum numbers of images with and without a label
+_PARTS = 5  # folds of the cross-validation
+_BELOW = 1e-4  # distance below the lowest score of a threshold that every image reaches
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A label's threshold, and what it gives.
+    """The threshold of a label, and its quality.
 
     Attributes:
-        positives: images of which the label is true.
-        precision: share of the images that reach the threshold of which it is true.
-        recall: share of those of which it is true that reach it.
-        held_back_precision: the same on images that were held back; None where none reached a threshold.
+        threshold: minimum cosine.
+        positives: number of images with the label.
+        average_precision: average precision of the cosines.
+        precision: precision on the images that it was fitted to, 0 to 1.
+        recall: recall on these images, 0 to 1.
+        held_back_precision: precision in cross-validation; None if no image reached a threshold.
+        held_back_recall: recall in cross-validation.
     """
 
     threshold: float
@@ -48,12 +51,15 @@ class Fit:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fitting gave.
+    """Fitted thresholds.
 
     Attributes:
-        fits: labels with their thresholds.
-        refused: labels without, and why.
-        cosines: float64 [n, labels]; truth, bool [n, labels]; both in the order of `classes`.
+        classes: all labels.
+        fits: the thresholds, by label.
+        refused: why a label has no threshold, by label.
+        cosines: float64 [n, labels].
+        truth: which images have which labels, bool [n, labels].
+        min_precision: see `fit_thresholds`.
     """
 
     classes: list[str]
@@ -83,13 +89,13 @@ def fit_thresholds(
     """Fit a threshold for each label.
 
     Args:
-        cosines: [n, labels].
-        truth: which labels are true of which image, bool [n, labels].
+        cosines: float64 [n, labels].
+        truth: which images have which labels, bool [n, labels].
         classes: the labels.
-        min_precision: fit for the most recall at this precision; None: for the best F1.
+        min_precision: maximise recall at this precision; None maximises F1.
 
     Raises:
-        RequestError: no label can get a threshold, or two labels are called the same.
+        RequestError: no threshold can be fitted for any label, or two labels have the same name.
     """
     _require_distinct(classes)
     fits: dict[str, Fit] = {}
@@ -114,10 +120,17 @@ def _require_distinct(classes: Sequence[str]) -> None:
 
 
 def fit_threshold(scores: np.ndarray, truth: np.ndarray, min_precision: float | None = None) -> float | None:
-    """The threshold of one label, [n] each, for the best F1, or for the most recall at a precision.
+    """Fit the threshold of one label.
 
-    It stands in the middle between two scores. Of equally good ones the highest is taken. None: the precision
-    is not reached.
+    It lies midway between two scores; among equally good thresholds, the highest is chosen.
+
+    Args:
+        scores: scores of the images, [n].
+        truth: which images have the label, bool [n].
+        min_precision: maximise recall at this precision; None maximises F1.
+
+    Returns:
+        The threshold; None if the precision cannot be reached.
     """
     found, precision, recall = metrics.precision_recall(scores, truth)
     if min_precision is None:
@@ -133,7 +146,7 @@ def fit_threshold(scores: np.ndarray, truth: np.ndarray, min_precision: float | 
 
 
 def _fault(truth: np.ndarray) -> str | None:
-    """Why there are too few images to fit a label's threshold to."""
+    """Why there are too few images to fit a threshold; None if there are enough."""
     for count, what in ((int(truth.sum()), "with it"), (int((~truth).sum()), "without it")):
         if count < _FEWEST:
             return f"{counted(count, 'image')} {what}, at least {_FEWEST} are needed"
