@@ -260,7 +260,7 @@ class Predictor:
         if not named:
             raise RequestError("nothing to classify: give images or paths")
         check_count("top_k", top_k)
-        prompts, scoring = self.question(labels, templates, scores, thresholds)
+        prompts, scoring = self.prompts_and_scoring(labels, templates, scores, thresholds)
         targets = self.label_targets(prompts, use_gpu)
         features = self._all_features(named, batch_size, use_gpu)
         return [self.top_k_labels(feature, targets, prompts.labels, top_k, scoring) for feature in features]
@@ -417,7 +417,7 @@ class Predictor:
             require_distinct(asked.labels, self.record.config.text)
         return asked
 
-    def question(
+    def prompts_and_scoring(
         self,
         labels: Iterable[str] | None,
         templates: str | Iterable[str] | None,

@@ -115,7 +115,9 @@ def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:
 def _classify(predictor: Predictor, task: Classification) -> Outcome:
     if task.output_folder:
         _require_folder(task.output_folder)
-    prompts, scoring = predictor.question(task.labels, task.templates, task.scores, task.thresholds)
+    prompts, scoring = predictor.prompts_and_scoring(
+        task.labels, task.templates, task.scores, task.thresholds
+    )
     outcome = Outcome(scores=scoring.kind)
     paths = _input_paths(task, outcome)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:

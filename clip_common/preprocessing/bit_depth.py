@@ -1,4 +1,4 @@
-"""Pixels of more than 8 bits, and floats, to 8 bits; `image.py` states the rule."""
+"""Convert pixels of more than 8 bits, and floats, to 8 bits, by the rules stated in `image.py`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 from PIL import Image
 
 _BITS = (8, 10, 12, 14, 16, 24, 31, 32)
-_SIGNED_BITS = (7, 9, 11, 13, 15, 23, 31)  # beside the sign
-_HEADROOM = 1.2  # of floats, which overshoot when they are resized
-_SIGNED_FROM = 0.25  # of the largest value; what is less below zero is an undershoot
-_STRIP = 1 << 20  # values scaled at once
+_SIGNED_BITS = (7, 9, 11, 13, 15, 23, 31)  # without the sign
+_HEADROOM = 1.2  # for floats, which overshoot when they are resized
+_SIGNED_FROM = 0.25  # relative to the largest value; smaller negative values are undershoots
+_STRIP = 1 << 20  # number of values that are scaled at once
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a value means: `white` is 255; `black`, zero or less, is 0."""
+    """A linear mapping of values to 0..255: `black` becomes 0, `white` becomes 255."""
 
     black: float
     white: float
 
     @property
     def is_8_bit(self) -> bool:
-        """Whether values are 0 to 255 already, but for those that are clipped."""
+        """Whether the mapping is the identity, apart from clipping."""
         return (self.black, self.white) == (0, 255)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Values of any type to uint8."""
+        """Map values of any type to uint8."""
         wide = np.nan_to_num(values.astype(np.float64), nan=self.black, posinf=self.white, neginf=self.black)
         wide -= self.black
         wide *= 255 / (self.white - self.black)
@@ -36,9 +36,9 @@ class Scale:
 
 
 def scale_of(lowest: float, highest: float, floats: bool) -> Scale:
-    """The scale of an image, from its finite extremes."""
+    """The scale of an image, from its finite minimum and maximum."""
     signed = lowest < 0 and -lowest >= _SIGNED_FROM * highest
-    below = -lowest if floats else -lowest - 1  # of signed integers there is one more below zero
+    below = -lowest if floats else -lowest - 1  # signed integers reach one further below zero
     reach = max(highest, below) if signed else highest
     tops = [float(2**bits - 1) for bits in (_SIGNED_BITS if signed else _BITS)]
     if floats:
@@ -49,7 +49,7 @@ def scale_of(lowest: float, highest: float, floats: bool) -> Scale:
 
 
 def narrow_array(values: np.ndarray) -> np.ndarray:
-    """An array of integers, floats or booleans to uint8, of the same shape."""
+    """Convert an array of integers, floats or booleans to uint8, same shape."""
     if values.dtype == np.uint8:
         return values
     if values.dtype == bool:
@@ -63,10 +63,10 @@ def narrow_array(values: np.ndarray) -> np.ndarray:
 
 
 def narrow_image(image: Image.Image, with_alpha: bool = False) -> Image.Image:
-    """Greyscale of more than 8 bits to mode L; any other image as it is.
+    """Convert a greyscale image of more than 8 bits to mode L; return any other image unchanged.
 
     Args:
-        with_alpha: to mode LA where the file declares a value transparent, as 16-bit PNG can.
+        with_alpha: convert to mode LA if the file declares one value as transparent, as 16-bit PNG can.
     """
     if not image.mode.startswith(("I", "F")):
         return image
@@ -86,14 +86,14 @@ def narrow_image(image: Image.Image, with_alpha: bool = False) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
-    """Some rows at a time, each with where it begins: the whole as an array would double the memory."""
+    """The image in strips of rows, each with its first row; one array of it all would double the memory."""
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         yield top, np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
 
 
 def _extremes(parts: Iterable[np.ndarray]) -> tuple[float, float]:
-    """The lowest and the highest finite value."""
+    """The minimum and the maximum of all finite values."""
     lowest, highest = np.inf, -np.inf
     for part in parts:
         finite = part[np.isfinite(part)] if part.dtype.kind == "f" else part

@@ -1,7 +1,7 @@
-"""An image file in memory whose parts are counted while it is read.
+"""A file in memory that limits the number of reads.
 
-Pillow reads headers piece by piece in Python: a small file of millions of empty chunks, markers or fill bytes
-would keep it busy for minutes.
+Pillow parses headers chunk by chunk in Python: a small file with millions of empty chunks, markers or fill
+bytes would take minutes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from ..errors import ImageError
 
 
 class TooManyPartsError(ImageError):
-    """A file that is in more pieces than any image has."""
+    """A file with more parts than any real image."""
 
 
 class BoundedReader(io.BytesIO):
-    """A file that can be read so many times.
+    """A file in memory that can be read a limited number of times.
 
     Args:
-        content: the file.
-        reads: how often a piece of it may be read.
+        content: the bytes of the file.
+        reads: maximum number of calls of `read`.
     """
 
     def __init__(self, content: bytes | bytearray | memoryview, reads: int) -> None:
@@ -28,10 +28,10 @@ class BoundedReader(io.BytesIO):
         self._left = reads
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As a file does.
+        """Read as usual.
 
         Raises:
-            TooManyPartsError: it was read too often.
+            TooManyPartsError: the limit is exceeded.
         """
         if not self._left:
             raise TooManyPartsError("the file is in more pieces than any image has")

@@ -1,4 +1,4 @@
-"""How large an image becomes when it is decoded, which its header need not say."""
+"""The size of an image after decoding, which may be larger than its header says."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF's tags
 
 
 def decoded_size(stream: BinaryIO, formats: list[str]) -> tuple[int, int]:
-    """Width and height of the largest thing that decoding an image makes; nothing is decoded.
+    """Width and height of the largest bitmap that decoding creates, found without decoding.
 
     Raises:
-        Exception: whatever Pillow raises for what it cannot open.
+        Exception: whatever Pillow raises if it cannot open the image.
     """
     head = stream.read(12)
     stream.seek(0)
-    if head.startswith(_ICO):  # Pillow decodes it when it opens it, by what is inside and not by the header
+    if head.startswith(_ICO):  # Pillow decodes it on opening, and by the size inside, not in the header
         return _ico_size(stream, struct.unpack("<H", head[4:6])[0])
     if looks_like_heif(head):
         check_length(stream)
     with Image.open(stream, formats=formats) as image:
         width, height = image.size
-        if image.format == "TIFF":  # a tile is decoded whole, and may be larger than the image
+        if image.format == "TIFF":  # tiles are decoded completely, and may be larger than the image
             tags = image.tag_v2
             width, height = max(width, tags.get(_TILE_WIDTH, 0)), max(height, tags.get(_TILE_LENGTH, 0))
         is_heif = image.format == "HEIF"
@@ -40,7 +40,7 @@ def decoded_size(stream: BinaryIO, formats: list[str]) -> tuple[int, int]:
 
 
 def _ico_size(stream: BinaryIO, count: int) -> tuple[int, int]:
-    """The largest of an ICO's images, from the headers of each: PNG's, or a bitmap's."""
+    """The size of the largest image in an ICO file, from the headers of its PNGs and bitmaps."""
     stream.seek(6)
     entries = [struct.unpack("<8x2I", stream.read(16)) for _ in range(count)]  # size, offset
     sizes = [(0, 0)]

@@ -1,4 +1,4 @@
-"""Which files are images: by the suffixes of the formats that are read, else by their first bytes."""
+"""Find image files, by the suffixes of supported formats, or else by their first bytes."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ _USUAL_SUFFIX = re.compile(r"\.(?!\d+$)\w{1,8}", re.ASCII)
 
 @dataclass
 class Seen:
-    """What was come across beside images.
+    """What was encountered besides images.
 
     Attributes:
-        passed_over: what is no image that can be read, counted by suffix or kind.
-        unlisted: folders that could not be listed, and why.
+        passed_over: number of files that are not readable images, by suffix or kind.
+        unlisted: why a folder could not be listed, by its path.
     """
 
     passed_over: Counter[str] = field(default_factory=Counter)
     unlisted: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
-        """What was passed over, in words; empty if nothing was."""
+        """Summary of the files that were passed over; empty if there were none."""
         kinds = sorted(self.passed_over.items(), key=lambda item: (-item[1], item[0]))
         return ", ".join(f"{count} {kind}" for kind, count in kinds)
 
 
 def is_image(name: str, beginning: bytes | None) -> bool:
-    """Whether a file is one to read as an image.
+    """Whether a file should be read as an image.
 
     Args:
-        name: the file's. Its suffix decides, if it looks like one: `.mov` and `.txt` do, the end of
-            `photo.jpg?size=large` and of `scan.001` do not.
+        name: name of the file. Its suffix decides if it looks like a usual suffix, such as `.mov` and `.txt`,
+            but not the ends of `photo.jpg?size=large` and `scan.001`.
         beginning: its first bytes, which decide otherwise; None if they are not known.
     """
     suffix = PurePosixPath(name).suffix
@@ -61,7 +61,7 @@ def is_image(name: str, beginning: bytes | None) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """What a file that is passed over is counted as."""
+    """The kind of a file that is passed over, for counting."""
     if PurePosixPath(name).name.startswith(_APPLE_DOUBLE):
         return "._* (macOS)"
     suffix = PurePosixPath(name).suffix
@@ -71,12 +71,12 @@ def kind_of(name: str) -> str:
 
 
 def is_apple_double(name: str) -> bool:
-    """Whether it is the file of attributes that macOS puts beside another on a foreign disk."""
+    """Whether it is a file `._*`, which macOS creates for attributes on foreign file systems."""
     return PurePosixPath(name).name.startswith(_APPLE_DOUBLE)
 
 
 def first_bytes(file: str) -> bytes | None:
-    """What tells a format; None if the file cannot be read."""
+    """The first bytes of a file, which tell its format; None if it cannot be read."""
     try:
         require_regular(file)  # a link may lead to a pipe
         with Path(file).open("rb") as stream:
@@ -86,10 +86,10 @@ def first_bytes(file: str) -> bytes | None:
 
 
 def matches_of(pattern: str) -> list[str]:
-    """What a glob matches, in order; nothing is an error.
+    """The matches of a glob, sorted.
 
     Raises:
-        RequestError: nothing, or the folder to look into cannot be listed.
+        RequestError: there are none, or the folder cannot be listed.
     """
     matches = sorted(glob.glob(pattern, recursive=True))
     if matches:
@@ -108,14 +108,14 @@ def matches_of(pattern: str) -> list[str]:
 
 
 def image_files(folder: str, seen: Seen) -> Iterator[str]:
-    """The images in a folder and below, in order of their names, each folder's own before its folders'.
+    """The images in a folder and its subfolders, sorted by name, files before subfolders.
 
-    Links to folders are followed after all else, each folder once, so that a link changes no name and no
-    circle goes round.
+    Links to folders are followed last, and each folder is visited once, so links neither change the paths of
+    other images nor cause endless loops.
 
     Args:
-        folder: as its images' paths are to begin.
-        seen: is added to.
+        folder: the folder; the returned paths begin with it.
+        seen: files that are passed over and folders that cannot be listed are added to it.
     """
     visited: set[tuple[int, int]] = set()
     linked: list[str] = [folder]
@@ -148,7 +148,7 @@ def _suffixed(name: str) -> bool:
 def _listed(
     directory: str, visited: set[tuple[int, int]], seen: Seen
 ) -> tuple[list[str], list[str], list[str]]:
-    """Files, folders, and links to folders in a folder; nothing if it was visited under another name."""
+    """Files, folders, and links to folders in a folder; nothing if it has been visited already."""
     files: list[str] = []
     folders: list[str] = []
     links: list[str] = []
@@ -161,7 +161,7 @@ def _listed(
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif entry.is_symlink():  # one that leads nowhere is found out when it is read
+                elif entry.is_symlink():  # a dangling link is reported when it is read
                     (links if os.path.isdir(entry.path) else files).append(entry.path)  # noqa: PTH112
                 elif entry.is_file():
                     files.append(entry.path)

@@ -1,19 +1,19 @@
-"""Images to pixels, bit for bit what OpenAI's `clip._transform` feeds the model. No framework in here.
+"""Preprocess images to pixels, bit for bit as OpenAI's `clip._transform`. Does not import Paddle.
 
-The reference resizes with torchvision: shorter side to the model's resolution, bicubic with antialiasing,
-centre crop, and only then RGB, so palettes, alpha and greyscale are resized as they are; or, for weights that
-were trained so, both sides to the resolution and no crop, as cn-clip's `image_transform` does. Where the
-reference fails or clips, on images of more than 8 bits and on floats, ours scales to 8 bits first. The rule
-is the same for files, bytes, PIL images and arrays:
+The reference resizes with torchvision: the shorter side to the model's resolution, bicubic with antialiasing,
+then a centre crop, and only then RGB, so palettes, alpha and greyscale are resized as they are. For weights
+that were trained so, both sides are resized to the resolution, without a crop, as in cn-clip's
+`image_transform`. Images of more than 8 bits and floats, on which the reference fails or clips, are scaled to
+8 bits first. The rules are the same for files, bytes, PIL images and arrays:
 
-- The image's largest value tells its scale. Integers are white at the top of the smallest usual depth that
-  holds all values: 8, 10, 12, 14, 16, 24, 31 or 32 bits. So 12 bits stored in 16 are not dark.
-- Floats are white at 1, or at the top of one of those depths, with a fifth of headroom for values that
-  overshoot, which are clipped.
-- Images with values well below zero (a quarter of the largest) are signed: zero is grey, and black lies as
-  far below it as white above. Smaller negative values are clipped.
-- NaN is black; an infinity is black or white.
-- Greyscale integers and floats of 0 to 255 take the reference's own path.
+- The largest value determines the scale. For integers, white is the maximum of the smallest usual bit depth
+  that holds all values: 8, 10, 12, 14, 16, 24, 31 or 32 bits. So 12-bit values in 16 bits are not dark.
+- For floats, white is 1, or the maximum of one of those depths, with 20 % of headroom for overshooting
+  values, which are clipped.
+- Images with values far below zero (at least a quarter of the largest) are signed: zero is grey, and black is
+  as far below it as white is above. Smaller negative values are clipped.
+- NaN is black; infinities are black or white.
+- Greyscale integers and floats in 0..255 are processed exactly as in the reference.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from .decoded_size import decoded_size
 from .heif import HEIF_SUFFIXES, NEEDS_EXTRA, looks_like_heif, reads_heif, register_heif
 from .resize import RESIZE
 
-# Damaged EXIF and the like; bombs are an error of Pillow's. Set once: `catch_warnings` is not for threads.
+# Pillow warns of damaged EXIF and the like. Filtered globally, because `catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 ImageInput = Image.Image | np.ndarray | bytes
 """A PIL image, an HWC BGR array (PaddleHub's convention, OpenCV's order), or an encoded file."""
 
-# Never EPS, which runs a program; nor the formats that nobody stores photographs in.
+# Without EPS, which runs Ghostscript, and without formats that are not used for photographs.
 FORMATS = "PNG JPEG MPO GIF BMP DIB WEBP TIFF PPM ICO TGA JPEG2000 AVIF HEIF".split()
 _MAX_ASPECT = 1_000_000
-_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow itself speaks of a bomb
-_READS = 250_000  # pieces of a file in memory; a large photograph has some thousand
+_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's limit for a decompression bomb
+_READS = 250_000  # maximum number of reads while decoding; a large photograph needs some thousand
 IMAGE_SUFFIXES = set(
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .gif .bmp .dib .webp .tif .tiff .pbm .pgm .ppm .pnm .pfm .ico "
     ".tga .icb .vda .vst .jp2 .j2k .j2c .jpc .jpf .jpx .avif .avifs".split()
@@ -57,15 +57,14 @@ IMAGE_SUFFIXES = set(
 
 @dataclass(frozen=True)
 class Preprocess:
-    """A model's preprocessing, as a function from an image to pixels.
+    """The preprocessing of a model: a function from an image to pixels.
 
     Attributes:
-        resolution: side of the square that the model sees, in pixels.
-        settings: normalisation, and the background under transparent images.
-        exif_rotation: turn images as their EXIF tag says. The reference does not, so neither do we
-            unless asked.
-        fast_jpeg: decode large JPEG photographs at a half, a quarter or an eighth of their size, never below
-            twice the resolution. Several times faster on those, and the pixels differ a little.
+        resolution: side of the model's square input, in pixels.
+        settings: normalisation, resizing, and the background under transparent images.
+        exif_rotation: rotate images according to their EXIF orientation. The reference does not.
+        fast_jpeg: decode large JPEG files at 1/2, 1/4 or 1/8 of their size, but at least at twice the
+            resolution. Several times faster; the pixels differ slightly.
     """
 
     resolution: int
@@ -74,9 +73,10 @@ class Preprocess:
     fast_jpeg: bool = False
 
     def open(self, source: ImageInput | str | Path, name: str) -> Image.Image:
-        """Decode an image, see `open_image`: upright with `exif_rotation`, and of 8 bits.
+        """Decode an image, see `open_image`, apply `exif_rotation`, and convert it to 8 bits.
 
-        With `fast_jpeg`, a JPEG is decoded only as large as is needed.
+        Raises:
+            ImageError: the image cannot be read or decoded.
         """
         image = open_image(source, name, 2 * self.resolution if self.fast_jpeg else None)
         try:
@@ -85,10 +85,14 @@ class Preprocess:
             raise _cannot(name, "prepared", error) from error
 
     def pixels(self, source: ImageInput | str | Path, name: str) -> np.ndarray:
-        """An image in any form to normalised pixels, float32 [3, R, R].
+        """Preprocess an image in any form to normalised pixels, float32 [3, R, R].
+
+        Args:
+            source: the image.
+            name: its name in error messages.
 
         Raises:
-            ImageError: naming the image and what is wrong with it.
+            ImageError: the image cannot be read, decoded or converted.
         """
         image = self.open(source, name)
         try:
@@ -97,18 +101,18 @@ class Preprocess:
             raise _cannot(name, "prepared", error) from error
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """A decoded image to normalised pixels, float32 [3, R, R]."""
+        """Preprocess a decoded image to normalised pixels, float32 [3, R, R]."""
         return normalize(self.crop(image), self.settings)
 
     def crop(self, image: Image.Image) -> np.ndarray:
-        """A decoded image to the square that the model sees, RGB uint8 [R, R, 3]."""
+        """Resize and crop a decoded image to the model's input, RGB uint8 [R, R, 3], before normalisation."""
         image = self._settled(image)
         background, resize = self.settings.background, RESIZE[self.settings.resize]
         if background is None:
             image = resize(image, self.resolution)
         elif image.has_transparency_data:
-            # A model of our own owes the reference nothing: Pillow resizes palettes by the nearest
-            # pixel, which breaks thin lines, so they too become colours first.
+            # Only our own models have a background, so this need not match the reference. Palettes are
+            # converted first: Pillow resizes them by the nearest pixel, which breaks thin lines.
             image = resize(_rgba(image), self.resolution)
             image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
         else:
@@ -116,17 +120,17 @@ class Preprocess:
         return np.asarray(image.convert("RGB"))
 
     def _settled(self, image: Image.Image) -> Image.Image:
-        """An image upright, if that is asked for, and of 8 bits; done twice is done once."""
+        """Apply `exif_rotation` and convert to 8 bits; idempotent."""
         if self.exif_rotation:
             image = _upright(image)
         return narrow_image(image, with_alpha=self.settings.background is not None)
 
 
 def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
-    """RGB uint8 [..., R, R, 3] to float32 [..., 3, R, R]: to 0..1, less the mean, over the deviation."""
+    """Scale RGB uint8 [..., R, R, 3] to 0..1 and normalise it: float32 [..., 3, R, R]."""
     mean, std = np.array(settings.mean, np.float32), np.array(settings.std, np.float32)
     scaled = np.empty((*rgb.shape[:-3], 3, *rgb.shape[-3:-1]), np.float32)
-    for channel in range(3):  # in place, several times as fast as whole images
+    for channel in range(3):  # in place by channel: several times as fast as array expressions
         plane = scaled[..., channel, :, :]
         plane[...] = rgb[..., channel]
         plane /= np.float32(255)
@@ -136,15 +140,15 @@ def normalize(rgb: np.ndarray, settings: Preprocessing) -> np.ndarray:
 
 
 def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None = None) -> Image.Image:
-    """Decode an image, whole, whatever form it comes in.
+    """Decode an image completely, from any form.
 
     Args:
         source: a path, or one of the forms of `ImageInput`.
-        name: what to call it in an error: its path, or "images[3]".
-        jpeg_side: a JPEG's shorter side may be decoded smaller, but not smaller than this; None is exact.
+        name: its name in error messages: its path, or "images[3]".
+        jpeg_side: allow decoding a JPEG at reduced size, with both sides at least this; None is exact.
 
     Raises:
-        ImageError: naming the image and what is wrong with it.
+        ImageError: the image cannot be read or decoded.
     """
     if isinstance(source, np.ndarray):
         return _from_bgr(source, name)
@@ -170,7 +174,7 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
             f"{name}: not an image of a supported format ({', '.join(readable_formats())}), or damaged"
         ) from None
     except Exception as error:  # Pillow's decoders raise anything on damaged files
-        if isinstance(error, OSError) and error.strerror:  # a system's, not a decoder's
+        if isinstance(error, OSError) and error.strerror:  # from the operating system, not from a decoder
             raise ImageError(f"{name}: cannot be read ({error.strerror})") from None
         raise _cannot(name, "decoded", error) from error
     width, height = image.size
@@ -180,16 +184,16 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """Width and height of an encoded image that can be decoded, as its file says."""
+    """Width and height of an encoded image, from its header."""
     with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
         return image.size
 
 
 def for_display(source: ImageInput | str | Path, name: str, side: int) -> Image.Image:
-    """An image for people to see, RGBA, at most so many pixels a side; of 8 bits as the model sees it.
+    """Decode an image for display: RGBA, 8 bits, both sides at most `side` pixels.
 
     Raises:
-        ImageError: naming the image and what is wrong with it.
+        ImageError: the image cannot be read or decoded.
     """
     image = open_image(source, name)
     try:
@@ -202,7 +206,7 @@ def for_display(source: ImageInput | str | Path, name: str, side: int) -> Image.
 
 
 def _rgba(image: Image.Image) -> Image.Image:
-    """Any mode to RGBA; Pillow has no direct way for some."""
+    """Convert any mode to RGBA; some need an intermediate mode in Pillow."""
     if image.mode == "RGBA":
         return image
     if image.mode == "La":
@@ -211,7 +215,7 @@ def _rgba(image: Image.Image) -> Image.Image:
 
 
 def _cannot(name: str, done: str, error: Exception) -> ImageError:
-    """An image's error, from whatever was raised about it; a reason on one line."""
+    """The error for an image, with the reason of another exception on one line."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return ImageError(f"{name}: cannot be {done} ({reason})")
 
@@ -246,7 +250,7 @@ _LOCKS = [Lock() for _ in range(64)]
 
 
 def _lock_of(image: Image.Image) -> Lock:
-    """The lock of a PIL image, the same for all who hold it: Pillow's decoding is not for two threads."""
+    """A lock for decoding a PIL image, the same in all threads: decoding is not thread-safe in Pillow."""
     return _LOCKS[id(image) // 64 % len(_LOCKS)]
 
 
@@ -263,12 +267,12 @@ _ORIENTATION_IN = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp") 
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """An image turned as its EXIF says; `ImageOps.exif_transpose` fails where any other tag is damaged.
+    """Rotate an image by its EXIF orientation. (`ImageOps.exif_transpose` fails if any other tag is damaged.)
 
     Raises:
         ImageError: its EXIF cannot be read.
     """
-    tags = Image.new("1", (1, 1))  # an image of its own: reading EXIF changes an image
+    tags = Image.new("1", (1, 1))  # a dummy image, because reading EXIF modifies the image
     tags.info = image.info
     try:
         orientation = tags.getexif().get(ExifTags.Base.Orientation)
@@ -285,14 +289,14 @@ def _upright(image: Image.Image) -> Image.Image:
 
 @cache
 def readable_formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow can read."""
+    """The formats of `FORMATS` that this installation of Pillow can read."""
     Image.init()
     register_heif()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _from_bgr(array: np.ndarray, name: str) -> Image.Image:
-    """HWC BGR (or BGRA, or HW grey) to PIL; what is not uint8 by the rule of this file."""
+    """Convert an array [H, W, 3] in BGR, [H, W, 4] in BGRA, or [H, W] grey to PIL, see the rules above."""
     if array.dtype.kind not in "uifb":
         raise ImageError(f"{name}: an array of {array.dtype}, expected numbers, usually uint8 in BGR order")
     if array.size == 0:
@@ -307,7 +311,7 @@ def _from_bgr(array: np.ndarray, name: str) -> Image.Image:
 
 
 def _grey(array: np.ndarray) -> np.ndarray:
-    """A grey array in a type that Pillow has, so that it goes the way of a file."""
+    """Convert a grey array to a type that Pillow supports, so that it is processed like a file."""
     if array.dtype == bool:
         array = narrow_array(array)
     if array.dtype not in (np.uint8, np.uint16):

@@ -62,7 +62,7 @@ class Replica:
         )
         compiled.load()
         self._thresholds = settings.thresholds_of(name)
-        prompts, _ = self._predictor.question(None, None, None, self._thresholds)
+        prompts, _ = self._predictor.prompts_and_scoring(None, None, None, self._thresholds)
         self._predictor.label_targets(prompts, settings.use_gpu)
         self._predictor.classify(images=[_grey_image()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None

@@ -173,7 +173,9 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
         texts = check_texts(work.texts) if work.texts is not None else []
         work.limits.check_embeddings(len(work.images) + len(texts), predictor.record.config.embed_dim)
         return Job(work, None, [], tokens=predictor.count_tokens(texts) if work.count_tokens else None)
-    prompts, scoring = predictor.question(work.labels, work.templates, work.scores, work.thresholds)
+    prompts, scoring = predictor.prompts_and_scoring(
+        work.labels, work.templates, work.scores, work.thresholds
+    )
     work.limits.check_prompts(prompts)
     work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
     work.limits.check_heat_maps(work.explain, predictor.record.config.image_resolution)

@@ -1,4 +1,4 @@
-"""Work in threads, in order, a bounded way before whoever uses the results."""
+"""A parallel `map` in threads that runs a bounded number of items ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _mine = threading.local()  # of a thread of `prefetch`'s: its reader
 def prefetch(
     make: Callable[[Given], Made], given: Iterable[Given], batch_size: int, waiting: int = 0
 ) -> Generator[Made, None, None]:
-    """`map`, up to two batches ahead: images are prepared while the model works on the batch before.
+    """`map` in threads, in order, up to two batches ahead: images are prepared while the model runs.
 
-    Whoever stops reading early is not kept waiting: what has not begun is left out, what has ends by itself.
+    A consumer that stops early is not blocked: pending calls are cancelled, running ones end by themselves.
 
     Args:
-        make: runs in threads.
-        given: what it is called with.
-        batch_size: see above.
-        waiting: threads to have at least, as what they mostly do is wait for other machines.
+        make: function to call in threads.
+        given: its arguments.
+        batch_size: number of results that the consumer takes at once.
+        waiting: minimum number of threads, for a function that mostly waits for other machines.
     """
     workers = min(threads.count(), batch_size) if not waiting else max(threads.count(), waiting)
     coming: deque[Future[Made]] = deque()

@@ -1,9 +1,8 @@
-"""CPU threads, settled once, before the first matrix product, without the user setting anything; and a thread
-for what may take too long.
+"""CPU threads of Paddle, configured once before its first matrix product; and a helper for time limits.
 
-As it comes Paddle runs on one thread, its bundled mklml takes a slow path on AMD (PaddlePaddle/Paddle#75760),
-and its idle threads spin, which brings it to its knees beside any other busy process. On a two-core AMD
-machine this makes the image towers two to three times faster.
+By default Paddle uses one thread, its bundled mklml takes a slow path on AMD (PaddlePaddle/Paddle#75760), and
+its idle threads spin, which is very slow beside another busy process. On a two-core AMD machine this
+configuration makes the image towers two to three times faster.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ Made = TypeVar("Made")
 
 @cache
 def configure() -> None:
-    """Use the CPU well; whatever the user has set in the environment stays as it is.
+    """Configure Paddle's threads; environment variables that the user has set take precedence.
 
-    Effective only before the libraries start, that is before the process multiplies its first matrices.
+    Must be called before the process computes its first matrix product.
     """
     import paddle
 
     os.environ.setdefault("KMP_BLOCKTIME", "0")  # idle threads sleep
     if cpu.is_amd() and "avx2" in cpu.features():
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")  # the AVX2 path, which it keeps for Intel
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")  # the AVX2 path, by default for Intel only
     paddle.base.core.set_num_threads(count())
 
 
 def count() -> int:
-    """Threads to compute with: the user's OMP_NUM_THREADS, else the CPUs that are ours."""
-    chosen = _environment_at_start().get("OMP_NUM_THREADS", "").partition(",")[0]  # one per nesting level
+    """Threads to compute with: OMP_NUM_THREADS if set, else the CPUs that this process may use."""
+    chosen = _environment_at_start().get("OMP_NUM_THREADS", "").partition(",")[0]  # a value per nesting level
     if chosen.isdecimal() and int(chosen) > 0:
         return int(chosen)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -69,7 +68,7 @@ def _settle(result: Future[Made], action: Callable[[], Made]) -> None:
 
 
 def _environment_at_start() -> dict[str, str]:
-    """What the process was started with: Paddle sets OMP_NUM_THREADS itself when it is imported."""
+    """The environment that the process was started with: importing Paddle sets OMP_NUM_THREADS."""
     try:
         entries = Path("/proc/self/environ").read_text("utf-8", "replace").split("\0")
     except OSError:  # not Linux

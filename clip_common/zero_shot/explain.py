@@ -74,7 +74,7 @@ def explain(
     """
     check_count("top_k", top_k)
     check_count("batch_size", batch_size)
-    prompts, _ = predictor.question(labels, templates)
+    prompts, _ = predictor.prompts_and_scoring(labels, templates)
     pixels = predictor.preprocess.pixels(image, str(image) if isinstance(image, (str, Path)) else "image")
     targets = predictor.label_targets(prompts, use_gpu)
     feature = predictor.encode_image(pixels[None], use_gpu)[0]

@@ -207,7 +207,7 @@ def test_thresholds_of_classes_that_travel_with_the_weights(mini: Predictor, tmp
         adapted.classify(paths=[DOG], thresholds=own, templates="a {}")
     in_words = fitted(adapted, values=values)  # the same names, through the text tower
     assert [item["label"] for item in adapted.classify(paths=[DOG], thresholds=in_words)[0]] == ["hound"]
-    assert adapted.question(None, None, None, in_words)[0].templates == ("the {}",)
+    assert adapted.prompts_and_scoring(None, None, None, in_words)[0].templates == ("the {}",)
 
 
 @pytest.mark.parametrize(
