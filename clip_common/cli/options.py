@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..config import PRETRAINED, Pretrained, pretrained
-from ..embedding.folders import folder_at
+from ..embedding.folders import folder_at, is_index
 from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
@@ -232,6 +233,11 @@ def store_folder(text: str) -> Path | str:
 
 def output_store(text: str) -> Path | str:
     """A folder for embeddings, which can be written, or an address in a bucket."""
+    if is_index(text):
+        raise argparse.ArgumentTypeError(
+            f"{text} is an index: name the folder of embeddings that it was made from, and then bring it up "
+            f"to date with `clip-hub index FOLDER --index {shlex.quote(text)}`"
+        )
     return store_folder(text) if is_address(text) else output_folder(text)
 
 

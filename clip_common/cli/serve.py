@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 
 from pydantic import ValidationError
@@ -93,7 +94,12 @@ def _check(settings: Settings) -> None:
     Raises:
         ClipError: the engine is not to be had, or weights cannot be had, or do not fit.
     """
+    from ..search.index import is_server, refuse_store
+    from ..search.searcher import INDEX
+
     choose(settings.engine, settings.precision)
+    if (index := os.environ.get(INDEX)) and not is_server(index):
+        refuse_store(index)
     for file in settings.thresholds:
         if (module := Thresholds.read(file).module) not in settings.modules:
             raise RequestError(f"--thresholds {file}: they are of {module}, which is not served")

@@ -18,6 +18,10 @@ from ..system.addresses import BUCKETS, is_address, scheme_of
 from ..system.output import atomic_file, held_folder, reason_of
 from ..system.secrets import holds_access, without_secrets
 
+PART = re.compile(r"part-(\d{6})\.parquet")
+"""The name of a part of a store."""
+
+_INDEX_BEGINS = b"ARROW1"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
@@ -76,6 +80,23 @@ def bucket_and_key(address: str) -> tuple[str, str]:
             f"{shown}: a key with nothing, . or .. between slashes cannot be read: copy it to another key"
         )
     return bucket, key
+
+
+def is_store(folder: str) -> bool:
+    """Whether embeddings are in a folder of this machine."""
+    try:
+        return any(map(PART.fullmatch, os.listdir(folder)))  # noqa: PTH208
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
+        return False
+
+
+def is_index(file: Path | str) -> bool:
+    """Whether a file is in the format of an index."""
+    try:
+        with Path(file).open("rb") as stream:
+            return stream.read(len(_INDEX_BEGINS)) == _INDEX_BEGINS
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
+        return False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,11 +27,10 @@ import pyarrow.parquet as pq
 
 from ..errors import RequestError
 from ..system.output import reason_of
-from .folders import folder_at
+from .folders import PART, folder_at, is_index
 from .items import Item
 from .origin import Origin
 
-_PART = re.compile(r"part-(\d{6})\.parquet")
 _ERRORS = "errors.parquet"
 _ROOT = "root"
 _TEMPORARY = re.compile(rf"\.(part-\d{{6}}\.parquet|{re.escape(_ERRORS)}|{_ROOT})\..+")
@@ -71,12 +71,12 @@ class Store:
 
     def parts(self) -> list[str]:
         """File names of the parts, by number. A part that is being written has a temporary name."""
-        return [name for name in self._names() if _PART.fullmatch(name)]
+        return [name for name in self._names() if PART.fullmatch(name)]
 
     def next_number(self) -> int:
         """The number of a new part."""
         parts = self.parts()
-        return int(_PART.fullmatch(parts[-1])[1]) + 1 if parts else 0  # type: ignore[index]
+        return int(PART.fullmatch(parts[-1])[1]) + 1 if parts else 0  # type: ignore[index]
 
     def origin(self) -> Origin | None:
         """The origin of the embeddings; None if the store is empty.
@@ -95,8 +95,20 @@ class Store:
         """
         origin = self.origin()
         if origin is None:
-            raise RequestError(f"{self.folder} holds no embeddings: make them with `embed`")
+            raise RequestError(self._why_none())
         return origin
+
+    def _why_none(self) -> str:
+        """What to do if there are no embeddings; also if something else was given by mistake."""
+        place = Path(self.folder)
+        if is_index(place):
+            return (
+                f"{self.folder} is an index, not embeddings: name the folder that it was made from, or "
+                f"search it with `clip-hub search WORDS --index {shlex.quote(str(self.folder))}`"
+            )
+        if PART.fullmatch(place.name) and place.is_file():
+            return f"{self.folder} is a part of embeddings: name its folder, {place.parent}"
+        return f"{self.folder} holds no embeddings: make them with `embed`"
 
     def require(self, origin: Origin) -> None:
         """Check that embeddings of this origin may be added.

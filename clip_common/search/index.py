@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..embedding.folders import is_store
 from ..errors import RequestError
+from ..system.addresses import BUCKETS
 from ..system.optional import require_package
 from ..system.words import counted
 from .hits import Filter, Hit, as_kept, fold
@@ -141,6 +144,7 @@ def open_index(address: str, must_exist: bool = False) -> Index:
         RequestError: it cannot be opened, or needs the extra [search].
     """
     if not is_server(address):
+        refuse_store(address)
         from .file_index import FileIndex
 
         return FileIndex(address, must_exist)
@@ -150,6 +154,23 @@ def open_index(address: str, must_exist: bool = False) -> Index:
     return MilvusIndex(address)
 
 
+def refuse_store(address: str) -> None:
+    """Check that an index is not a folder of embeddings.
+
+    Raises:
+        RequestError: it is; the message has the command that makes an index of them.
+    """
+    if is_store(address):
+        raise _is_store(address, f"{address.rstrip('/')}.db")
+
+
+def _is_store(address: str, index: str) -> RequestError:
+    command = f"clip-hub index {shlex.quote(address)} --index {shlex.quote(index)}"
+    return RequestError(
+        f"{address} holds embeddings, not an index: run `{command}` and name {index} as the index"
+    )
+
+
 def is_server(address: str) -> bool:
     """Whether an address is that of a server and not a file.
 
@@ -157,6 +178,8 @@ def is_server(address: str) -> bool:
         RequestError: unknown URL scheme.
     """
     kind, mark, _ = address.partition("://")
+    if mark and kind.lower() in BUCKETS:
+        raise _is_store(address, f"{address.rstrip('/').rpartition('/')[2]}.db")
     if mark and kind not in ("http", "https"):
         raise RequestError(f"--index {address}: give a file, or http://HOST:19530 of a Milvus server")
     return bool(mark)

@@ -422,8 +422,8 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, address: str, store: Store)
     assert not Path(address).exists()
     with pytest.raises(RequestError, match=r"photos\.index: no such file; make it with `index`"):
         FileIndex(address, must_exist=True)
-    with pytest.raises(RequestError, match="s3://photos: give a file, or http://HOST:19530"):
-        open_index("s3://photos")
+    with pytest.raises(RequestError, match="oss://photos: give a file, or http://HOST:19530"):
+        open_index("oss://photos")
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"x\.db cannot be (opened|written): Not a directory"):
         FileIndex(f"{tmp_path}/file/x.db").sync(store)
