@@ -563,6 +563,7 @@ def test_a_second_process_finds_everything_and_reads_no_weights(cache: Path, tmp
             capture_output=True,
             text=True,
             cwd=ROOT,
+            timeout=240,
         ).stdout
         for turn in ("first", "again")
     ]

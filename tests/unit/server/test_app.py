@@ -27,6 +27,7 @@ from clip_common.zero_shot import explain as explaining
 from clip_common.zero_shot.explain import explain
 from clip_common.zero_shot.thresholds import Thresholds
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
 
@@ -146,9 +147,7 @@ def test_others_are_served_while_one_has_many_texts(
 
     async def run() -> tuple[Any, Any]:
         heavy = asyncio.create_task(ask("heavy", with_many(many, "served")))
-        while not begun.is_set():
-            assert not heavy.done(), heavy.result()
-            await asyncio.sleep(0.01)
+        await until(begun.is_set, heavy)
         return await asyncio.gather(ask("small", SMALL), heavy)
 
     small, heavy = asyncio.run(run())
@@ -191,7 +190,9 @@ def test_others_are_served_beside_an_explanation(
                 assert answered_small.wait(60)
                 return
             begun.set()
+            end = time.monotonic() + 60
             while replica._model._work_queue.empty():  # the small request does not wait for its turn yet
+                assert time.monotonic() < end
                 time.sleep(0.01)
 
     sizes = hooked_images(replica, before)
@@ -203,9 +204,7 @@ def test_others_are_served_beside_an_explanation(
 
     async def run() -> list[Any]:
         first = asyncio.create_task(ask("first", WHY))
-        while not begun.is_set():
-            assert not first.done(), first.result()
-            await asyncio.sleep(0.01)
+        await until(begun.is_set, first)
         second = asyncio.create_task(ask("second", WHY))
         small = await ask("small", SMALL)
         answered_small.set()
@@ -272,9 +271,7 @@ def test_an_explanation_that_nobody_waits_for_ends(
 
     async def run() -> Any:
         task = asyncio.create_task(replica.answer(WHY, time.time() + 600))
-        while not begun.is_set():
-            assert not task.done(), task.result()
-            await asyncio.sleep(0.01)
+        await until(begun.is_set, task)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -338,7 +335,7 @@ def test_requests_with_much_to_do_leave_room_for_the_others(monkeypatch: pytest.
         large = [with_many("labels", "room")] * 30 + [work(images=[DOG] * 20, labels=["a", "b"])] * 30
         large += [WHY] * 30
         tasks = [asyncio.create_task(gateway.ask("clip_mini", request)) for request in large]
-        await asyncio.sleep(0.1)
+        await until(lambda: sum(task.done() for task in tasks) >= 66)  # those that are refused
         assert gateway.asking == 24
         assert await gateway.ask("clip_mini", SMALL) == "answered"
         for task in tasks:
@@ -377,8 +374,7 @@ def test_the_wait_for_a_turn_of_other_work_is_not_taken_for_load(monkeypatch: py
         gateway = app.Gateway(Settings.model_validate({}), clip_mini=Handle())
         load = gateway._load["clip_mini"]["small"]
         why = asyncio.create_task(gateway.ask("clip_mini", WHY))
-        while not gateway.asking:
-            await asyncio.sleep(0)
+        await until(lambda: gateway.asking, why)
         await gateway.ask("clip_mini", SMALL)
         load.in_flight = 99
         assert load.expected() == pytest.approx(100 * 0.1)
@@ -419,8 +415,7 @@ def test_a_replica_is_told_that_nobody_waits(monkeypatch: pytest.MonkeyPatch) ->
     async def run() -> None:
         gateway = app.Gateway(Settings.model_validate({}), clip_mini=Handle())
         task = asyncio.create_task(gateway.ask("clip_mini", WHY))
-        while not gateway.asking:
-            await asyncio.sleep(0)
+        await until(lambda: gateway.asking, task)
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -24,6 +24,7 @@ from clip_common.zero_shot import explain as explaining
 from clip_common.zero_shot.explain import explain
 from tests.support.direct_service import MODULE, URL, Direct
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
 
@@ -379,9 +380,7 @@ def test_a_stream_without_an_end_is_not_waited_for_and_is_ended(admission: Admis
     async def drained() -> Asked:
         asked = Asked("/gradio/clip_mini/heartbeat", [{"type": "http.request", "body": b""}])
         task = asyncio.create_task(asked.run(AdmissionMiddleware(app, admission)))
-        while len(asked.sent) < 2:
-            assert not task.done(), task.result()
-            await asyncio.sleep(0)
+        await until(lambda: len(asked.sent) >= 2, task)
         assert admission.in_flight == 0
         admission.draining = True
         admission.end_the_endless()
@@ -398,8 +397,7 @@ def test_a_body_that_has_not_come_is_not_waited_for_when_the_server_stops(
     async def drained() -> Asked:
         asked = Asked(URL, [{"type": "http.request", "body": b"{", "more_body": True}])
         task = asyncio.create_task(asked.run(AdmissionMiddleware(create_api(service), admission)))
-        while asked.received < 2:
-            await asyncio.sleep(0)
+        await until(lambda: asked.received >= 2, task)
         admission.draining = True
         admission.refuse_the_unread()
         await asyncio.wait_for(task, 10)
@@ -430,9 +428,7 @@ def test_bodies_are_read_and_answers_written_off_the_event_loop(
     async def both() -> tuple[int, int]:
         asked = Asked(URL, [{"type": "http.request", "body": b'{"texts": ["slow"]}'}])
         task = asyncio.create_task(asked.run(app))
-        while not reading.is_set():
-            assert not task.done(), task.result()
-            await asyncio.sleep(0.01)
+        await until(reading.is_set, task)
         other = Asked(URL, [{"type": "http.request", "body": b'{"texts": ["a dog"]}'}])
         await other.run(app)
         done.set()

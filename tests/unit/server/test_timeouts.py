@@ -17,6 +17,7 @@ import uvicorn
 from clip_common.server import timeouts
 from clip_common.server.admission import Admission, AdmissionMiddleware
 from clip_common.server.timeouts import TimeoutProtocol
+from tests.support.waiting import until
 
 LARGE = 20 << 20
 REQUEST = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -50,19 +51,8 @@ async def ask(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return reader, writer
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(60) if hasattr(asyncio, "timeout") else _forever():
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def _forever() -> AsyncIterator[None]:
-    yield
-
-
 def test_who_does_not_read_is_dropped_and_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeouts.TimeoutProtocol, "_patience", 0.3)
+    monkeypatch.setattr(timeouts.TimeoutProtocol, "_patience", 2.0)  # enough for five to come
     admission = Admission(None, 1 << 20, 1 << 30, 30)
 
     async def run() -> None:
