@@ -12,12 +12,15 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy
+from ray.exceptions import RayActorError
 
-from ..errors import ClipError
+from ..errors import ClipError, RequestError
 from ..system.ray_job import RayJob
 from .embed import Failure, Job, Part, make_parts
 from .origin import Origin
 from .store import Store
+
+_RETRIES = 10  # of a part whose worker died: with its machine, or of what is in the part
 
 
 class _Worker:
@@ -75,16 +78,26 @@ def make_parts_on_ray(
             fn_constructor_args=(store, job, origin),
             compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(cpus, len(rows)))),
             max_restarts=-1,
-            max_task_retries=-1,
+            max_task_retries=_RETRIES,
             **resources,
         )
         fault: ClipError | None = None
-        for row in data.iter_rows():
-            made = pickle.loads(row["made"])
-            if isinstance(made, ClipError):
-                fault = fault or made
-            else:
-                yield made
+        rows_made = iter(data.iter_rows())
+        try:
+            for row in rows_made:
+                made = pickle.loads(row["made"])
+                if isinstance(made, ClipError):
+                    fault = fault or made
+                else:
+                    yield made
+        except RayActorError as error:
+            raise RequestError(
+                f"a worker of Ray's died {_RETRIES + 1} times over the same images: see Ray's log, and "
+                "whether it had memory enough; --executor local shows where it ends. What was written before "
+                "is kept"
+            ) from error
+        finally:
+            del rows_made, data  # which ends what Ray Data runs for them, also where the reader stops early
         if fault:  # at the end only: threads of Ray Data abort the process if Ray is shut down beside them
             raise fault
     finally:

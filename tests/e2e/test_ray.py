@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +16,12 @@ pytest.importorskip("ray", reason="of the extra [test]")
 
 import numpy as np
 
+from clip_common.embedding import ray_executor
+from clip_common.embedding.embed import Part
+from clip_common.embedding.items import Item
 from clip_common.embedding.store import Store
-from tests.support.stores import contents, run, write_images
+from clip_common.errors import RequestError
+from tests.support.stores import JOB, ORIGIN, contents, run, write_images
 
 DRIVER = """
 import ray
@@ -63,3 +70,41 @@ def test_embed_on_ray_gives_the_same(tmp_path: Path) -> None:
         np.testing.assert_allclose(on_ray[path], vector, atol=1e-5)
     assert Store(tmp_path / "ray").errors() == Store(tmp_path / "local").errors()
     assert run(images, tmp_path / "ray", ray=True).embedded == 0
+
+
+class Deadly(Item):
+    """An item that ends the process which unpickles it, as a decoder might that crashes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+def test_images_that_kill_their_worker_do_not_go_round_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "_RETRIES", 1)
+    part: Part = (0, [Deadly("a.png", "stamp", str(tmp_path / "a.png"))])
+    made = ray_executor.make_parts_on_ray([part], Store(tmp_path / "out"), JOB, ORIGIN, None)
+    with pytest.raises(RequestError, match="a worker of Ray's died 2 times over the same images"):
+        list(made)
+
+
+def test_what_ray_runs_has_ended_before_ray_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its threads end the process before the error is told."""
+    running: list[str] = []
+    shutdown = ray_executor.ray.shutdown
+
+    def noted() -> None:
+        running.extend(t.name for t in threading.enumerate() if t.name.startswith("StreamingExecutor"))
+        shutdown()
+
+    def write_errors(store: Store, errors: dict[str, tuple[str, str]]) -> None:
+        if errors:
+            raise RequestError("the disk is full")
+
+    monkeypatch.setattr(ray_executor.ray, "shutdown", noted)
+    monkeypatch.setattr(Store, "write_errors", write_errors)
+    images = write_images(tmp_path / "pictures")
+    with pytest.raises(RequestError, match="the disk is full"):
+        run(images, tmp_path / "ray", job=replace(JOB, part_size=1), ray=True)
+    assert not running and not ray_executor.ray.is_initialized()
