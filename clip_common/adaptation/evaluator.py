@@ -9,8 +9,8 @@ import numpy as np
 
 from ..engines.paddle_engine import PaddleEngine
 from ..errors import ImageError, RequestError
-from ..evaluation.datasets import Labelled
 from ..evaluation.evaluate import image_features
+from ..evaluation.labelled import Labelled
 from ..evaluation.metrics import retrieval_recall
 from ..models.clip import CLIP
 from ..predictor import Predictor, encode_images

@@ -16,8 +16,8 @@ from . import options
 from .reporting import complain, emit, note, report_unread
 
 if TYPE_CHECKING:
-    from ..evaluation.datasets import Labelled, MultiLabelled
     from ..evaluation.evaluate import Figures, Scored
+    from ..evaluation.labelled import Labelled, MultiLabelled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

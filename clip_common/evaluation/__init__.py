@@ -1,3 +1,3 @@
-"""How good a model is on images whose classes or captions are known: `datasets.py` reads them,
-`evaluate.py` asks the model, `metrics.py` and `probe.py` judge, `report.py` writes what a person can read.
+"""Evaluate models: `datasets.py` and `known_datasets.py` read data sets, `evaluate.py` runs the model,
+`metrics.py`, `probe.py` and `thresholds.py` compute, `report.py` writes tables and plots.
 """

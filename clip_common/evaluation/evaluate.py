@@ -20,7 +20,7 @@ from ..text.prompts import Prompts
 from ..zero_shot.cached_labels import LabelTargets
 from ..zero_shot.scoring import cosines, l2_normalize, label_logits, softmax
 from . import metrics
-from .datasets import Labelled, MultiLabelled
+from .labelled import Labelled, MultiLabelled
 
 RECALLS = (1, 5, 10)
 

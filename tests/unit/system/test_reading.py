@@ -139,7 +139,7 @@ def test_a_damaged_file_of_a_usual_data_set_is_named(content: bytes, tmp_path: P
 
 
 def test_a_small_file_that_unpacks_to_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clip_common.evaluation.datasets._MOST_UNPACKED", 1000)
+    monkeypatch.setattr("clip_common.evaluation.known_datasets._MOST_UNPACKED", 1000)
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(
         gzip.compress(b"\0\0\x08\x01\0\0\x10\0" + bytes(0x1000))
     )
