@@ -11,7 +11,7 @@ from ..engines.base import ENGINES
 from ..system.file_names import shown_name
 from ..system.optional import require_package
 from . import options
-from .reporting import emit, report_unread
+from .reporting import complain, emit, report_unread
 
 if TYPE_CHECKING:
     from ..adaptation.prepare import Prepared
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Adapt and print; the exit status is 1 if an image could not be read."""
+    """Adapt and print; the exit status is 1 if an image could not be read, or if adapting did not help."""
     if args.head == "probe":
         require_package("sklearn", "evaluate")
     from ..adaptation.task import AdaptationTask
@@ -106,6 +106,14 @@ def _by_training(task: AdaptationTask) -> int:
     emit(_row("all adapted", adapted.points[-1].held_out, adapted.points[-1].reference))
     chosen = adapted.chosen
     emit(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
+    if chosen.alpha == 0 and task.alpha is None:
+        report_unread(adapted.prepared.errors, "left out")
+        complain(
+            f"adapting did not help: {adapted.path} holds the weights as they were, since no mixture with "
+            "the adapted ones gets more of the held-out images right; try more images, other --epochs or "
+            "another --learning_rate"
+        )
+        return 1
     return _end(task, adapted.path, adapted.prepared)
 
 
@@ -121,10 +129,14 @@ def _by_cache(task: AdaptationTask) -> int:
 
 
 def _end(task: AdaptationTask, weights: Path, prepared: Prepared) -> int:
+    """Print the file, and what to do with it if nothing went wrong; returns the exit status."""
     path = shown_name(str(weights))
-    emit(f"{path}\nTry it:   hub run {task.module} --weights {path} --input_path IMAGE")
-    emit(f"Pack it:  clip-hub pack {task.module} --weights {path} --name MY_CLIP")
-    return report_unread(prepared.errors, "left out")
+    emit(path)
+    status = report_unread(prepared.errors, "left out")
+    if status == 0:
+        emit(f"Try it:   hub run {task.module} --weights {path} --input_path IMAGE")
+        emit(f"Pack it:  clip-hub pack {task.module} --weights {path} --name MY_CLIP")
+    return status
 
 
 def _row(name: str, held_out: float | None, other: float | None) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,41 @@ def test_images_are_read_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     chosen = ["--exif_rotation", "--engine", "paddle"]
     assert main(["adapt", str(tmp_path), "--output", str(tmp_path / "x"), *chosen]) == 1
     assert given[0].exif_rotation and given[0].engine == "paddle" and not given[0].fast_jpeg
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asked", "errors", "status", "words"),
+    [
+        (0.5, [], {}, 0, None),
+        (
+            0.5,
+            [],
+            {"a.png": "a.png: not an image"},
+            1,
+            "a.png: not an image\n1 image could not be read: left out\n",
+        ),
+        (0.0, [], {}, 1, "adapting did not help: w.safetensors holds the weights as they were"),
+        (0.0, ["--alpha", "0"], {}, 0, None),
+    ],
+)
+def test_what_to_try_is_printed_after_a_success_alone(
+    chosen: float,
+    asked: list[str],
+    errors: dict[str, str],
+    status: int,
+    words: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    point = interpolation.Point(chosen, 0.75, None)
+    nothing = SimpleNamespace(errors=errors)
+    made = adapting.Adapted(Path("w.safetensors"), [point], point, None, nothing)  # type: ignore[arg-type]
+    monkeypatch.setattr(adapting, "adapt", lambda _: made)
+    assert main(["adapt", str(tmp_path), "--output", str(tmp_path / "x"), *asked]) == status
+    said = capsys.readouterr()
+    assert ("Try it" in said.out, "Pack it" in said.out) == (status == 0, status == 0)
+    assert said.err.startswith(words) if words else not said.err
 
 
 @pytest.mark.slow
