@@ -112,7 +112,7 @@ def _on_signal(stop: threading.Event, number: int, _frame: object) -> None:
         os.write(sys.stdout.fileno(), b"stopping at once\n")  # print is not reentrant
     signal.signal(number, signal.SIG_DFL)  # in case that Ray hangs
     try:
-        ray.shutdown()  # ends the processes that it has started
+        within(_ENDING, ray.shutdown)  # ends the processes that it has started
     finally:
         os._exit(128 + number)
 

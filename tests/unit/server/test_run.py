@@ -89,6 +89,25 @@ def test_a_server_whose_listener_has_ended_ends_too(
         in_any_case.cancel()
 
 
+def test_a_second_signal_ends_a_server_also_where_ray_does_not_end(
+    life: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, stop = threading.Event(), threading.Event()
+    ended: list[int] = []
+    monkeypatch.setattr(run, "_ENDING", 0.05)
+    monkeypatch.setattr(run.ray, "shutdown", lambda: go_on.wait(120))
+    monkeypatch.setattr(run.os, "_exit", ended.append)
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    stop.set()  # by the first
+    signalled = threading.Thread(target=run._on_signal, args=(stop, signal.SIGTERM, None), daemon=True)
+    signalled.start()
+    signalled.join(60)
+    waits = signalled.is_alive()
+    go_on.set()
+    signalled.join(60)
+    assert not waits and ended == [128 + signal.SIGTERM]
+
+
 def test_requests_are_answered_also_where_nobody_reads_what_the_server_says(
     life: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
