@@ -12,6 +12,7 @@ from ..errors import ClipError
 from ..system.home import provide_home
 from ..version import __version__
 from . import completion, options, reporting
+from .parser import Parser
 
 # A verb, and what it is for; its file is named like it. Files are imported when their verb is used.
 VERBS = {
@@ -72,7 +73,7 @@ def parser(complete: bool = False) -> argparse.ArgumentParser:
     Args:
         complete: fill in the options of all verbs, not only of the one that is used.
     """
-    made = options.Parser(prog="clip-hub", description="CLIP on PaddlePaddle.")
+    made = Parser(prog="clip-hub", description="CLIP on PaddlePaddle.")
     made.add_argument("--version", action="version", version=f"clip-hub {__version__}")
     options.add_quiet(made)
     verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_VerbParser)
@@ -83,7 +84,7 @@ def parser(complete: bool = False) -> argparse.ArgumentParser:
     return made
 
 
-class _VerbParser(options.Parser):
+class _VerbParser(Parser):
     """A verb's parser, which gets its options when it is first used."""
 
     def fill(self) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ..config import PRETRAINED, Pretrained, pretrained
 from ..embedding.folders import folder_at, is_index
@@ -22,124 +21,12 @@ from ..system.output import require_file, require_folder
 from ..system.secrets import hide_secrets
 from ..text.prompts import TEMPLATE_SETS, split_labels
 from ..zero_shot.scoring import SCORE_KINDS
-from .reporting import emit, one_line
+from .parser import truth
 
 Target = argparse.ArgumentParser | argparse._ArgumentGroup | argparse._MutuallyExclusiveGroup
 """What options are added to."""
 
-_NEGATIVE = re.compile(r"-\d+|-\d*\.\d+")
-_TRUE, _FALSE = ("true", "1"), ("false", "0")
-
-
-class _Help(argparse.HelpFormatter):
-    """Help whose first column has room for the longest verb."""
-
-    def format_help(self) -> str:
-        self._action_max_length += self._indent_increment  # which argparse forgets for verbs
-        return super().format_help()
-
-
-class _StoreOnce(argparse._StoreAction):
-    """Keeps a value; another one beside it is refused, as nobody would know which of them counts."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        first = parser.stored.setdefault(self.dest, values) if self.option_strings else values
-        if first is not values and first != values:
-            raise argparse.ArgumentError(self, "is given twice, and not alike: give it once")
-        super().__call__(parser, namespace, values, option_string)
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose flags may stand before an image.
-
-    An option that is given twice adds up (`action="append"`) or is refused; no value is lost. A value may
-    begin with `-`: no option is a single `-` and more than a letter.
-    """
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given, formatter_class=_Help)
-        self.stored: dict[str, Any] = {}
-        for name in (None, "store"):
-            self.register("action", name, _StoreOnce)
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        if message and file is sys.stdout:  # help: argparse passes over a full disk in silence
-            emit(message.removesuffix("\n"))
-        else:
-            super()._print_message(message, file)
-
-    def error(self, message: str) -> NoReturn:
-        """Name the option, the fault and where help is; the exit status is 2."""
-        self.exit(2, self.fault(message) + "\n")
-
-    def fault(self, message: str) -> str:
-        """The line for it: `--top_k is 0` where argparse says `argument --top_k: is 0`."""
-        if found := re.fullmatch(r"argument (\S+?)(?:/\S+)?: expected one argument", message):
-            message += f"; one that begins with -- goes behind =, as in {found[1]}=--x"
-        message = re.sub(r"^argument (\S+):( is )?", lambda found: found[1] + (found[2] or ":"), message)
-        return one_line(self.prog, f"{message} (see {self.prog} --help)")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """A flag takes the word behind it only if that is True or False: `--use_gpu photo.jpg`."""
-        self.stored = {}
-        words = self._values_joined(list(sys.argv[1:] if args is None else args))
-        flags = {name for action in self._actions if action.type is _truth for name in action.option_strings}
-        for i, word in enumerate(words):
-            if word == "--":
-                break
-            self._refuse_blank(word, words[i + 1 : i + 2])
-            if word in flags and words[i + 1 : i + 2] and words[i + 1].lower() not in (*_TRUE, *_FALSE):
-                words[i] += "=True"
-        return super().parse_known_args(words, namespace)
-
-    def _values_joined(self, words: list[str]) -> list[str]:
-        """The words with each value that begins with `-` as argparse takes it: `--thresholds=-0.1,0.2`.
-
-        Raises:
-            SystemExit: a word that begins so is neither an option nor the value of one.
-        """
-        if self._subparsers is not None:  # whose options these may be
-            return words
-        joined: list[str] = []
-        for i, word in enumerate(words):
-            if word == "--":
-                return joined + words[i:]
-            begins = re.match("-[^-]", word) and not self._is_option(word)
-            if begins and joined and self._takes_a_value(joined[-1]):
-                joined[-1] += f"={word}"
-            elif begins and " " not in word and not _NEGATIVE.fullmatch(word):  # which argparse takes
-                self.error(f"{word} is no option; behind -- it is taken as it stands, as in -- {word}")
-            else:
-                joined.append(word)
-        return joined
-
-    def _is_option(self, word: str) -> bool:
-        return word in self._option_string_actions
-
-    def _takes_a_value(self, word: str) -> bool:
-        """Whether a word is an option, whole or as far as argparse needs it, that takes exactly one."""
-        named = {
-            id(action): action
-            for name, action in self._option_string_actions.items()
-            if word.startswith("--") and (name == word if self._is_option(word) else name.startswith(word))
-        }
-        return len(named) == 1 and all(action.nargs is None for action in named.values())
-
-    def _refuse_blank(self, word: str, after: Sequence[str]) -> None:
-        """Refuse an option whose value is blank, as an unset variable of a shell gives it."""
-        if word.startswith("--") and (word.endswith("=") or list(after) == [""]):
-            option = word.removesuffix("=")
-            if option != "--labels":  # a blank label is an error of its own, by its place
-                self.error(f"{option} is blank")
-
-
 # --- types ---------------------------------------------------------------------------------------------
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in (*_TRUE, *_FALSE):
-        raise argparse.ArgumentTypeError(f"is {text!r}, expected True or False")
-    return text.lower() in _TRUE
 
 
 def _number(kind: type, text: str, fits: Callable[[Any], bool], expected: str) -> Any:
@@ -277,7 +164,7 @@ def record(name: str) -> Pretrained:
 def add_flag(target: Target, name: str, help_text: str) -> None:
     """An option that is True when it stands alone; `--use_gpu True`, PaddleHub's way, is accepted too."""
     target.add_argument(
-        name, type=_truth, nargs="?", const=True, default=False, metavar="BOOL", help=help_text
+        name, type=truth, nargs="?", const=True, default=False, metavar="BOOL", help=help_text
     )
 
 

@@ -11,6 +11,7 @@ from ..system.file_names import shown_name
 from ..weights import locate
 from ..weights.weights_file import WeightsFile
 from . import options
+from .parser import Parser
 from .reporting import emit
 
 _BY_HAND = "not known, so it is never downloaded: `fetch` says where it is and where to put it"
@@ -18,7 +19,7 @@ _BY_HAND = "not known, so it is never downloaded: `fetch` says where it is and w
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's actions."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION", parser_class=options.Parser)
+    actions = parser.add_subparsers(required=True, metavar="ACTION", parser_class=Parser)
 
     action = actions.add_parser("list", help="the modules, and where their weights are")
     action.set_defaults(run=_list)

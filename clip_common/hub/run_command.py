@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..cli import classify, options
+from ..cli.parser import Parser
 from ..cli.prediction import perform
 from ..cli.reporting import complain, emit, flush_output, for_console, one_line
 from ..errors import ClipError
@@ -17,12 +18,12 @@ from ..predictor import Predictor
 PredictorMaker = Callable[..., Predictor]
 
 
-class _Parser(options.Parser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         sys.exit(self.fault(message))
 
 
-def parser(name: str) -> options.Parser:
+def parser(name: str) -> Parser:
     """The command line of a module, in PaddleHub's two groups."""
     made = _Parser(prog=f"hub run {name}", description=f"Run the module {name}.")
     classify.add_inputs(made.add_argument_group("Input options", "Data fed into the module."))
