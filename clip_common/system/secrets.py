@@ -46,8 +46,12 @@ _IMAGE_FILE = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|p[
 _HIDDEN = re.compile(r"hidden-[0-9a-f]{16}")
 
 _END = r"(?=[:;,.)\]}]*(?:[\s'\"<>]|$))"  # marks of the sentence around an address are none of it
-# Where an address begins, however it is mistyped: `https://`, `https:/`, `http//`, `https ://`, `//`.
-_BEGINNING = r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}(?::[/\\]+|[/\\]{2,})|(?<![\w/\\:.-]):?[/\\]{2,})"
+# Where an address begins, however it is mistyped: `https://`, `https:/`, `http//`, `http/` (which is `http//`
+# as a path), `https ://`, `//`.
+_BEGINNING = (
+    r"(?:\b(?:https?|s3|gs)[/\\]|[A-Za-z][A-Za-z0-9+.-]{0,20}(?::[/\\]+|[/\\]{2,})|"
+    r"(?<![\w/\\:.-]):?[/\\]{2,})"
+)
 _PORT = r"\d{1,5}(?:[^\w@]|$)"
 _USER = re.compile(rf"({_BEGINNING})[^\s/\\?#@:]*(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]*@)*")
 _USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]+:(?![\s/\\])[^\s@/\\]+@(?=[\w\[])")

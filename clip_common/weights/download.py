@@ -186,6 +186,8 @@ def _reason(error: requests.RequestException) -> str:
         return str(error)
     if isinstance(error, requests.Timeout) or _is_caused_by(error, ReadTimeoutError):
         return f"no answer in {_CONNECT_TIMEOUT} s, or a silence of {_READ_TIMEOUT} s"
+    if isinstance(error, exceptions.ProxyError):
+        return "the proxy of HTTPS_PROXY or HTTP_PROXY cannot be reached"
     if _is_unreachable(error):
         return "the address cannot be reached"
     if isinstance(error, (exceptions.MissingSchema, exceptions.InvalidSchema)):

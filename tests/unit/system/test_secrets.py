@@ -59,7 +59,12 @@ def test_addresses_that_differ_in_what_is_hidden_stay_different() -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        *("https:/me:SECRET@h/a.png", "http//me:SECRET@h/a.png", "HTTPS://me:SECRET@h/a.png"),
+        *(
+            "https:/me:SECRET@h/a.png",
+            "http//me:SECRET@h/a.png",
+            "http/me:SECRET@h/a.png",
+            "HTTPS://me:SECRET@h/a.png",
+        ),
         *("me:SECRET@h/a.png", " https://me:SECRET@h/a.png", "https: //me:SECRET@h/a.png"),
         *("https ://me:SECRET@h/a.png", "https:// me:SECRET@h/a.png", "https:\\\\me:SECRET@h/a.png"),
         *("https://me:SEC RET@h/a.png", "https://me:SEC/RET@h/a.png", "https://me:SEC@RET@h/a.png"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -148,3 +149,15 @@ def test_a_mirrors_password_is_not_told(url: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot download http:") as caught:
         download([url], tmp_path / "part", SHA256)
     assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(WeightsError) as caught:
+        download(["https://mirror.example/a"], tmp_path / "part", SHA256)
+    assert str(caught.value) == (
+        "cannot download https://mirror.example/a: the proxy of HTTPS_PROXY or HTTP_PROXY cannot be reached"
+    )
