@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import importlib.metadata
 import os
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,30 @@ def test_relative_paths_mean_what_they_mean_here(
     assert started.imported[0] == str(tmp_path / "wanted" / "ftfy.py")
     assert started.paths[0] == tmp_path / "relative.safetensors"
     assert started.paths[1].is_relative_to(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_an_error_and_no_wait(
+    number: int, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS without its lock service, say; filelock took that for another process's lock until 3.20."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
+    said: list[str] = []
+
+    def compile_here() -> None:
+        with pytest.raises(compile_cache.CompileError) as error:
+            compile_in(tmp_path, monkeypatch)
+        said.append(str(error.value))
+
+    compiling = threading.Thread(target=compile_here, daemon=True)
+    compiling.start()
+    compiling.join(60)
+    assert len(said) == 1 and os.strerror(number) in said[0]
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
