@@ -1,1 +1,1 @@
-"""`clip-hub`: one file a verb; `options.py` has the options that verbs share."""
+"""The command `clip-hub`: one file per verb; `options.py` has the options that verbs share."""

@@ -1,4 +1,4 @@
-"""`clip-hub VERB`, which is `python -m clip_common VERB`: finds the verb, and says in a line what failed."""
+"""`clip-hub VERB`, or `python -m clip_common VERB`: runs the verb, and prints errors on one line."""
 
 from __future__ import annotations
 

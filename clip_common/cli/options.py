@@ -1,4 +1,4 @@
-"""The options that verbs and `hub run` share: one name, one meaning, one check each."""
+"""Options shared by the verbs and `hub run`, and the types of their values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..zero_shot.scoring import SCORE_KINDS
 from .parser import truth
 
 Target = argparse.ArgumentParser | argparse._ArgumentGroup | argparse._MutuallyExclusiveGroup
-"""What options are added to."""
+"""A parser, or a group of it, to which options are added."""
 
 # --- types ---------------------------------------------------------------------------------------------
 
@@ -41,17 +41,17 @@ def _number(kind: type, text: str, fits: Callable[[Any], bool], expected: str) -
 
 
 def count(text: str) -> int:
-    """A whole number from 1."""
+    """A positive integer."""
     return _number(int, text, lambda value: value >= 1, "a whole number from 1")
 
 
 def whole(text: str) -> int:
-    """A whole number from 0."""
+    """A non-negative integer."""
     return _number(int, text, lambda value: value >= 0, "a whole number from 0")
 
 
 def port(text: str) -> int:
-    """A TCP port; 0 is any that is free."""
+    """A TCP port; 0 for any free one."""
     return _number(int, text, lambda value: 0 <= value <= 65535, "a port, 0 to 65535")
 
 
@@ -66,7 +66,7 @@ def cosine(text: str) -> float:
 
 
 def part(text: str) -> float:
-    """A share that leaves something on both sides."""
+    """A number between 0 and 1, exclusive."""
     return _number(float, text, lambda value: 0 < value < 1, "more than 0 and less than 1")
 
 
@@ -81,14 +81,14 @@ def not_negative(text: str) -> float:
 
 
 def place(text: str) -> str:
-    """What names a file or folder; a blank, as an unset variable gives it, would be the current folder."""
+    """The name of a file or folder, not blank: an unset shell variable would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("is blank")
     return text
 
 
 def text(value: str) -> str:
-    """A text: what the locale cannot decode would be read as some other text, in silence."""
+    """A text that the locale can decode; otherwise it would silently become another text."""
     if encodable(value) != value:
         encoding = sys.getfilesystemencoding()
         raise argparse.ArgumentTypeError(
@@ -99,7 +99,7 @@ def text(value: str) -> str:
 
 
 def thresholds(text: str) -> float | list[float] | str:
-    """A number, several with commas between, or a file; what a number must be is said where it is used."""
+    """A number, several separated by commas, or a file. The range is checked later."""
     try:
         numbers = [float(part) for part in split_labels(text)]
     except ValueError:
@@ -119,7 +119,7 @@ def store_folder(text: str) -> Path | str:
 
 
 def output_store(text: str) -> Path | str:
-    """A folder for embeddings, which can be written, or an address in a bucket."""
+    """A writable folder for embeddings, or an address in a bucket."""
     if is_index(text):
         raise argparse.ArgumentTypeError(
             f"{text} is an index: name the folder of embeddings that it was made from, and then bring it up "
@@ -129,12 +129,12 @@ def output_store(text: str) -> Path | str:
 
 
 def output_folder(text: str) -> Path:
-    """A folder for results, which can be written: who waits for hours is not to learn then that it cannot."""
+    """A writable folder for results, checked now and not after hours of work."""
     return _place(text, require_folder)
 
 
 def output_file(text: str) -> Path:
-    """A file for results, which can be written."""
+    """A writable file for results."""
     return _place(text, require_file)
 
 
@@ -162,7 +162,7 @@ def record(name: str) -> Pretrained:
 
 
 def add_flag(target: Target, name: str, help_text: str) -> None:
-    """An option that is True when it stands alone; `--use_gpu True`, PaddleHub's way, is accepted too."""
+    """A flag. PaddleHub's form with a value, `--use_gpu True`, is accepted, too."""
     target.add_argument(
         name, type=truth, nargs="?", const=True, default=False, metavar="BOOL", help=help_text
     )
@@ -193,7 +193,7 @@ def add_engine(target: Target) -> None:
 
 
 def add_precision(target: Target) -> None:
-    """`--precision` alone, for a verb with an `--engine` of its own."""
+    """`--precision` only, for a verb with its own `--engine`."""
     target.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -220,7 +220,7 @@ def add_reading(target: Target) -> None:
 
 
 def add_model(target: Target) -> None:
-    """All that says how a model is loaded and run."""
+    """All options for loading and running a model."""
     add_weights(target)
     add_engine(target)
     add_use_gpu(target)
@@ -278,7 +278,7 @@ _LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Those of the `PredictorOptions` that a command line sets."""
+    """The `PredictorOptions` that are set on the command line."""
     return {name: getattr(args, name) for name in _LOADING if getattr(args, name, None)}
 
 
@@ -288,5 +288,5 @@ def predictor_options(args: argparse.Namespace) -> PredictorOptions:
 
 
 def choices_of(values: Sequence[str]) -> str:
-    """Alternatives as argparse shows them."""
+    """Alternatives in argparse's notation."""
     return "{" + ",".join(values) + "}"

@@ -1,4 +1,4 @@
-"""The work of `hub run` and `clip-hub classify`: inputs, answers or embeddings, and how they are printed."""
+"""The work of `hub run` and `clip-hub classify`: find images, classify or embed them, format the output."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _LONGEST_STEM = 60  # characters, of up to four bytes: file systems take 255 byt
 
 @dataclass(frozen=True)
 class Classification:
-    """What to classify, and how.
+    """A classification task; other options as of `Predictor.classify`.
 
     Attributes:
         input_paths: images, folders of images, globs.
-        labels: None for the module's own.
-        figures: a folder for an image of each answer; None draws none.
-        heat_maps: a folder for the heat maps of each answer; None makes none.
+        labels: None for the module's default labels.
+        figures: folder for a plot of each answer; None for none.
+        heat_maps: folder for the heat maps of each answer; None for none.
     """
 
     input_paths: Sequence[str]
@@ -57,13 +57,13 @@ class Classification:
 
     @property
     def output_folder(self) -> Path | None:
-        """Where images are saved, if any are."""
+        """The folder for plots or heat maps, if there is one."""
         return self.figures or self.heat_maps
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """What to embed, and how: texts, images, or both."""
+    """An embedding task: texts, images, or both."""
 
     input_paths: Sequence[str] = ()
     texts: Sequence[str] = ()
@@ -73,12 +73,13 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: a result for each input that could be used, an error for each that could not.
+    """The outcome of a task: a result or an error for each input.
 
     Attributes:
-        results: of an image its `path` and `labels`, which are empty where no label reaches its threshold;
-            then `nearest` is the one that came nearest. Or `path` or `text`, and `embedding`.
-        scores: the kind of score of the labels.
+        results: `path` and `labels` of an image, and `nearest` if no label reaches its threshold; or `path`
+            or `text`, and `embedding`.
+        errors: `path` and `error` of an image that failed.
+        scores: the kind of score.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -86,17 +87,17 @@ class Outcome:
     scores: ScoreKind = "softmax"
 
     def add_error(self, path: Path, error: object) -> None:
-        """Keep an image's error."""
+        """Add the error of an image."""
         self.errors.append({"path": str(path), "error": str(error)})
 
     def rendered(self, form: Format) -> str:
-        """As `--format` says. JSON is ASCII, which every console can print."""
+        """Format the results. JSON is in ASCII, which every console can print."""
         if form == "json":
             return json.dumps({"results": self.results, "errors": self.errors})
         return "\n".join(_table(result, self.scores) for result in self.results)
 
     def failures(self) -> list[str]:
-        """What to say on standard error, a line each."""
+        """The errors as lines for standard error."""
         if not self.errors:
             return []
         named = [f"  {error['error']}" for error in self.errors]
@@ -104,10 +105,10 @@ class Outcome:
 
 
 def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:
-    """Do it; an image that cannot be read costs itself.
+    """Perform a task. An image that cannot be read becomes an error of the outcome.
 
     Raises:
-        ClipError: it cannot start.
+        ClipError: the task cannot start.
     """
     return _classify(predictor, task) if isinstance(task, Classification) else _embed(predictor, task)
 
@@ -121,7 +122,7 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
     outcome = Outcome(scores=scoring.kind)
     paths = _input_paths(task, outcome)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
-        # Before the first image, so that bad labels end the run there.
+        # Before the first image, so that invalid labels are reported at once.
         targets = predictor.label_targets(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
     for path, feature in _features(predictor, paths, task):
         if isinstance(feature, ImageError):
@@ -138,7 +139,7 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
             if task.heat_maps:
                 target = _target(task.heat_maps, path, outcome, "_explained")
                 _explain(predictor, path, result, scoring.kind, prompts.labels, targets, task, target)
-        except ImageError as error:  # its file has changed meanwhile
+        except ImageError as error:  # the file has changed in the meantime
             outcome.add_error(path, f"{error}: its image is not saved")
     return outcome
 
@@ -163,7 +164,7 @@ def _embed(predictor: Predictor, task: Embedding) -> Outcome:
 def _features(
     predictor: Predictor, paths: list[Path], task: Classification | Embedding
 ) -> Iterator[tuple[Path, np.ndarray | ImageError]]:
-    """Each path's feature or error, with a progress bar on standard error when there are several."""
+    """The feature or error of each path; shows a progress bar if there are several."""
     named = ((str(path), path) for path in paths)
     batches = predictor.image_features(named, task.batch_size, task.use_gpu)
     waiting = iter(paths)
@@ -180,7 +181,7 @@ def _advance(bar: tqdm, done: int, total: int) -> None:
 
 
 def _input_paths(task: Classification | Embedding, outcome: Outcome) -> list[Path]:
-    """The images that are meant; a folder below them that cannot be listed is an error of its own."""
+    """The images of all input paths; subfolders that cannot be listed are added to the errors."""
     if not any(task.input_paths):
         raise RequestError("--input_path is missing: give an image, a folder or a glob")
     figures = task.output_folder if isinstance(task, Classification) else None
@@ -188,7 +189,14 @@ def _input_paths(task: Classification | Embedding, outcome: Outcome) -> list[Pat
 
 
 def images_of(given: str, figures: Path | None, outcome: Outcome, option: str = "--input_path") -> list[Path]:
-    """A file, the images in a folder and below, or what a glob matches of both; an error names the option."""
+    """The images that an argument means: a file, a folder with its subfolders, or a glob of these.
+
+    Args:
+        given: the argument.
+        figures: folder of plots, which are not inputs.
+        outcome: subfolders that cannot be listed are added to its errors.
+        option: name of the option, for error messages.
+    """
     path = user_path(given)
     try:
         matches = [path] if path.stat() else []
@@ -208,7 +216,7 @@ def images_of(given: str, figures: Path | None, outcome: Outcome, option: str = 
 
 
 def _images_in(folder: Path, figures: Path | None, seen: Seen) -> list[Path]:
-    """The images in a folder and below, without what `--visualization` and `--explain` saved below it."""
+    """The images in a folder and its subfolders, without files saved by `--visualization` and `--explain`."""
     images = [Path(file) for file in image_files(str(folder), seen)]
     # realpath, as Path.resolve raises where links lead in a circle.
     if figures is None or os.path.realpath(figures) == os.path.realpath(folder):
@@ -302,5 +310,5 @@ def _explain(
 
 
 def _target(folder: Path, path: Path, outcome: Outcome, ending: str = "") -> Path:
-    """Where an image of the latest answer is saved."""
+    """The file for a plot of the latest answer."""
     return folder / f"{len(outcome.results):04d}_{path.stem[:_LONGEST_STEM]}{ending}.png"

@@ -1,4 +1,4 @@
-"""What verbs print: text that no console fails on, one line for what went wrong, and how many failed."""
+"""Output of all verbs: text that every console can print, one-line errors, and summaries of failures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..system.words import counted
 
 
 def emit(text: str, stream: TextIO | None = None) -> None:
-    """Print a text, to standard output unless told otherwise; what the console lacks is escaped."""
+    """Print a text to a stream, by default standard output; escapes what its encoding lacks."""
     stream = stream or sys.stdout
-    if stream is None:  # the interpreter's form of a closed one
+    if stream is None:  # Python sets it to None if it is closed
         raise OSError("standard output is closed: there is nowhere to print the answer")
     with _naming_output(stream):
         print(for_console(text, stream), file=stream)
 
 
 def flush_output() -> None:
-    """See that what was printed has arrived."""
+    """Flush standard output, and raise if that fails."""
     if sys.stdout is not None:
         with _naming_output(sys.stdout):
             sys.stdout.flush()
@@ -35,7 +35,7 @@ def flush_output() -> None:
 
 @contextlib.contextmanager
 def _naming_output(stream: TextIO) -> Iterator[None]:
-    """Name standard output in the error where it cannot be written: a full disk's names no file."""
+    """Add the name of the stream to an OSError, which has no file name if the disk is full."""
     try:
         yield
     except BrokenPipeError:
@@ -47,25 +47,25 @@ def _naming_output(stream: TextIO) -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Print what went wrong, a line on standard error; where that is closed or full nobody can be told."""
+    """Print one line on standard error; ignored if that is closed or full."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is not None:
             emit(printable(hide_secrets(text)), sys.stderr)
 
 
 def complain_of_the_first(faults: Iterable[str], count: int = 10) -> None:
-    """The first of many faults, a line each."""
+    """Print the first faults on standard error, one per line."""
     for fault in itertools.islice(faults, count):
         complain(fault)
 
 
 def for_console(text: str, stream: TextIO) -> str:
-    """The text as a stream can hold it and a terminal show it, see `printable_lines`."""
+    """Escape a text for a stream, see `printable_lines`."""
     return printable_lines(text, stream.encoding or "utf-8")
 
 
 def one_line(prog: str, fault: BaseException | str) -> str:
-    """What a command says that cannot go on; a file name may hold line breaks, the message not."""
+    """The error message of a command, on one line, without secrets."""
     if isinstance(fault, FileNotFoundError) and fault.filename is None:
         fault = "the current folder is not there any more: change to another one"
     elif isinstance(fault, OSError) and fault.filename is not None:
@@ -74,25 +74,26 @@ def one_line(prog: str, fault: BaseException | str) -> str:
 
 
 def note(text: str) -> None:
-    """Print on standard error what is good to know, unless `--quiet` is given."""
+    """Print a note on standard error, unless `--quiet` is given."""
     if logger.isEnabledFor(logging.WARNING):
         complain(text)
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silence notes, warnings and progress bars; results and errors are printed all the same."""
+    """Switch off notes, warnings and progress bars; results and errors are still printed."""
     logger.setLevel(logging.ERROR if quiet else logging.NOTSET)
 
 
 def leave_closed_output() -> None:
-    """Let the interpreter end without a word though standard output takes no more: its reader (`head`) has
-    gone, or the disk is full.
+    """Redirect a broken standard output to /dev/null, so that Python does not report an error at exit.
+
+    It breaks if its reader (`head`) has ended, or the disk is full.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def report_unread(errors: Mapping[str, str], consequence: str) -> int:
-    """Say which images could not be read, the first ten by name; returns the exit status."""
+    """Print which images could not be read, the first ten by name; returns the exit status."""
     complain_of_the_first(errors.values())
     if errors:
         complain(f"{counted(len(errors), 'image')} could not be read: {consequence}")

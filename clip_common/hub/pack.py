@@ -1,7 +1,7 @@
-"""One archive per module for machines without this repository and without a network.
+"""Pack a module into one archive, for machines without this repository and without network access.
 
-`hub install NAME-VERSION.tar.gz` unpacks it; the module then uses the `clip_common` inside its own folder,
-so archives that carry different versions live in one process. Same inputs give the same bytes.
+`hub install NAME-VERSION.tar.gz` installs it. The module uses the copy of `clip_common` in its own folder, so
+modules with different versions can be used in one process. Archives are reproducible byte for byte.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ def pack(
     name: str | None = None,
     readme: Path | None = None,
 ) -> Path:
-    """Write a module's archive.
+    """Write the archive of a module.
 
     Args:
         record: the module.
-        folder: where to write.
-        weights: the file to carry; left out, the module's own if they are on this machine.
-        with_weights: False leaves weights out: the module then looks for them where it is installed.
-        name: what the module is called instead, for weights that `adapt` made.
-        readme: its model card, in place of the module's own.
+        folder: output folder.
+        weights: weights file to include; default: the module's own, if they are on this machine.
+        with_weights: include weights; without them, the module looks for them where it is installed.
+        name: new name of the module, for weights that `adapt` made.
+        readme: model card to include instead of the module's own.
 
     Returns:
         The archive, `NAME-VERSION.tar.gz`.
 
     Raises:
         WeightsError: the weights are not on this machine, or do not fit the module.
-        RequestError: this is not a source tree, the name cannot be a module's, or there is no such card.
+        RequestError: this is not a source tree, the name is invalid, or the model card does not exist.
     """
     name = name or record.name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -83,7 +83,7 @@ def _version(source: Path) -> str:
 
 
 def _code(source: Path, top: str) -> Iterator[tuple[str, Path | bytes]]:
-    """Members of the archive by name: the module's files, the package inside it, and the licences."""
+    """The members of the archive, with their names: the module's files, the package, and the licences."""
     module = (source / "module.py").read_text("utf-8")
     module = re.sub(r"^from clip_common\b", "from .clip_common", module, flags=re.MULTILINE)
     module = re.sub(r'^    name="[^"]+"', f'    name="{top}"', module, flags=re.MULTILINE)
@@ -103,7 +103,7 @@ def _code(source: Path, top: str) -> Iterator[tuple[str, Path | bytes]]:
 
 
 def _weights(record: Pretrained, chosen: str | Path | None, temporary: Path) -> Path:
-    """The weights to carry as safetensors in OpenAI's names, after a strict load."""
+    """Convert the weights to safetensors in OpenAI's names, and check that they load."""
     found = find_local(record, chosen)
     if found is None:
         raise WeightsError(
@@ -119,10 +119,10 @@ def _weights(record: Pretrained, chosen: str | Path | None, temporary: Path) -> 
 
 
 def _write(members: dict[str, Path | bytes], target: Path) -> None:
-    """A tar.gz whose bytes depend on nothing but names and contents."""
+    """Write a tar.gz whose bytes depend only on names and contents."""
     with (
         target.open("wb") as file,
-        # WeightsFile hardly compress; level 1 is what is worth waiting for.
+        # Weights hardly compress, so a higher level only takes longer.
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
@@ -137,9 +137,9 @@ def _write(members: dict[str, Path | bytes], target: Path) -> None:
 
 
 def _time_of(content: Path | bytes) -> int:
-    """A time made of a file's content, between 2001 and 2017.
+    """A modification time derived from a file's content, between 2001 and 2017.
 
-    What remembers a file by size and time, as Python does for what it compiles, sees that another is there.
+    So caches that identify a file by size and time, such as Python's bytecode cache, notice a changed file.
     """
     digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else content_sha256(content)
     return 1_000_000_000 + int(digest[:15], 16) % 500_000_000

@@ -1,4 +1,4 @@
-"""`hub run <module>`: PaddleHub's way to `cli/classify.py`, and how such a run ends."""
+"""`hub run <module>`: the options and the work of `cli/classify.py`, started by PaddleHub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Parser(Parser):
 
 
 def parser(name: str) -> Parser:
-    """The command line of a module, in PaddleHub's two groups."""
+    """The argument parser of a module, with PaddleHub's two groups of options."""
     made = _Parser(prog=f"hub run {name}", description=f"Run the module {name}.")
     classify.add_inputs(made.add_argument_group("Input options", "Data fed into the module."))
     classify.add_config(made.add_argument_group("Config options", "Run configuration, optional."))
@@ -32,20 +32,19 @@ def parser(name: str) -> Parser:
 
 
 def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
-    """Do what a command line asks for.
+    """Run a command line.
 
     Args:
-        name: the module's, for messages.
-        predictor_with: gives the predictor for those of `--weights`, `--exif_rotation`, `--fast_jpeg`,
-            `--engine` and `--precision` that are given.
-        argv: what follows `hub run <name>`.
+        name: name of the module, for messages.
+        predictor_with: creates the predictor from the `PredictorOptions` that the command line sets.
+        argv: the arguments after `hub run <name>`.
 
     Returns:
-        What to print on standard output, if everything went well and this is not the command itself.
+        The text to print, if there was no error and this process is not `hub run` itself.
 
     Exits:
-        With status 1 and one line on standard error if the run cannot start; after printing the answers with
-        status 1 if some images failed, with 0 in the command itself.
+        With status 1 and one line on standard error if the run cannot start. Otherwise, after printing the
+        results: with 1 if some images failed; with 0 if this process is `hub run` itself.
     """
     made = parser(name)
     args = made.parse_args(argv)
@@ -72,16 +71,17 @@ def run(name: str, predictor_with: PredictorMaker, argv: list[str]) -> str:
 
 
 def _is_the_command() -> bool:
-    """Whether this process is `hub run`. It ends here: PaddleHub, which prints what `run` returns, would end
-    in a traceback where that cannot be printed.
+    """Whether this process is `hub run`.
+
+    If so, `run` prints by itself and exits: PaddleHub would end in a traceback if printing fails.
     """
     return Path(sys.argv[0]).stem == "hub" and sys.argv[1:2] == ["run"]
 
 
 def _end_quietly_where_nobody_reads() -> None:
-    """Let `hub run ... | head` end the process without a traceback.
+    """Make `hub run ... | head` end without a traceback.
 
-    Only the command itself: in a program of the user's a closed connection must stay an exception.
+    Only in the command itself: in a user's program, a broken pipe must remain an exception.
     """
     if _is_the_command() and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
