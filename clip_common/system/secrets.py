@@ -56,7 +56,8 @@ _PORT = r"\d{1,5}(?:[^\w@]|$)"
 _USER = re.compile(rf"({_BEGINNING})[^\s/\\?#@:]*(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]*@)*")
 _USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]+:(?![\s/\\])[^\s@/\\]+@(?=[\w\[])")
 _QUERY = re.compile(rf"([?#])([^\s'\"<>=?#]*=[^\s'\"<>]*?){_END}")
-_QUERY_OF_ONE_WORD = re.compile(rf"({_BEGINNING}[^\s'\"<>?#]*)(\?)([^\s'\"<>=#]+?){_END}")
+# In a bucket's address `?` may be of a glob.
+_QUERY_OF_ONE_WORD = re.compile(rf"(\bhttps?\W[^\s'\"<>?#]*)(\?)([^\s'\"<>=#]+?){_END}", re.IGNORECASE)
 
 
 def without_secrets(address: str) -> str:

@@ -99,6 +99,7 @@ def test_no_message_tells_a_secret(address: str, caplog: pytest.LogCaptureFixtur
         "https://h: no answer, write to me@h.example",
         "/data/x:y@z.png, table.csv#3: no such file",
         "photos/?.png: no match as a glob",
+        "s3://photos/img?.png: there is no such object, and no match as a glob",
         "the label 'a dog = a cat?' is there twice",
         "give http://HOST:19530 of a Milvus server",
     ],
