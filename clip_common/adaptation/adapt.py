@@ -1,4 +1,4 @@
-"""Adapt a module to images, from reading them to a weights file: prepare, train, mix, write."""
+"""Adapt a module to images: prepare the data, train, interpolate, and write a weights file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,15 @@ _RESULTS = (WEIGHTS, FIGURES, TRADE_OFF)
 
 @dataclass(frozen=True)
 class Adapted:
-    """What came of it. Shares of right answers are 0 to 1; for captions, the mean recall at 1."""
+    """The result of an adaptation. Accuracies are 0 to 1; for captions, they are mean recall at 1.
+
+    Attributes:
+        path: the weights file.
+        points: accuracies of all interpolated models.
+        chosen: the interpolated model that was written.
+        probe: held-out accuracy of the linear probe that training began with, if any.
+        prepared: the data.
+    """
 
     path: Path
     points: list[interpolation.Point]
@@ -55,11 +63,14 @@ class Adapted:
 
 @dataclass(frozen=True)
 class AdaptedByCache:
-    """What came of a cache.
+    """The result of an adaptation by a cache.
 
     Attributes:
-        before: the share of held-out images that the names alone get right, 0 to 1; None if none is held out.
-        held_out: the same with the cache.
+        path: the weights file.
+        fitted: the cache.
+        before: held-out accuracy without the cache, 0 to 1; None if nothing is held out.
+        held_out: held-out accuracy with the cache.
+        prepared: the data.
     """
 
     path: Path
@@ -70,10 +81,10 @@ class AdaptedByCache:
 
 
 def adapt_by_cache(task: AdaptationTask) -> AdaptedByCache:
-    """Put a cache of the images beside the classes' names; write `adapted.safetensors` and `figures.json`.
+    """Adapt by a cache of the images, without training; write `adapted.safetensors` and `figures.json`.
 
     Raises:
-        ClipError: the data, the weights, the folder or the disk is not as it must be.
+        ClipError: invalid data, options or weights, or the output folder cannot be used.
     """
     task.check()
     with held_folder(task.output):
@@ -103,10 +114,10 @@ def _adapt_by_cache(task: AdaptationTask) -> AdaptedByCache:
 
 
 def adapt(task: AdaptationTask) -> Adapted:
-    """Adapt, and write `adapted.safetensors`, `figures.json`, `trade_off.png` and `curves.png`.
+    """Adapt by training; write `adapted.safetensors`, `figures.json`, `trade_off.png` and `curves.png`.
 
     Raises:
-        ClipError: the data, the weights, the checkpoint, the folder or the disk is not as it must be.
+        ClipError: invalid data, options, weights or checkpoint, or the output folder cannot be used.
     """
     task.check()
     with run.begun(task.output, task.resume, _RESULTS) as begun:
@@ -160,7 +171,7 @@ def _write_figures(task: AdaptationTask, figures: dict[str, Any]) -> None:
 def _beginning(
     task: AdaptationTask, predictor: Predictor, prepared: Prepared
 ) -> tuple[np.ndarray, float | None]:
-    """The classes' embeddings that training begins with; if they are a probe's, its accuracy, held out."""
+    """The initial class embeddings, float32 [classes, d], and the held-out accuracy of a probe, if used."""
     train = prepared.train
     names = _names(task, predictor, train)
     if task.head == "text":
@@ -178,10 +189,10 @@ def _beginning(
 
 
 def _names(task: AdaptationTask, predictor: Predictor, train: Dataset) -> np.ndarray:
-    """The classes' embeddings by their names; or, where the weights have such classes, those that they bring.
+    """Class embeddings, from their names or, if the weights have these classes, from the weights.
 
     Raises:
-        RequestError: they bring a cache, which is no embeddings.
+        RequestError: the weights have an image cache of these classes.
     """
     targets = predictor.label_targets(predictor.class_prompts(train.texts))
     if isinstance(targets, CachedLabels):
@@ -199,7 +210,7 @@ def _work(
     features: np.ndarray | None,
     embeddings: np.ndarray | None,
 ) -> None:
-    """A worker's life; with features the image tower is locked."""
+    """The main function of a worker. With `features`, the image tower is locked."""
     parallel.configure(task.workers)
     clip = _model(task)
     batches: Callable[[int], AdaptationBatch]
@@ -208,7 +219,7 @@ def _work(
         batches = AdaptationBatches(train, preprocess, settings, task.flip, dist.get_rank())
     else:
         batches = FeatureBatches(train, features, settings, dist.get_rank())
-        del clip.visual  # its features are there
+        del clip.visual  # replaced by the precomputed features
     trainer: Trainer
     if embeddings is None:
         trainer = CaptionTrainer(clip, Predictor(task.record).tokenize(train.texts), settings, task.bfloat16)
@@ -219,7 +230,7 @@ def _work(
 
 
 def _model(task: AdaptationTask) -> CLIP:
-    """The module's model as it was, on the device that is asked for."""
+    """Load the module's model, on the device of the task."""
     if task.use_gpu and not paddle.is_compiled_with_cuda():
         raise RequestError("--use_gpu: the installed PaddlePaddle is the CPU build (see the README)")
     if task.workers == 1:  # else each worker has its own
@@ -234,7 +245,7 @@ def _weights(task: AdaptationTask) -> WeightsFile:
 
 
 def _write(path: Path, task: AdaptationTask, arrays: Arrays, classes: Classes | None) -> None:
-    """The module's weights with what was adapted of them, each tensor in the type that it had."""
+    """Write the module's weights with the adapted tensors, converted to their original types."""
     weights = _weights(task)
     state = read_openai(weights.path)
     for name, value in from_own(arrays).items():
@@ -250,7 +261,7 @@ def _write(path: Path, task: AdaptationTask, arrays: Arrays, classes: Classes | 
 
 
 def figures(task: AdaptationTask, adapted: Adapted) -> dict:
-    """All figures, ready for JSON."""
+    """All figures of an adaptation, as JSON values."""
     own = {
         "before": adapted.points[0].held_out,
         "linear probe": adapted.probe,
@@ -261,7 +272,7 @@ def figures(task: AdaptationTask, adapted: Adapted) -> dict:
 
 
 def cache_figures(task: AdaptationTask, adapted: AdaptedByCache) -> dict:
-    """All figures of a cache, ready for JSON."""
+    """All figures of an adaptation by a cache, as JSON values."""
     fitted = adapted.fitted
     own = {
         "before": adapted.before,
@@ -272,7 +283,7 @@ def cache_figures(task: AdaptationTask, adapted: AdaptedByCache) -> dict:
 
 
 def _with_data(task: AdaptationTask, prepared: Prepared, figures: dict) -> dict:
-    """Figures, between what they are of and what could not be read."""
+    """Add the description of the data, and the errors, to the figures."""
     train = prepared.train
     return {
         "module": task.module,

@@ -1,8 +1,8 @@
-"""Requests to answers, several at once: their images go through the model together, and so do their texts.
+"""Answer requests in batches: their images are encoded together, and so are their texts.
 
-An answer does not depend on what was asked beside it; a request that cannot be answered gets its error, and
-costs the others nothing but time. What may take long is done before that, request by request: images become
-pixels, and many texts features.
+A result does not depend on the other requests of the batch. A request that fails gets its own error, and does
+not affect the others. Long work is done before, for each request by itself: preprocessing images, and
+encoding many texts.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from ..zero_shot.label_embeddings import Encode
 from ..zero_shot.scoring import SOFTMAX, Answer, Scoring, l2_normalize
 from .request import FEW_TEXTS, PredictRequest
 
-_AT_ONCE = 64  # images of one run through the model; deadlines are looked at in between
-_TEXTS_AN_IMAGE = 4  # take about as long
-_COPIES_AT_ONCE = 32  # of an image that is explained
-_DIGITS = 6  # of a place of a heat map
+_AT_ONCE = 64  # images per part of a batch; deadlines are checked between parts
+_TEXTS_AN_IMAGE = 4  # number of texts that cost as much as an image
+_COPIES_AT_ONCE = 32  # masked copies per batch, for heat maps
+_DIGITS = 6  # decimals of a heat map
 
 Given = TypeVar("Given")
 
 
 class Batcher(Generic[Given]):
-    """Batches, one after another: what comes while one is worked on is the next.
+    """Forms batches: requests that arrive while a batch is processed form the next one.
 
-    Ray Serve's own forms a batch every few milliseconds, also while the model is busy: under load its batches
-    are small, and queue behind each other.
+    Ray Serve's batching forms a batch every few milliseconds, even while the model is busy: under load, its
+    batches are small and queue behind each other.
 
     Args:
-        work: the results of a batch, one for each.
-        most: how many are in one.
-        wait: seconds that the first one waits for others, where nothing is worked on.
+        work: computes the results of a batch, one per request.
+        most: maximum size of a batch.
+        wait: seconds that a request waits for others if no batch is being processed.
     """
 
     def __init__(self, work: Callable[[list[Given]], Awaitable[list[Any]]], most: int, wait: float) -> None:
@@ -54,7 +54,7 @@ class Batcher(Generic[Given]):
         self._running: asyncio.Task | None = None
 
     async def ask(self, given: Given) -> Any:
-        """The result of one; raises what its batch raises."""
+        """Compute the result of one request; raises what its batch raises."""
         result = asyncio.get_running_loop().create_future()
         self._waiting.append((given, result))
         if self._running is None:
@@ -62,7 +62,7 @@ class Batcher(Generic[Given]):
         return await result
 
     async def _run(self) -> None:
-        """Work until nobody waits; where even this ends with an error, nobody waits any more either."""
+        """Process batches until no request waits; if this fails, waiting requests are cancelled."""
         try:
             await asyncio.sleep(self._wait)
             while self._waiting:
@@ -75,7 +75,7 @@ class Batcher(Generic[Given]):
                 self._waiting.popleft()[1].cancel()
 
     async def _answer(self, batch: list[tuple[Given, asyncio.Future]]) -> None:
-        """Give results to those who still wait for them."""
+        """Process a batch, and set the results or the error of its requests."""
         try:
             results = await self._work([given for given, _ in batch])
             for (_, future), result in zip(batch, results, strict=True):
@@ -87,21 +87,21 @@ class Batcher(Generic[Given]):
                     future.set_exception(error)
         finally:
             for _, future in batch:
-                future.cancel()  # nothing for one that is done
+                future.cancel()  # no effect on a future that is done
 
 
 @dataclass
 class Job:
-    """A request on its way through the model.
+    """A request with its intermediate results.
 
     Attributes:
-        work: what is asked.
-        prompts: what its images are compared with, to classify.
-        pixels: its images, prepared, float32 [3, R, R].
-        encoded: features of its texts to embed, [n, d], where they were made before.
-        targets: what its images are compared with, where that was made before.
-        scoring: how its labels are scored, and which are true.
-        tokens: of its texts to embed, where they are asked for.
+        work: the request.
+        prompts: labels and templates, to classify.
+        pixels: preprocessed images, float32 [3, R, R] each.
+        encoded: features of the texts to embed, [n, d], if they are computed already.
+        targets: label embeddings, if they are computed already.
+        scoring: kind of score, and thresholds.
+        tokens: number of tokens of the texts to embed, if the request asks for it.
     """
 
     work: PredictRequest
@@ -114,29 +114,29 @@ class Job:
 
     @property
     def texts(self) -> list[str]:
-        """Those to embed."""
+        """The texts to embed."""
         return list(self.work.texts or ())
 
     @property
     def is_encoded(self) -> bool:
-        """Whether nothing is left for the text tower."""
+        """Whether all texts have been encoded."""
         return self.encoded is not None or self.targets is not None
 
     @property
     def texts_to_encode(self) -> int:
-        """How many texts, or prompts, are left for the text tower."""
+        """Number of texts or prompts that have not been encoded."""
         if self.is_encoded:
             return 0
         return len(self.prompts.labels) * len(self.prompts.templates) if self.prompts else len(self.texts)
 
     @property
     def cost(self) -> float:
-        """Of its run through the model, in images."""
+        """Estimated cost of encoding, in units of one image."""
         return len(self.pixels) + self.texts_to_encode / _TEXTS_AN_IMAGE
 
 
 def answer(predictor: Predictor, works: Sequence[PredictRequest]) -> list[Any]:
-    """The `results` of each request's reply, in plain JSON types, or the `ClipError` that it gets."""
+    """Answer requests: for each, the `results` in plain JSON types, or its `ClipError`."""
     jobs: list[Job | ClipError] = []
     for work in works:
         try:
@@ -148,10 +148,10 @@ def answer(predictor: Predictor, works: Sequence[PredictRequest]) -> list[Any]:
 
 
 def answer_one(predictor: Predictor, work: PredictRequest) -> Any:
-    """The `results` of one request.
+    """Answer one request.
 
     Raises:
-        ClipError: the error that it gets.
+        ClipError: the request cannot be answered.
     """
     (result,) = answer(predictor, [work])
     if isinstance(result, ClipError):
@@ -160,12 +160,12 @@ def answer_one(predictor: Predictor, work: PredictRequest) -> Any:
 
 
 def checked(predictor: Predictor, work: PredictRequest) -> Job:
-    """A request that makes sense, and whose answer is not too large; its images are still to be prepared.
+    """Check a request and the size of its response. Images are not preprocessed yet.
 
     Raises:
-        ClipError: what is wrong with it.
+        ClipError: the request is invalid, or its response would be too large.
     """
-    if work.use_gpu:  # where there is none, that is said before images are read
+    if work.use_gpu:  # report a missing GPU before images are read
         from ..engines.paddle_engine import require_gpu  # Paddle takes seconds to import
 
         require_gpu()
@@ -184,7 +184,7 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
 
 
 def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
-    """Encode the texts of a job that has many, by `encode`; few wait for those of the same batch."""
+    """Encode the texts of a job if it has many; a few texts are encoded together with those of its batch."""
     if job.texts_to_encode <= FEW_TEXTS:
         return
     if job.prompts:
@@ -199,12 +199,12 @@ def add_heat_maps(
     results: list[Answer],
     encode: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[Any]:
-    """The results of a job that asks why, with maps of its best labels.
+    """Add heat maps of the best labels to the results of a job.
 
     Args:
         predictor: the module.
-        job: answered, so that its labels' embeddings are there.
-        results: what it was answered.
+        job: the job, which has been answered.
+        results: its results.
         encode: see `heat_maps`.
     """
     assert job.prompts is not None and job.targets is not None
@@ -248,7 +248,7 @@ def _prepared(predictor: Predictor, work: PredictRequest) -> Job:
 
 
 def readable(pixels: np.ndarray | ImageError) -> np.ndarray:
-    """A prepared image; one that cannot be read is raised."""
+    """Return a preprocessed image, or raise its error."""
     if isinstance(pixels, ImageError):
         raise pixels
     return pixels
@@ -257,12 +257,12 @@ def readable(pixels: np.ndarray | ImageError) -> np.ndarray:
 def answer_jobs(
     predictor: Predictor, jobs: Sequence[Job], late: Callable[[int], ClipError | None] = lambda _: None
 ) -> list[Any]:
-    """The results of jobs, a part of them after another.
+    """Answer jobs, in parts of limited size.
 
     Args:
         predictor: the module.
-        jobs: prepared.
-        late: asked before each part: the error of a job, by its place, for which it is too late.
+        jobs: the jobs, with preprocessed images.
+        late: called before each part with the index of a job: its error if its deadline has passed.
     """
     results: list[Any] = [None] * len(jobs)
     for part in _parts(jobs):
@@ -281,7 +281,7 @@ def answer_jobs(
 
 
 def _parts(jobs: Sequence[Job]) -> Iterator[list[int]]:
-    """Places of jobs that go through the model together: up to so many images, but one job at least."""
+    """Divide jobs into parts of limited cost, of at least one job each; yields their indices."""
     part: list[int] = []
     cost = 0.0
     for place, job in enumerate(jobs):
@@ -295,7 +295,7 @@ def _parts(jobs: Sequence[Job]) -> Iterator[list[int]]:
 
 
 def _answer(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]:
-    """Together; where that fails, each alone, so that the error reaches only the request it is about."""
+    """Answer jobs together; if that fails, each by itself, so that only the faulty one gets the error."""
     try:
         return _together(predictor, jobs, use_gpu)
     except ClipError as error:
@@ -331,7 +331,7 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
 def _text_features(
     predictor: Predictor, jobs: list[Job], batch_size: int, use_gpu: bool
 ) -> dict[str, np.ndarray]:
-    """Features of all texts and prompts that are left to encode, each text once."""
+    """Features of all texts and prompts that have not been encoded, by text."""
     wanted: dict[str, None] = {}
     for job in jobs:
         if job.is_encoded:

@@ -1,4 +1,4 @@
-"""Who gets the model, and when: places for prepared images, turns for long work, how long requests wait."""
+"""Share the model among requests: slots for prepared images, time slices for long work, load estimates."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ import numpy as np
 from ..errors import BusyError
 
 TURN = 0.5
-"""Seconds of the model for one request's long work, before others get their turn."""
+"""Length of a time slice, in seconds, of long work on one request."""
 
 
 class Turns:
-    """An encoder for the long work on one request: its parts queue for the model like everybody's batches.
+    """An encoder for long work on one request, in time slices between which other requests are served.
+
+    Its parts wait in the model's queue like the batches of other requests.
 
     Args:
-        model: where they queue.
-        encode: what a part goes through.
-        least: how much a part has at least, and the first one.
-        most: how much it has at most.
-        deadline: the time of the clock at which the work is given up.
-        total: how much there will be in all, where that is known: what cannot be done in time ends early.
+        model: executor with the thread of the model.
+        encode: encodes one part.
+        least: minimum number of items in a part, and the size of the first one.
+        most: maximum number of items in a part.
+        deadline: time (`time.time()`) at which the work is given up.
+        total: total number of items, if known: work that cannot meet the deadline is then given up early.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Turns:
         self._ended.set()
 
     def __call__(self, items: Any) -> np.ndarray:
-        """Features of texts or images, [n, d]; raises `BusyError` where it is too late for them."""
+        """Encode texts or images to features, [n, d]; raises `BusyError` if the deadline cannot be met."""
         parts: list[np.ndarray] = []
         start = 0
         while start < len(items):
@@ -73,7 +75,7 @@ class Turns:
             return
         self._left -= count
         self._seconds_each.append(seconds / count)
-        each = min(self._seconds_each)  # of two parts: one may have met with something else
+        each = min(self._seconds_each)  # the faster of two parts: one may have been disturbed
         if len(self._seconds_each) == 2 and time.time() + self._left * each > self._deadline:
             raise BusyError(
                 f"heat maps take about {self._total * each:.0f} s here, more than is left until the deadline"
@@ -86,7 +88,7 @@ def _timed(encode: Callable[[Any], np.ndarray], part: Any) -> tuple[np.ndarray, 
 
 
 class Places:
-    """So many places; who wants several waits for them, and whoever comes later waits behind."""
+    """A fair semaphore that can be acquired several times at once; waiters are served in order."""
 
     def __init__(self, count: int) -> None:
         self._count = self._free = count
@@ -94,7 +96,7 @@ class Places:
 
     @contextlib.asynccontextmanager
     async def taken(self, wanted: int) -> AsyncIterator[None]:
-        """While places are taken; more than there are means all."""
+        """Hold `wanted` places while the context is active; at most all of them."""
         wanted = min(wanted, self._count)
         async with self._queue:
             while self._free < wanted:
@@ -109,29 +111,29 @@ class Places:
 
 
 def late() -> BusyError:
-    """What a request gets whose deadline has passed."""
+    """The error for a request whose deadline has passed."""
     return BusyError("the request was not answered within its deadline")
 
 
 class LoadEstimator:
-    """How long a module's requests wait, judged by the last ones: latency over how many were under way."""
+    """Estimates the latency of a request, from the last ones: latency divided by requests in flight."""
 
     def __init__(self) -> None:
         self.in_flight = 0
         self._seconds_each: deque[float] = deque(maxlen=16)
 
     def expected(self) -> float:
-        """Seconds that one more request would take; where none is under way it is always let in."""
+        """Expected latency of one more request, in seconds; 0 if no request is in flight."""
         if not self.in_flight or not self._seconds_each:
             return 0.0
         return (self.in_flight + 1) * statistics.median(self._seconds_each)
 
     @contextlib.contextmanager
     def in_flight_request(self, aside: float = 0.0) -> Iterator[None]:
-        """While a request is under way; one that fails says nothing about the load.
+        """Count a request while the context is active, and measure it unless it fails.
 
         Args:
-            aside: seconds that it may wait for something else, however many are under way.
+            aside: seconds of its latency that do not depend on the number of requests in flight.
         """
         self.in_flight += 1
         among, start = self.in_flight, time.perf_counter()

@@ -1,4 +1,4 @@
-"""A run: steps with a progress bar, checkpoints, and the curves as an image."""
+"""A training run: steps with a progress bar, checkpoints, and a plot of the curves."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def train(
     resume: bool = False,
     save_every: int = 100,
 ) -> None:
-    """Train, or go on, to the last step, as one of the run's workers.
+    """Train to the last step, from the beginning or from a checkpoint, as one of the run's workers.
 
     The first worker writes `checkpoint.npz` and `curves.png` into `output`.
 
     Args:
-        trainer: the model at its beginning.
-        batch_of: a step's batch, from its number alone.
+        trainer: the trainer, in its initial state.
+        batch_of: returns the batch of a step; must depend on its number only.
         output: folder of the run.
-        resume: go on from its checkpoint.
-        save_every: steps between checkpoints.
+        resume: resume from the checkpoint.
+        save_every: number of steps between checkpoints.
 
     Raises:
-        TrainingError: the data, the checkpoint or the disk is not as it must be.
+        TrainingError: invalid data or checkpoint, or the output cannot be written.
     """
     path, settings = output / CHECKPOINT, trainer.settings
     first = dist.get_rank() == 0
