@@ -86,7 +86,7 @@ class Object:
 
 
 def objects_at(address: str) -> list[Object]:
-    """The object of an address, or all that are below it, in order of their names.
+    """The object at an address, or all objects below it, sorted by name.
 
     Nothing is asked of each object: a listing says what is needed of a thousand.
 
@@ -109,7 +109,7 @@ def objects_at(address: str) -> list[Object]:
 
 
 def matches_of(pattern: str) -> list[Object]:
-    """The objects whose keys match a glob, in order of their names; its wildcards match no slash.
+    """The objects whose keys match a glob, sorted by name. Wildcards do not match slashes.
 
     Raises:
         RequestError, OSError: as `objects_at`.
@@ -129,7 +129,7 @@ def _matches(parts: list[str], wanted: list[str]) -> bool:
 
 
 def names_in(address: str) -> list[str]:
-    """The names of the objects directly below an address; none where there is nothing.
+    """The names of the objects directly below an address; empty if there are none.
 
     Raises:
         RequestError, OSError: as `objects_at`.
@@ -140,7 +140,7 @@ def names_in(address: str) -> list[str]:
 
 
 def read(address: str, offset: int = 0, size: int | None = None) -> bytes:
-    """An image's bytes: an object, or `size` bytes of it from `offset` on.
+    """Read the bytes of an image: an object, or `size` bytes of it at `offset`.
 
     Raises:
         ImageError: they are more than are taken.
@@ -181,7 +181,7 @@ def _too_large(address: str, size: int) -> ImageError:
 
 @contextlib.contextmanager
 def opened(address: str) -> Iterator[_Reader]:
-    """An object to read from, anywhere in it.
+    """Open an object for reading, with random access.
 
     Raises:
         RequestError, OSError: it cannot be had.
@@ -192,7 +192,7 @@ def opened(address: str) -> Iterator[_Reader]:
 
 
 def write(address: str, content: bytes) -> None:
-    """Put an object in the place of the one that was there; nobody ever sees a part of it.
+    """Write an object atomically; replaces an existing one.
 
     Raises:
         RequestError, OSError: it cannot be written.
@@ -208,7 +208,7 @@ def write(address: str, content: bytes) -> None:
 
 
 def remove(address: str) -> None:
-    """Take an object away; it need not be there.
+    """Remove an object, if it exists.
 
     Raises:
         RequestError, OSError: that is not possible.
@@ -219,7 +219,7 @@ def remove(address: str) -> None:
 
 
 class _Reader(io.RawIOBase):
-    """An object as a file to read from; a range that cannot be had is asked for again.
+    """An object as a file for reading; failed requests are repeated.
 
     Attributes:
         size: in bytes.
@@ -257,8 +257,8 @@ class _Reader(io.RawIOBase):
         return len(content)
 
     def take(self, count: int) -> bytes:
-        """The next bytes, in one request; fewer at the end."""
-        if self._place >= self.size:  # the library would raise
+        """Read the next bytes in one request; fewer at the end of the object."""
+        if self._place >= self.size:  # here, the library would raise
             return b""
         content = _patiently(lambda: self._stream.read_at(count, self._place), self._address)
         self._place += len(content)
@@ -287,7 +287,7 @@ def _patiently(action: Callable[[], Made], address: str) -> Made:
 
 
 def _in_words(message: str) -> tuple[str, str]:
-    """A service's error: its code, with the number that the service answered with, and what it means."""
+    """The error code in a message of a service, with its HTTP status; and an explanation of it."""
     found = _CODE.search(message)
     if found is None:
         return "", message.splitlines()[0][:200] if message else "for no known reason"
@@ -304,7 +304,7 @@ def _object(address: str, info: fs.FileInfo) -> Object:
 
 
 def _resolve(address: str) -> tuple[fs.FileSystem, str]:
-    """The file system of an address, and the path in it."""
+    """Arrow's file system for an address, and the path in it."""
     bucket, key = bucket_and_key(address)
     system = _patiently(lambda: _system(scheme_of(address), bucket), address)
     return system, f"{bucket}/{key}" if key else bucket
@@ -356,7 +356,7 @@ def _first_set(variables: tuple[str, ...]) -> str:
 
 
 def _service(scheme: str) -> str:
-    """Who was asked, and what to do where nobody answers."""
+    """For a service that does not answer: which one was asked, and what to check."""
     if variable := _first_set(_ENDPOINTS[scheme]):
         return f"{variable} is {os.environ[variable]}; see that it is right, and that a server answers there"
     return (

@@ -1,4 +1,4 @@
-"""Images from web servers, with manners: robots.txt, few connections to each, no haste, bounded sizes."""
+"""Read images from web servers politely: robots.txt, few connections per server, pauses, size limits."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _ALLOWED = 60.0  # seconds for an image, all attempts and waits between them tog
 _ATTEMPTS = 4
 _CONNECTIONS = 4  # to one server
 _REDIRECTS = 5
-_GIVEN_UP_AFTER = 5  # addresses of one server that fail in a row
+_GIVEN_UP_AFTER = 5  # consecutive failures of one server
 _GIVEN_UP_FOR = 600.0  # seconds
 _LOOK = 0.5  # seconds after which a thread that waits looks whether its image is still wanted
-_LONGEST_PAUSE = 30.0  # seconds, that a robots.txt may ask for between two requests
-_ROBOTS_BYTES = 500 << 10  # all that has to be read of a robots.txt, RFC 9309
+_LONGEST_PAUSE = 30.0  # seconds; a longer crawl-delay in a robots.txt is shortened to this
+_ROBOTS_BYTES = 500 << 10  # of a robots.txt, as RFC 9309 requires
 _BUSY = (429, 500, 502, 503, 504)
 _ANYBODY = "User-agent: *"
 _NO_ADDRESS = "is no address that can be read"
@@ -63,11 +63,11 @@ class _TryAgainError(OSError):
 
 
 def read(address: str) -> bytes:
-    """An image's bytes.
+    """Read the bytes of an image.
 
     Raises:
-        ImageError: they are more than are taken, or it is no address at all.
-        OSError: they cannot be had now.
+        ImageError: the image is too large, or the address is invalid.
+        OSError: the image cannot be read now.
     """
     return _client().read(address)
 
@@ -78,14 +78,14 @@ def _client() -> _Client:
 
 
 class _Allowance:
-    """The time that one image may take; waiting for its turn does not count."""
+    """The time limit of one image; time spent waiting for its turn is not counted."""
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
 
     @contextlib.contextmanager
     def running(self) -> Iterator[float]:
-        """Count the block; gives when it must have ended."""
+        """Count the time while the context is active; yields the time at which it must end."""
         begun = time.monotonic()
         try:
             yield begun + self.left
@@ -94,7 +94,7 @@ class _Allowance:
 
 
 class _Server:
-    """What is known of a server, for all threads that read from it."""
+    """The state of a server, shared by all threads that read from it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -109,15 +109,15 @@ class _Server:
         self._last_reason = ""
 
     def hold_off(self, seconds: float) -> None:
-        """Let nobody ask for so long."""
+        """Delay the next request by some seconds."""
         with self._lock:
             self._ready_at = max(self._ready_at, time.monotonic() + seconds)
 
     def wait_for_turn(self) -> None:
-        """Wait until the server may be asked.
+        """Wait until the next request may be sent to the server.
 
         Raises:
-            OSError: it was given up.
+            OSError: the server has been given up.
         """
         while True:
             with self._lock:
@@ -135,12 +135,12 @@ class _Server:
             prefetch.sleep(min(delay, 1.0))
 
     def succeeded(self) -> None:
-        """Note that it answers."""
+        """Record a successful request."""
         with self._lock:
             self._failures = 0
 
     def failed(self, reason: str) -> None:
-        """Note that it did not answer, or not with sense."""
+        """Record a failed request."""
         with self._lock:
             self._failures += 1
             if self._failures >= _GIVEN_UP_AFTER:
@@ -149,7 +149,7 @@ class _Server:
 
 
 class _Client:
-    """Reads addresses, in many threads."""
+    """Reads addresses. Thread-safe."""
 
     def __init__(self) -> None:
         self._session = requests.Session()
@@ -171,7 +171,7 @@ class _Client:
             raise ImageError(f"{without_secrets(address)}: {error}") from None
 
     def _follow(self, address: str, most: int, allowance: _Allowance, ask_robots: bool) -> bytes:
-        """The content of an address, or of the one that it was moved to."""
+        """Read the content of an address, following redirects."""
         for _ in range(_REDIRECTS + 1):
             server = self._server(address)
             if ask_robots:
