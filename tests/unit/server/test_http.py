@@ -384,7 +384,8 @@ def test_a_stream_without_an_end_is_not_waited_for_and_is_ended(admission: Admis
         assert admission.in_flight == 0
         admission.draining = True
         admission.end_the_endless()
-        await asyncio.wait_for(task, 10)
+        await until(task.done)  # `wait_for` would cancel it, which ends it too
+        await task
         return asked
 
     assert asyncio.run(drained()).sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
@@ -400,7 +401,8 @@ def test_a_body_that_has_not_come_is_not_waited_for_when_the_server_stops(
         await until(lambda: asked.received >= 2, task)
         admission.draining = True
         admission.refuse_the_unread()
-        await asyncio.wait_for(task, 10)
+        await until(task.done)  # `wait_for` would cancel it, which ends it too
+        await task
         return asked
 
     asked = asyncio.run(drained())
