@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Adapt and print; the exit status is 1 if an image could not be read, or if adapting did not help."""
+    """Adapt and print; the exit status is 1 if an image could not be read."""
     if args.head == "probe":
         require_package("sklearn", "evaluate")
     from ..adaptation.task import AdaptationTask
@@ -107,13 +107,12 @@ def _by_training(task: AdaptationTask) -> int:
     chosen = adapted.chosen
     emit(_row(f"alpha {chosen.alpha:g}, written", chosen.held_out, chosen.reference))
     if chosen.alpha == 0 and task.alpha is None:
-        report_unread(adapted.prepared.errors, "left out")
         complain(
             f"adapting did not help: {adapted.path} holds the weights as they were, since no mixture with "
             "the adapted ones gets more of the held-out images right; try more images, other --epochs or "
             "another --learning_rate"
         )
-        return 1
+        return report_unread(adapted.prepared.errors, "left out")
     return _end(task, adapted.path, adapted.prepared)
 
 
