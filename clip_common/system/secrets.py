@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from urllib.parse import quote, unquote_plus
 
 from .addresses import WEB, scheme_of
@@ -45,19 +46,24 @@ _NUMBER = re.compile(r"[\d.,:x-]{1,40}[A-Za-z]{0,2}")
 _IMAGE_FILE = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|p[bgpn]m|ico)", re.I | re.S)
 _HIDDEN = re.compile(r"hidden-[0-9a-f]{16}")
 
-_END = r"(?=[:;,.)\]}]*(?:[\s'\"<>]|$))"  # marks of the sentence around an address are none of it
+# All repetitions are bounded, as is what stands in another's value: the text may be a hostile client's.
+_END = r"(?=[:;,.)\]}]{0,9}(?:[\s'\"<>]|$))"  # marks of the sentence around an address are none of it
 # Where an address begins, however it is mistyped: `https://`, `https:/`, `http//`, `http/` (which is `http//`
 # as a path), `https ://`, `//`.
 _BEGINNING = (
-    r"(?:\b(?:https?|s3|gs)[/\\]|[A-Za-z][A-Za-z0-9+.-]{0,20}(?::[/\\]+|[/\\]{2,})|"
-    r"(?<![\w/\\:.-]):?[/\\]{2,})"
+    r"(?:\b(?:https?|s3|gs)[/\\]|[A-Za-z][A-Za-z0-9+.-]{0,20}(?::[/\\]{1,9}|[/\\]{2,9})|"
+    r"(?<![\w/\\:.-]):?[/\\]{2,9})"
 )
 _PORT = r"\d{1,5}(?:[^\w@]|$)"
-_USER = re.compile(rf"({_BEGINNING})[^\s/\\?#@:]*(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]*@)*")
-_USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]+:(?![\s/\\])[^\s@/\\]+@(?=[\w\[])")
-_QUERY = re.compile(rf"([?#])([^\s'\"<>=?#]*=[^\s'\"<>]*?){_END}")
+_USER = re.compile(
+    rf"({_BEGINNING})[^\s/\\?#@:]{{0,300}}(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]{{0,300}}@){{0,9}}"
+)
+_USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]{1,300}:(?![\s/\\])[^\s@/\\]{1,300}@(?=[\w\[])")
+_QUERY = re.compile(rf"([?#])([^\s'\"<>=?#]{{0,300}}=[^\s'\"<>]*?){_END}")
 # In a bucket's address `?` may be of a glob.
-_QUERY_OF_ONE_WORD = re.compile(rf"(\bhttps?\W[^\s'\"<>?#]*)(\?)([^\s'\"<>=#]+?){_END}", re.IGNORECASE)
+_QUERY_OF_ONE_WORD = re.compile(
+    rf"(\bhttps?\W[^\s'\"<>?#]{{0,2000}})(\?)([^\s'\"<>=#]+?){_END}", re.IGNORECASE
+)
 
 
 def without_secrets(address: str) -> str:
@@ -69,11 +75,11 @@ def without_secrets(address: str) -> str:
     text = user[1] + address[user.end() :] if user else address
     if scheme_of(text) not in WEB:
         name, mark, query = text.partition("?")
-        return _with_query(name, mark, _fields(query, known_alone=True) if holds_access(text) else [query])
+        return _with_query(name, mark, _fields(query, str) if holds_access(text) else [query])
     rest, mark, query = text.partition("#")[0].partition("?")
     scheme, _, rest = rest.partition("://")
     host, slash, path = rest.partition("/")
-    return _with_query(f"{scheme.lower()}://{host.lower()}{slash}{path}", mark, _fields(query))
+    return _with_query(f"{scheme.lower()}://{host.lower()}{slash}{path}", mark, _fields(query, _shown))
 
 
 def holds_access(address: str) -> bool:
@@ -85,11 +91,19 @@ def hide_secrets(text: str) -> str:
     """A message, or what a user typed, as it may be printed: of what looks like an address in it, however it
     is mistyped, no password is left, and of its query what the rule above leaves.
     """
+    return _hidden(text, _shown)
+
+
+def _hidden(text: str, shown: Callable[[str], str]) -> str:
     if "@" in text:
         text = _USER.sub(r"\1***@", text)
         text = _USER_ALONE.sub("***@", text)
-    text = _QUERY.sub(lambda found: _with_query("", found[1], _fields(found[2])), text)
-    return _QUERY_OF_ONE_WORD.sub(lambda found: _with_query(found[1], found[2], _fields(found[3])), text)
+    if "?" not in text and "#" not in text:
+        return text
+    text = _QUERY.sub(lambda found: _with_query("", found[1], _fields(found[2], shown)), text)
+    return _QUERY_OF_ONE_WORD.sub(
+        lambda found: _with_query(found[1], found[2], _fields(found[3], shown)), text
+    )
 
 
 def _with_query(rest: str, mark: str, fields: list[str]) -> str:
@@ -103,27 +117,48 @@ def _split(query: str) -> list[str]:
 
 def _name(field: str) -> str:
     """A field's name; none where it is a value alone."""
-    return unquote_plus(field.partition("=")[0]) if "=" in field else ""
+    return unquote_plus(_parts(field)[0])
 
 
-def _fields(query: str, known_alone: bool = False) -> list[str]:
-    """The fields of a query that stay, as they are shown."""
+def _fields(query: str, shown: Callable[[str], str]) -> list[str]:
+    """The fields of a query that stay, as `shown` shows them."""
     fields = [field for field in _split(query) if not _GIVES_ACCESS.fullmatch(_name(field))]
     if any(_name(field).lower() == "sig" for field in _split(query)):
         fields = [field for field in fields if not _SIGNED_BY_AZURE.fullmatch(_name(field))]
-    return fields if known_alone else [_shown(field) for field in fields]
+    return [shown(field) for field in fields]
 
 
 def _shown(field: str) -> str:
     """A field with its value, or with what stands for that; a value may be an address itself."""
-    name, mark, value = field.partition("=") if "=" in field else ("", "", field)
-    plain, key = unquote_plus(value), _name(field)
-    safe = hide_secrets(plain)
-    if safe != plain:
-        return f"{name}{mark}{quote(safe, safe='/:?=,*@')}"
+    name, mark, value = _parts(field)
+    plain = unquote_plus(value)
+    safe = _hidden(plain, _shown_within)
+    return _shown_alone(field) if safe == plain else f"{name}{mark}{quote(safe, safe='/:?=,*@')}"
+
+
+def _shown_within(field: str) -> str:
+    """`_shown`, of an address that is a value itself; no address deeper within is looked into or shown."""
+    _, _, value = _parts(field)
+    return _hashed(field) if set("?#@") & set(unquote_plus(value)) else _shown_alone(field)
+
+
+def _shown_alone(field: str) -> str:
+    """`_shown`, of a value that is no address."""
+    name, _, value = _parts(field)
+    plain, key = unquote_plus(value), unquote_plus(name)
     is_number = _NUMBER.fullmatch(plain) and not _MAY_BE_A_KEY.fullmatch(key)
     if not value or _TELLS_THE_IMAGE.fullmatch(key) or is_number or _IMAGE_FILE.fullmatch(plain):
         return field
-    if _HIDDEN.fullmatch(value):
-        return field
-    return f"{name}{mark}hidden-{hashlib.sha256(plain.encode('utf-8', 'replace')).hexdigest()[:16]}"
+    return field if _HIDDEN.fullmatch(value) else _hashed(field)
+
+
+def _hashed(field: str) -> str:
+    name, mark, value = _parts(field)
+    digest = hashlib.sha256(unquote_plus(value).encode("utf-8", "replace")).hexdigest()
+    return f"{name}{mark}hidden-{digest[:16]}"
+
+
+def _parts(field: str) -> tuple[str, str, str]:
+    """Name, `=` and value; a field without `=` is a value alone."""
+    name, mark, value = field.partition("=")
+    return (name, mark, value) if mark else ("", "", name)

@@ -96,7 +96,7 @@ def test_module_from_the_tree_is_documented_and_lazy() -> None:
         "images", "paths", "labels", "templates", "batch_size", "use_gpu", "top_k", "scores", "thresholds",
     ]  # fmt: skip
     assert "softmax" in (inspect.getdoc(module.classify) or "")
-    assert "one space" in (inspect.getdoc(module.embed) or "")
+    assert "the same space" in (inspect.getdoc(module.embed) or "")
     with pytest.raises(ValueError, match=r"no weights file at /nowhere\.pt"):
         module.embed(texts=["a dog"])
     assert paddle.in_dynamic_mode()

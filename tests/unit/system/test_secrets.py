@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from urllib.parse import quote
 
 import pytest
 
@@ -106,3 +107,15 @@ def test_no_message_tells_a_secret(address: str, caplog: pytest.LogCaptureFixtur
 )
 def test_messages_without_secrets_stay(message: str) -> None:
     assert hide_secrets(message) == message
+
+
+@pytest.mark.parametrize("part", ["?a=b", "http/", ",a:b", "https://", "?a=https://x/?b=https%3A//x/%3Fc="])
+def test_a_hostile_text_is_no_work_without_end(part: str) -> None:
+    """With repetitions that are not bounded some of these take minutes, or too many calls within calls."""
+    assert hide_secrets(part * 20_000 + " @")
+
+
+def test_an_address_within_an_address_within_an_address_is_not_shown() -> None:
+    inner = quote("https://c/?url=" + quote("https://d/?token=SECRET"))
+    shown = hide_secrets(f"see https://a/?url=https%3A//b/%3Furl%3D{quote(inner)}")
+    assert "SECRET" not in shown and shown.startswith("see https://a/?url=")
