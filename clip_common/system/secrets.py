@@ -4,10 +4,11 @@ The rule, for each field of a query:
 
 - A field whose name says that it gives access (`token`, `sig`, `auth`, `X-Amz-...`) is left out. So an
   address stays the same when it is signed anew.
-- A field that says which image is meant, or how it is shown, stays: by its name (`id`, `file`, `width`), or
-  since its value is a number or the name of an image file.
-- Of any other (`k=...` may be a key, or an image) the value becomes `hidden-` and its hash: different
-  addresses stay different, and nobody reads the value.
+- Of a field that may give access the value becomes `hidden-` and its hash: different addresses stay
+  different, and nobody reads the value. Its name may be a key's (`k`, `code`), it has no name, or its value
+  is long and mixes letters and digits, as what is drawn at random.
+- Any other stays. So does what says which image is meant, or how it is shown: by its name (`id`, `file`,
+  `width`), or since its value is a number or the name of an image file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .addresses import WEB, scheme_of
 
 _GIVES_ACCESS = re.compile(
     # As S3, Google, Azure, Alibaba and Tencent sign addresses, for a while.
-    r"x-(amz|goog|oss|cos)-.*|q-(sign|ak|key|header|url|signature).*|.*signature|expires|.*accesskeyid|"
+    r"x-(amz|goog|cos)-.*|x-oss-(?!process).*|q-(sign|ak|key|header|url|signature).*|.*signature|expires|.*accesskeyid|"
     r"googleaccessid|key-pair-id|policy|sig|"
     # As others call them.
     r".*token([-_].*)?|(.*[-_.])?(api|access|secret|private|auth|account|client|subscription)[-_]?key|"
@@ -44,6 +45,7 @@ _TELLS_THE_IMAGE = re.compile(
 )
 _NUMBER = re.compile(r"[\d.,:x-]{1,40}[A-Za-z]{0,2}")
 _IMAGE_FILE = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|p[bgpn]m|ico)", re.I | re.S)
+_MAY_BE_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w+/=.~-]{16,}", re.DOTALL)
 _HIDDEN = re.compile(r"hidden-[0-9a-f]{16}")
 
 # All repetitions are bounded, as is what stands in another's value: the text may be a hostile client's.
@@ -146,10 +148,12 @@ def _shown_alone(field: str) -> str:
     """`_shown`, of a value that is no address."""
     name, _, value = _parts(field)
     plain, key = unquote_plus(value), unquote_plus(name)
-    is_number = _NUMBER.fullmatch(plain) and not _MAY_BE_A_KEY.fullmatch(key)
-    if not value or _TELLS_THE_IMAGE.fullmatch(key) or is_number or _IMAGE_FILE.fullmatch(plain):
+    tells_the_image = _TELLS_THE_IMAGE.fullmatch(key) or _IMAGE_FILE.fullmatch(plain)
+    if not value or tells_the_image or _HIDDEN.fullmatch(value):
         return field
-    return field if _HIDDEN.fullmatch(value) else _hashed(field)
+    if not key:
+        return field if _NUMBER.fullmatch(plain) else _hashed(field)
+    return _hashed(field) if _MAY_BE_A_KEY.fullmatch(key) or _MAY_BE_RANDOM.fullmatch(plain) else field
 
 
 def _hashed(field: str) -> str:

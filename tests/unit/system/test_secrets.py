@@ -30,6 +30,9 @@ HIDDEN = "hidden-0917b13a9091915d"  # of SECRET
         ("https://h/a?key=photos/1.jpg&k=2024%2Fb.PNG", "https://h/a?key=photos/1.jpg&k=2024%2Fb.PNG"),
         ("https://h/a?key=SECRET&K=SECRET", f"https://h/a?key={HIDDEN}&K={HIDDEN}"),
         ("https://h/a?SECRET", f"https://h/a?{HIDDEN}"),
+        ("https://h/a?tp=webp&from=wx&k=", "https://h/a?tp=webp&from=wx&k="),
+        ("https://h/a?tp=Zm9vYmFyMTIzNDU2", "https://h/a?tp=hidden-67704c18801e6aa1"),
+        ("https://h/a?x-oss-process=image/resize,w_2", "https://h/a?x-oss-process=image/resize,w_2"),
         ("https://h/a?key=7&id=7f3a&n=7", "https://h/a?key=hidden-7902699be42c8a8e&id=7f3a&n=7"),
         (
             "https://h/a?v=1571&format=1500w&crop=top&name=a b",
