@@ -14,6 +14,7 @@ from ..evaluation import evaluate
 from ..predictor import Predictor
 from ..system.log import logger
 from ..system.output import atomic_file
+from ..system.reading import open_npz
 from .cache import MOST_IMAGES, limited
 from .dataset import Dataset, read_dataset, split
 from .task import AdaptationTask
@@ -104,11 +105,11 @@ def _known_features(path: Path, stamp: str) -> tuple[np.ndarray, np.ndarray, dic
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             if str(file["stamp"]) != stamp:
                 return None
             return file["features"], file["kept"], json.loads(str(file["errors"]))
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise RequestError(f"{path} is there, and no run wrote it: choose another --output") from None
 
 

@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
+
 MOST_BYTES = 1 << 30
 """Default size limit of an image, a list or a table."""
 
@@ -50,3 +52,15 @@ def read_whole(path: Path | str, most: int = MOST_BYTES) -> bytes:
             content += chunk
             require_size(len(content), most, path)
     return bytes(content)
+
+
+def open_npz(path: Path) -> np.lib.npyio.NpzFile:
+    """A file of numpy arrays by name, as `np.savez` writes it.
+
+    Raises:
+        OSError, ValueError, EOFError, zipfile.BadZipFile: it is none, or cannot be read.
+    """
+    file = np.load(path, allow_pickle=False)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise ValueError("it holds one array without a name")
+    return file

@@ -17,6 +17,7 @@ from paddle import Tensor, nn
 
 from ..errors import TrainingError
 from ..system.output import atomic_file, reason_of
+from ..system.reading import open_npz
 from .settings import RunSettings
 
 _MOMENTS = ("moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0")
@@ -113,7 +114,7 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise TrainingError(f"no checkpoint at {path}: start without --resume")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             groups: dict[str, Arrays] = {"model": {}, "optimizer": {}, "average": {}}
             for key in file.files:
                 group, _, name = key.partition("/")

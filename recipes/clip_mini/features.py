@@ -18,6 +18,7 @@ from clip_common.config import MINI, PRETRAINED
 from clip_common.errors import ClipError, TrainingError
 from clip_common.preprocessing.image import Preprocess, normalize
 from clip_common.system.output import atomic_file
+from clip_common.system.reading import open_npz
 
 from .data import DEFAULT_CACHE, Caption, Dataset, to_image
 from .packages import PHOTOGRAPHS, WALLPAPERS, unpacked
@@ -58,7 +59,7 @@ class Features:
         if not path.is_file():
             raise TrainingError(f"{data} has no {_FILE}: make it with `python -m recipes.clip_mini.features`")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open_npz(path) as file:
                 features = cls(captions, file["drawings"], file["photographs"])
         except (OSError, ValueError, KeyError) as error:
             raise TrainingError(f"{path} is damaged, remove it and make it again: {error}") from error

@@ -69,12 +69,14 @@ def test_features_that_no_run_wrote_are_not_replaced(data: Path, tmp_path: Path)
     content = (tmp_path / "train.npz").read_bytes()
     with pytest.raises(RequestError, match=r"train\.npz is there, and no run wrote it: choose another"):
         run(data, tmp_path, "cache")
-    np.save((tmp_path / "train.npz").open("wb"), np.zeros(3))
+    with (tmp_path / "train.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
     with pytest.raises(RequestError, match="no run wrote it"):
         run(data, tmp_path, "cache")
-    (tmp_path / "train.npz").write_bytes(content[:100])
-    with pytest.raises(RequestError, match="no run wrote it"):
-        run(data, tmp_path, "cache")
+    for cut in (100, 0):
+        (tmp_path / "train.npz").write_bytes(content[:cut])
+        with pytest.raises(RequestError, match="no run wrote it"):
+            run(data, tmp_path, "cache")
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -162,6 +162,10 @@ def test_a_half_written_checkpoint_is_refused(whole_run: checkpoint.Checkpoint, 
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(TrainingError, match="not a whole checkpoint"):
         checkpoint.load(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(TrainingError, match=r"not a whole checkpoint: it holds one array without a name"):
+        checkpoint.load(path)
     with pytest.raises(TrainingError, match="no checkpoint"):
         checkpoint.load(tmp_path / "none.npz")
 
