@@ -113,7 +113,8 @@ def _stream(batch_of: Callable[[int], Batch], first: int, last: int) -> Generato
         coming = pool.submit(batch_of, first)
         for step in range(first, last):
             batch = coming.result()
-            coming = pool.submit(batch_of, min(step + 1, last - 1))
+            if step + 1 < last:
+                coming = pool.submit(batch_of, step + 1)
             yield batch
 
 

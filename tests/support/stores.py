@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,24 @@ def write_images(folder: Path) -> Path:
     (folder / "1" / "broken.png").write_bytes(b"no image")
     (folder / "notes.md").write_text("no image either")
     return folder
+
+
+def png(colour: Any = "red") -> bytes:
+    """A small image file."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """A tar file, from names and contents."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as shard:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            shard.addfile(info, io.BytesIO(content))
+    return file.getvalue()
 
 
 def run(source: Any, output: Path | str, **options: Any) -> Report:

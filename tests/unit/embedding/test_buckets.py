@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 pytest.importorskip("moto", reason="of the extra [test]")
 
@@ -26,15 +23,9 @@ from clip_common.errors import RequestError
 from clip_common.search.index import open_index
 from tests.support.refusals import refused
 from tests.support.s3_server import S3Server, never
-from tests.support.stores import JOB, contents, run
+from tests.support.stores import JOB, contents, png, run, tar_of
 
 VECTORS = "s3://vectors/of/photos"
-
-
-def png(colour: Any = "red") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 40), colour).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -195,21 +186,15 @@ def test_addresses_in_a_list(s3: Any, tmp_path: Path) -> None:
     assert "secret" not in str(errors)
 
 
-def tar(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as shard:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            shard.addfile(info, io.BytesIO(content))
-    return file.getvalue()
-
-
 def test_shards_in_a_bucket(s3: Any, server: S3Server, tmp_path: Path) -> None:
     for shard in range(3):
         images = {f"{shard}/{n}.png": png((shard * 80, n * 9, 7)) for n in range(5)}
-        put(s3, f"shards/{shard:05d}.tar", tar({**images, f"{shard}/3.txt": b"three", "x.json": b"{}"}))
-    put(s3, "shards/cut.tar", tar({"a.png": png()})[:600])
+        put(
+            s3,
+            f"shards/{shard:05d}.tar",
+            tar_of({**images, f"{shard}/3.txt": b"three", "x.json": b"{}"}.items()),
+        )
+    put(s3, "shards/cut.tar", tar_of({"a.png": png()}.items())[:600])
     put(s3, "shards/notes.md", b"x")
     items = items_of(["s3://photos/shards/0*.tar"])
     assert items.summary() == "3 .json" and not items.faults
@@ -228,7 +213,7 @@ def test_shards_in_a_bucket(s3: Any, server: S3Server, tmp_path: Path) -> None:
     expected = run_on_this_machine(s3, tmp_path)
     assert all((found[f"s3://photos/shards/{name}"] == vector).all() for name, vector in expected.items())
 
-    put(s3, "shards/00002.tar", tar({"2/0.png": png("blue"), "2/9.png": png("red")}))
+    put(s3, "shards/00002.tar", tar_of({"2/0.png": png("blue"), "2/9.png": png("red")}.items()))
     again = run("s3://photos/shards/0*.tar", tmp_path / "out", prune=True)
     assert (again.embedded, again.known, again.removed) == (2, 10, 5)
 
@@ -246,7 +231,7 @@ def run_on_this_machine(s3: Any, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_a_shard_in_a_bucket_survives_a_busy_service(s3: Any, server: S3Server, tmp_path: Path) -> None:
-    put(s3, "a.tar", tar({f"{n}.png": png((n, n, n)) for n in range(30)}))
+    put(s3, "a.tar", tar_of({f"{n}.png": png((n, n, n)) for n in range(30)}.items()))
     answers = itertools.cycle([False, False, False, False, True])
     server.fails = lambda _what: next(answers)
     assert run("s3://photos/a.tar", tmp_path / "out").embedded == 30

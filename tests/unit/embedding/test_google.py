@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from clip_common.embedding import buckets
 from clip_common.embedding.sources import content_of, items_of
 from clip_common.errors import ImageError, RequestError
 from tests.support.google_server import GoogleServer
-from tests.support.stores import contents, run
-
-
-def png(colour: Any = "red") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 40), colour).save(file, "PNG")
-    return file.getvalue()
+from tests.support.stores import contents, png, run, tar_of
 
 
 @pytest.fixture
@@ -60,13 +50,8 @@ def test_from_a_bucket_to_a_bucket(google: GoogleServer) -> None:
 
 
 def test_a_shard(google: GoogleServer, tmp_path: Path) -> None:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as shard:
-        for number in range(5):
-            info = tarfile.TarInfo(f"{number}.png")
-            info.size = len(png((number, 1, 1)))
-            shard.addfile(info, io.BytesIO(png((number, 1, 1))))
-    google.put("shards/0.tar", file.getvalue())
+    images = ((f"{number}.png", png((number, 1, 1))) for number in range(5))
+    google.put("shards/0.tar", tar_of(images))
     with pytest.raises(
         RequestError, match=r"passed over: 1 \.tar; .* name them: 'gs://photos/shards/\*\.tar'"
     ):

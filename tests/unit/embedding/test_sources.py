@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 import time
@@ -14,17 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from clip_common.embedding.items import Items
 from clip_common.embedding.sources import content_of, items_of
 from clip_common.errors import RequestError
-
-
-def png(colour: str = "red") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 40), colour).save(file, "PNG")
-    return file.getvalue()
+from tests.support.stores import png, tar_of
 
 
 @pytest.fixture
@@ -215,11 +208,7 @@ def test_a_damaged_table_costs_itself(here: Path) -> None:
 
 
 def write_tar(path: str, members: list[tuple[str, bytes]]) -> bytes:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    Path(path).write_bytes(tar_of(members))
     return Path(path).read_bytes()
 
 

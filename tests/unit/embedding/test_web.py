@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,22 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from clip_common.embedding import web
 from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Store
 from clip_common.errors import ImageError
 from clip_common.system import prefetch
-from tests.support.stores import contents, run
+from tests.support.stores import contents, png, run
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-def png(colour: str = "red") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 40), colour).save(file, "PNG")
-    return file.getvalue()
 
 
 def body(content: bytes, status: int = 200, **headers: str) -> Answer:
