@@ -61,7 +61,10 @@ _USER = re.compile(
     rf"({_BEGINNING})[^\s/\\?#@:]{{0,300}}(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]{{0,300}}@){{0,9}}"
 )
 _USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]{1,300}:(?![\s/\\])[^\s@/\\]{1,300}@(?=[\w\[])")
+# A file's name may hold anything: from where a path begins, `/x`, `./x` or `~/x`, nothing is a query.
+_PATH = r"(?<![^\s'\"<>(=,])(?:\.{1,2}|~)?/(?!/)[^\s'\"<>]*"
 _QUERY = re.compile(rf"([?#])([^\s'\"<>=?#]{{0,300}}=[^\s'\"<>]*?){_END}")
+_PATH_OR_QUERY = re.compile(rf"{_PATH}|{_QUERY.pattern}")
 # In a bucket's address `?` may be of a glob.
 _QUERY_OF_ONE_WORD = re.compile(
     rf"(\bhttps?\W[^\s'\"<>?#]{{0,2000}})(\?)([^\s'\"<>=#]+?){_END}", re.IGNORECASE
@@ -93,16 +96,18 @@ def hide_secrets(text: str) -> str:
     """A message, or what a user typed, as it may be printed: of what looks like an address in it, however it
     is mistyped, no password is left, and of its query what the rule above leaves.
     """
-    return _hidden(text, _shown)
+    return _hidden(text, _shown, _PATH_OR_QUERY)
 
 
-def _hidden(text: str, shown: Callable[[str], str]) -> str:
+def _hidden(text: str, shown: Callable[[str], str], query: re.Pattern[str] = _QUERY) -> str:
     if "@" in text:
         text = _USER.sub(r"\1***@", text)
         text = _USER_ALONE.sub("***@", text)
     if "?" not in text and "#" not in text:
         return text
-    text = _QUERY.sub(lambda found: _with_query("", found[1], _fields(found[2], shown)), text)
+    text = query.sub(
+        lambda found: _with_query("", found[1], _fields(found[2], shown)) if found[1] else found[0], text
+    )
     return _QUERY_OF_ONE_WORD.sub(
         lambda found: _with_query(found[1], found[2], _fields(found[3], shown)), text
     )

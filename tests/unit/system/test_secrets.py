@@ -118,7 +118,14 @@ def test_a_hostile_text_is_no_work_without_end(part: str) -> None:
     assert hide_secrets(part * 20_000 + " @")
 
 
+@pytest.mark.parametrize("path", ["/p/bad?token=abc.jpg", "./a?sig=1", "../b#key=x", "~/c?k=SECRET"])
+def test_a_files_name_is_told_whole(path: str) -> None:
+    for text in (f"{path}: not an image", f"cannot read '{path}'", f"--input_path={path}"):
+        assert hide_secrets(text) == text
+
+
 def test_an_address_within_an_address_within_an_address_is_not_shown() -> None:
     inner = quote("https://c/?url=" + quote("https://d/?token=SECRET"))
     shown = hide_secrets(f"see https://a/?url=https%3A//b/%3Furl%3D{quote(inner)}")
     assert "SECRET" not in shown and shown.startswith("see https://a/?url=")
+    assert "SECRET" not in hide_secrets("see https://a/?url=/b?token=SECRET")
