@@ -61,8 +61,10 @@ _USER = re.compile(
     rf"({_BEGINNING})[^\s/\\?#@:]{{0,300}}(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]{{0,300}}@){{0,9}}"
 )
 _USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]{1,300}:(?![\s/\\])[^\s@/\\]{1,300}@(?=[\w\[])")
-# A file's name may hold anything: from where a path begins, `/x`, `./x` or `~/x`, nothing is a query.
-_PATH = r"(?<![^\s'\"<>(=,])(?:\.{1,2}|~)?/(?!/)[^\s'\"<>]*"
+# A file's name may hold anything: from where a path begins, `/x`, `./x` or `~/x`, nothing is a query. But an
+# address in a list that is mistyped becomes a path of the list's folder: `/lists/https:/host/x?sig=...`.
+_LISTED = r"(?<=/)(?i:(?:https?|s3|gs)[/\\]|[a-z][a-z0-9+.-]{0,20}:[/\\])"
+_PATH = rf"(?<![^\s'\"<>(=,])(?:\.{{1,2}}|~)?/(?!/)(?:(?!{_LISTED})[^\s'\"<>])*"
 _QUERY = re.compile(rf"([?#])([^\s'\"<>=?#]{{0,300}}=[^\s'\"<>]*?){_END}")
 _PATH_OR_QUERY = re.compile(rf"{_PATH}|{_QUERY.pattern}")
 # In a bucket's address `?` may be of a glob.

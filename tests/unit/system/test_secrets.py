@@ -124,6 +124,14 @@ def test_a_files_name_is_told_whole(path: str) -> None:
         assert hide_secrets(text) == text
 
 
+@pytest.mark.parametrize(
+    "mistyped", ["https:/h/x", "HTTP:/h", "http//h/x", "https/h", "s3:/b/x", "htps:/h/x"]
+)
+def test_a_mistyped_address_that_became_a_path_is_still_an_address(mistyped: str) -> None:
+    for path in (f"/lists/a/{mistyped}?sig=SECRET", f"../{mistyped}?id=7&token=SECRET#api_key=SECRET"):
+        assert "SECRET" not in hide_secrets(f"{path}: cannot be read (No such file)")
+
+
 def test_an_address_within_an_address_within_an_address_is_not_shown() -> None:
     inner = quote("https://c/?url=" + quote("https://d/?token=SECRET"))
     shown = hide_secrets(f"see https://a/?url=https%3A//b/%3Furl%3D{quote(inner)}")
