@@ -37,9 +37,9 @@ _CONNECTIONS = 4  # to one server
 _REDIRECTS = 5
 _GIVEN_UP_AFTER = 5  # consecutive failures of one server
 _GIVEN_UP_FOR = 600.0  # seconds
-_LOOK = 0.5  # seconds after which a thread that waits looks whether its image is still wanted
+_LOOK = 0.5  # seconds between two checks whether the image is still needed
 _LONGEST_PAUSE = 30.0  # seconds; a longer crawl-delay in a robots.txt is shortened to this
-_ROBOTS_BYTES = 500 << 10  # of a robots.txt, as RFC 9309 requires
+_ROBOTS_BYTES = 500 << 10  # size limit of a robots.txt, the least that RFC 9309 allows
 _BUSY = (429, 500, 502, 503, 504)
 _ANYBODY = "User-agent: *"
 _NO_ADDRESS = "is no address that can be read"
@@ -47,7 +47,7 @@ _MOVED = (301, 302, 303, 307, 308)
 
 
 class _AnswerError(OSError):
-    """A server answered that there is nothing to have."""
+    """The server answered with a status that another attempt will not change."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(errno.EIO, reason)
@@ -55,7 +55,7 @@ class _AnswerError(OSError):
 
 
 class _TryAgainError(OSError):
-    """What may do a moment later; `wait` is what the server asks for."""
+    """A failure that may be temporary. `wait`: seconds that the server asks to wait, if it says so."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(errno.EAGAIN, reason)
@@ -117,7 +117,7 @@ class _Server:
         """Wait until the next request may be sent to the server.
 
         Raises:
-            OSError: the server has been given up.
+            OSError: the server has failed too often and is not asked for a while.
         """
         while True:
             with self._lock:
@@ -200,11 +200,11 @@ class _Client:
     # --- robots.txt -----------------------------------------------------------------------------------
 
     def _require_allowed(self, server: _Server, address: str) -> None:
-        """Check that robots.txt allows an address; it is read once, and as RFC 9309 says: one that is not
-        there, or that nobody may read, forbids nothing; one that the server fails to give forbids all.
+        """Check that robots.txt allows an address. It is read once per server, as RFC 9309 says: if it does
+        not exist or access is denied, everything is allowed; if the server fails, nothing is.
 
         Raises:
-            OSError: it does not, or cannot be read.
+            OSError: robots.txt does not allow the address, or cannot be read.
         """
         with server.rules_lock:
             if server.rules is None:
@@ -231,7 +231,10 @@ class _Client:
     # --- one address ----------------------------------------------------------------------------------
 
     def _ask(self, server: _Server, address: str, most: int, allowance: _Allowance) -> bytes | str:
-        """The content of an address, or where it was moved; several attempts, with more time between each."""
+        """Return the content of an address, or the address that it redirects to.
+
+        Temporary failures are retried, with increasing waits.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
             server.wait_for_turn()
             try:
@@ -263,7 +266,7 @@ class _Client:
         raise AssertionError("the last attempt returns or raises")
 
     def _answer(self, address: str, most: int, deadline: float) -> bytes | str:
-        """One request."""
+        """Send one request; returns the content, or the address that it redirects to."""
         try:
             with self._session.get(
                 address, stream=True, allow_redirects=False, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)
@@ -280,14 +283,14 @@ class _Client:
                 return _content(response, most, deadline)
         except ImageError:
             raise
-        except ValueError:  # of the address, or of the one that it was moved to
+        except ValueError:  # this address, or the one that it redirects to, is invalid
             raise ImageError(_NO_ADDRESS) from None
         except (requests.RequestException, HTTPError) as error:
             raise _in_words(error) from None
 
 
 def _parsed(lines: list[str]) -> RobotFileParser | None:
-    """The rules of a robots.txt; None where one of them looks like a number or an address and is none."""
+    """The rules of a robots.txt; None if a line has an invalid number or address."""
     rules = RobotFileParser()
     try:
         rules.parse(lines)
@@ -297,8 +300,9 @@ def _parsed(lines: list[str]) -> RobotFileParser | None:
 
 
 def _in_time(answer: Callable[[], Made], deadline: float) -> Made:
-    """An answer, or at its deadline an error, wherever it is by then: the libraries' limits are of the wait
-    for each byte, and a server can make the head of an answer last for ever.
+    """Run `answer` in a thread; raises an error at the deadline, even if it is still running.
+
+    The libraries limit only the wait for each byte, so a server could send its headers forever.
     """
     coming = beside(answer)
     while not coming.done():
@@ -310,7 +314,7 @@ def _in_time(answer: Callable[[], Made], deadline: float) -> Made:
     try:
         return coming.result()
     finally:
-        del coming  # else an error would hold itself, and with it all that has come of an image
+        del coming  # breaks a reference cycle of a raised error, which would keep the image in memory
 
 
 def _too_slow() -> OSError:
@@ -318,7 +322,7 @@ def _too_slow() -> OSError:
 
 
 def _content(response: requests.Response, most: int, deadline: float) -> bytes:
-    """The body, read as it comes, so that one that trickles ends in time."""
+    """Read the body in chunks, so that a slow server cannot exceed the deadline."""
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length) > most:
         raise ImageError(too_large(int(length), most))
@@ -335,7 +339,7 @@ def _content(response: requests.Response, most: int, deadline: float) -> bytes:
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that a server asks to wait: it says how many, or until when."""
+    """Seconds that a server asks to wait (Retry-After is a number or a date); None if it does not."""
     given = response.headers.get("Retry-After", "").strip()
     if given.isdecimal():
         return float(given)
@@ -345,7 +349,7 @@ def _retry_after(response: requests.Response) -> float | None:
 
 
 def _in_words(error: Exception) -> OSError:
-    """What went wrong; the library's own words hold the address with its secrets."""
+    """The error to report. The libraries' messages contain the address with its secrets."""
     kinds = requests.exceptions
     if isinstance(error, kinds.SSLError):
         return OSError(errno.EPROTO, "its certificate is not valid, or it does not speak TLS")

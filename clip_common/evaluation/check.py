@@ -1,4 +1,4 @@
-"""Every engine and precision that runs here, on a user's own images: how fast, and how near to float32."""
+"""Compares all engines and precisions on a user's own images: speed, and difference from float32."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..system.progress import progress_bar
 from ..zero_shot.scoring import l2_normalize
 
 BATCH_SIZE = 32
-_ROUNDS = 5  # beside one that warms up
+_ROUNDS = 5  # after one for warm-up
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one engine does in one precision.
+    """The results of one engine in one precision.
 
     Attributes:
-        images_per_second: of the image encoder, from prepared images, warm; the median of some rounds.
-        mean_cosine: of an image's embedding with that of the reference, over all images.
-        least_cosine: the same, of the image that differs most.
-        equal_first_answers: share of images with the first label of the reference.
+        images_per_second: speed of the image encoder on prepared images, after warm-up; a median.
+        mean_cosine: cosine similarity of an image's embedding and the reference's; mean over all images.
+        least_cosine: the same for the image that differs most.
+        equal_first_answers: share of images, 0 to 1, with the same first label as the reference.
     """
 
     engine: str
@@ -44,16 +44,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found.
+    """The result of `check_engines`.
 
     Attributes:
-        reference: the engine whose float32 the others are compared with: what `auto` means here.
-        images: how many images could be read.
-        batch_size: images in a timed batch.
-        labels: how many labels an answer was chosen from.
-        rows: the reference first.
-        refused: what does not run here, as "engine, precision", and why.
-        errors: images that could not be read, and why.
+        reference: the engine that the others are compared with, in float32: the one that `auto` selects.
+        images: number of images that could be read.
+        batch_size: number of images in a timed batch.
+        labels: number of labels that the first label was chosen from.
+        rows: one for each engine and precision; the reference comes first.
+        refused: why an engine and precision is not available here, by "engine, precision".
+        errors: why an image could not be read, by the image's name.
     """
 
     reference: str
@@ -67,7 +67,7 @@ class Check:
 
 @dataclass
 class _Candidate:
-    """An engine in a precision, at work."""
+    """An engine in one precision, with its features and timings so far."""
 
     engine: str
     precision: str
@@ -76,7 +76,7 @@ class _Candidate:
     seconds: list[float] = field(default_factory=list)
 
     def first_labels(self, labels: Sequence[str] | None, templates: Sequence[str] | None) -> list[str]:
-        """The label that `classify` would put first, of each image."""
+        """The label that `classify` puts first, for each image."""
         prompts = self.predictor.prompts(labels, templates)
         targets = self.predictor.label_targets(prompts)
         answers = (
@@ -91,19 +91,19 @@ def check_engines(
     labels: Sequence[str] | None = None,
     templates: Sequence[str] | None = None,
 ) -> Check:
-    """Measure every engine and precision on images, which are prepared once for all of them.
+    """Measure every engine and precision on images.
 
     Args:
-        predictor: of the module, with its weights and how images are read; its own engine is not looked at.
-        images: each with the name that an error calls it by; one that cannot be read is left out.
-        labels: what answers are chosen from; None for the module's own.
-        templates: of the labels, see `Predictor.classify`.
+        predictor: the module, with its weights and image options; its engine and precision are ignored.
+        images: the images with their names for error messages; one that cannot be read is left out.
+        labels: the labels to choose from; None for the module's own.
+        templates: the prompt templates of the labels, see `Predictor.classify`.
 
     Raises:
         RequestError: no image can be read.
         ClipError: the labels or the weights cannot be used.
     """
-    asked = predictor.prompts(labels, templates)  # bad labels end it before the work
+    asked = predictor.prompts(labels, templates)  # bad labels are an error before the work starts
     candidates, refused = _candidates(predictor)
     timed, errors = _encode(candidates, predictor, images)
     if timed is None:
@@ -125,7 +125,10 @@ def check_engines(
 
 
 def _candidates(predictor: Predictor) -> tuple[list[_Candidate], dict[str, str]]:
-    """What runs here, the reference first, compiled now where it must be; what does not, and why."""
+    """The engines and precisions that run here, the reference first; and why the others do not.
+
+    Engines that need compiled encoders compile them now.
+    """
     best = choose().name
     engines = sorted((name for name in ENGINES if name != "auto"), key=lambda name: name != best)
     candidates, refused = [], {}
@@ -148,7 +151,7 @@ def _candidates(predictor: Predictor) -> tuple[list[_Candidate], dict[str, str]]
 def _encode(
     candidates: Sequence[_Candidate], predictor: Predictor, images: Sequence[NamedImage]
 ) -> tuple[np.ndarray | None, dict[str, str]]:
-    """Give each candidate the features of all images; returns a batch of prepared ones, and errors."""
+    """Encode all images with each candidate; return the first prepared batch, or None, and errors by name."""
     timed: np.ndarray | None = None
     errors: dict[str, str] = {}
     with progress_bar(total=len(images), unit="image", disable=len(images) < 2) as bar:
@@ -165,7 +168,7 @@ def _batches(
     errors: dict[str, str],
     on_read: Callable[[], object],
 ) -> Iterator[np.ndarray]:
-    """Prepared images, float32 [n, 3, R, R], n up to `BATCH_SIZE`; the others go into `errors`."""
+    """Prepared images, float32 [n, 3, R, R], n up to `BATCH_SIZE`; unreadable images go into `errors`."""
     ready: list[np.ndarray] = []
     with closing(prefetch(predictor.prepare, images, BATCH_SIZE)) as read:
         for (name, _), prepared in zip(images, read, strict=True):
@@ -182,7 +185,7 @@ def _batches(
 
 
 def _time(candidates: Sequence[_Candidate], batch: np.ndarray) -> None:
-    """Give each candidate its seconds for a batch, in turns: other work of the machine falls on all alike."""
+    """Time each candidate on a batch, taking turns, so that other load on the machine affects all equally."""
     with progress_bar(total=1 + _ROUNDS, unit="round") as bar:
         for turn in range(1 + _ROUNDS):
             for candidate in candidates:

@@ -1,4 +1,4 @@
-"""How right scores are. All arrays are numpy; shares are 0 to 1."""
+"""Evaluation metrics on numpy arrays. Shares are 0 to 1."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ import numpy as np
 
 
 def top_k_accuracy(scores: np.ndarray, targets: np.ndarray, k: int) -> float:
-    """Share of rows of scores [n, classes] whose target is among the k best; in a tie the lower index is."""
+    """Share of rows of scores [n, classes] whose target is among the k best; ties go to the lower index."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # n k
     return float((best == targets[:, None]).any(axis=1).mean())
 
 
 def mean_per_class_accuracy(predicted: np.ndarray, targets: np.ndarray) -> float:
-    """The mean over the classes that occur of the share of each that is right."""
+    """Accuracy of each class that occurs in `targets`, averaged over these classes."""
     right = predicted == targets
     return float(np.mean([right[targets == c].mean() for c in np.unique(targets)]))
 
 
 def confusion_matrix(predicted: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
-    """Counts, int64 [classes, classes]: rows are what it is, columns what it was taken for."""
+    """Counts, int64 [classes, classes]: rows are true classes, columns are predicted ones."""
     return np.bincount(targets * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def calibration(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) -> tuple[np.ndarray, float]:
-    """How often the best label is right, by how sure the model was.
+    """Accuracy of the best label by the model's confidence.
+
+    Args:
+        probabilities: [n, classes], 0 to 1.
+        targets: class indices, [n].
+        bins: number of equal confidence intervals from 0 to 1.
 
     Returns:
-        For each bin of confidence [count, mean confidence, accuracy], float64 [bins, 3], zeros where a bin is
-        empty; and the expected calibration error (Guo et al. 2017).
+        Count, mean confidence and accuracy for each bin, float64 [bins, 3], zeros for an empty bin; and the
+        expected calibration error (Guo et al. 2017).
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
@@ -42,35 +47,35 @@ def calibration(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) 
 
 
 def precision_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision and recall of taking for true whatever scores at least as much, for each score that occurs.
+    """Precision and recall with each score as the threshold: scores at or above it count as positive.
 
     Args:
-        scores: of one label, [n].
-        truth: bool [n], of which some are true.
+        scores: scores of one label, [n].
+        truth: bool [n], at least one of them true.
 
     Returns:
-        The scores, each once, highest first; the precision and the recall at each.
+        The distinct scores, highest first, and the precision and recall at each.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # equal scores stand or fall together
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of equal scores
     right = np.cumsum(truth[order])[last]
     return ranked[last], right / (last + 1), right / truth.sum()
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean of the precision over the recall of one label, [n] each, as scikit-learn has it."""
+    """Average precision of one label, as in scikit-learn; scores and truth as in `precision_recall`."""
     _, precision, recall = precision_recall(scores, truth)
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
 def retrieval_recall(similarity: np.ndarray, relevant: np.ndarray, k: int) -> float:
-    """Share of queries that have something relevant among their k best.
+    """Recall@k: the share of queries with a relevant item among the k most similar.
 
     Args:
         similarity: [queries, items].
         relevant: bool [queries, items].
-        k: how many of the best count.
+        k: number of items to look at.
     """
     best = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     return float(np.take_along_axis(relevant, best, axis=1).any(axis=1).mean())

@@ -1,4 +1,4 @@
-"""A linear probe (paper section 3.2): logistic regression on frozen features, its regularisation swept."""
+"""Linear probe (paper section 3.2): logistic regression on frozen features, with a search for C."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _FIRST = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)  # of log10 C
 _STEPS_PER_DECADE = 8
 _MAX_ITERATIONS = 1000
 _VALIDATION_SHARE = 0.2
-_FEWEST = 4  # images, of which one is held back
+_FEWEST = 4  # images, one of which is held out
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted probe, and the C that was best on the images held back."""
+    """A fitted probe, and its C (inverse regularisation strength), the best on the held-out images."""
 
     classifier: LogisticRegression
     c: float
 
 
 def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0, intercept: bool = True) -> Probe:
-    """Fit a probe on features [n, d]; C is found by halving around the best (paper, appendix A.3).
+    """Fit a probe. C is found on held-out images, in ever smaller steps around the best (appendix A.3).
 
     Args:
-        features: of unit length, [n, d].
-        targets: int64 [n].
-        seed: of the images that are held back.
-        intercept: whether classes get an offset beside their embeddings.
+        features: features of unit length, [n, d].
+        targets: class indices, int64 [n].
+        seed: seed for the choice of held-out images.
+        intercept: whether to fit a bias for each class.
 
     Raises:
         RequestError: there are too few images or classes.
@@ -72,7 +72,7 @@ def _regression(c: float, seed: int, intercept: bool) -> LogisticRegression:
 
 
 def _strata(targets: np.ndarray) -> np.ndarray | None:
-    """Classes for an even split, where there are enough images of each."""
+    """The classes for a stratified split; None if a class has too few images for one."""
     counts = np.unique(targets, return_counts=True)[1]
     enough = counts.min() >= 2 and len(targets) * _VALIDATION_SHARE >= len(counts)
     return targets if enough else None

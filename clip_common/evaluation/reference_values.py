@@ -1,7 +1,7 @@
-"""Telling whether a weights file is the real one: its hash, and the features it gives for known inputs.
+"""Checks that a weights file is the published one: its hash, and its features for known inputs.
 
-Those of OpenAI's weights are the seed port's (ranchlai/clip.paddle, `test.py`), from runs in fp16; those of
-Chinese-CLIP stand in its README.
+The reference values of OpenAI's weights come from the seed port (ranchlai/clip.paddle, `test.py`), computed
+in fp16; those of Chinese-CLIP come from its README.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..zero_shot.scoring import l2_normalize, top_k_labels
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: what, found, expected, and whether they agree (None: nothing to compare with)."""
+    """One comparison. `passed` is None if there is nothing to compare with."""
 
     what: str
     found: str
@@ -33,11 +33,11 @@ class Check:
 
 
 def verify(weights: WeightsFile, image: Path | None = None) -> list[Check]:
-    """Load a module's weights strictly and compare what they give with what the published ones give.
+    """Load a module's weights strictly and compare their features with those of the published weights.
 
     Args:
-        weights: the file.
-        image: the image of the reference values, for the image tower.
+        weights: the file to check.
+        image: the image that the reference values belong to; None skips the image tower.
 
     Raises:
         WeightsError: the weights cannot be loaded.
@@ -65,9 +65,9 @@ def verify(weights: WeightsFile, image: Path | None = None) -> list[Check]:
 
 
 def _hash_check(weights: WeightsFile) -> Check:
-    """Only the published file itself has the published hash; a converted one is told by its features."""
+    """Compare the hash. Only the published file has it; a converted file is checked by its features."""
     published = weights.record.weights
-    found = content_sha256(weights.path)  # not as remembered: bits also fall over by themselves
+    found = content_sha256(weights.path)  # not the remembered hash: a disk can corrupt a file later
     if published.sha256 is None:
         return Check("sha256", found, "not known", None)
     claims_to_be_it = weights.path.name == published.kept_as(weights.record.name)
@@ -76,7 +76,7 @@ def _hash_check(weights: WeightsFile) -> Check:
 
 
 def _settings_check(weights: WeightsFile) -> Check:
-    """What the file is run with: no tensor tells whether that is right."""
+    """Report the settings that the file is used with: the tensors cannot confirm them."""
     config, preprocessing = weights.record.config, weights.record.preprocessing
     found = f"{config.activation}, {preprocessing.resize}, mean {preprocessing.mean}, std {preprocessing.std}"
     return Check("activation and preprocessing", found, "as the file or its record says", None)

@@ -1,6 +1,6 @@
-"""BERT as a text tower: a post-norm transformer in which every token sees every other (Devlin et al. 2018).
+"""BERT as a text tower: a post-norm transformer with bidirectional attention (Devlin et al. 2018).
 
-Layers are named as in the state dicts of BERT's own code, which those of Chinese-CLIP keep.
+Layers have the names of BERT's own state dicts, which Chinese-CLIP uses too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from paddle import Tensor, nn
 from ..config import BertConfig
 from .transformer import attend, merge_heads
 
-PADDING = 0  # the id of what stands after a text's end token
+PADDING = 0  # token id of the padding after a text
 NORM_EPSILON = 1e-12
-HIDDEN = -1e9  # added to the score of a token that is not to be seen
+HIDDEN = -1e9  # added to the score of a masked token
 
 
 class Bert(nn.Layer):
-    """Token ids to the states of the last layer; the pooler that BERT was trained with is left out."""
+    """Token ids to the states of the last layer. BERT's pooler is left out."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Bert(nn.Layer):
 
 
 def padding_mask(text: Tensor) -> Tensor:
-    """What is added to the scores of token ids [N, L]: padding is not seen; [N, 1, 1, L]."""
+    """The attention mask that hides padding, to add to the scores: token ids [N, L] to [N, 1, 1, L]."""
     is_padding = (text == PADDING).astype("float32")  # N L
     return (is_padding * HIDDEN).unsqueeze([1, 2])  # N L -> N 1 1 L
 
@@ -45,7 +45,7 @@ class _Embeddings(nn.Layer):
 
     def forward(self, text: Tensor) -> Tensor:
         x = self.word_embeddings(text) + self.position_embeddings.weight[: text.shape[1]]  # N L D
-        return self.LayerNorm(x + self.token_type_embeddings.weight[0])  # one text, not a pair
+        return self.LayerNorm(x + self.token_type_embeddings.weight[0])  # type 0: a single text, not a pair
 
 
 class _Encoder(nn.Layer):
@@ -60,7 +60,7 @@ class _Encoder(nn.Layer):
 
 
 class BertBlock(nn.Layer):
-    """A post-norm transformer block, with the exact GELU."""
+    """A post-norm transformer block with the exact GELU."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _SelfAttention(nn.Layer):
 
 
 class _AddAndNorm(nn.Layer):
-    """A linear layer whose result is added to what came before, and normalised."""
+    """A linear layer, a residual connection and LayerNorm."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()

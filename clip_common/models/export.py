@@ -1,4 +1,4 @@
-"""The two towers as files for other runtimes: Paddle Inference and ONNX."""
+"""Exports the two towers for other runtimes: Paddle Inference and ONNX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ONNX_OPSET = 17
 
 
 class _Tower(nn.Layer):
-    """One tower as a layer of its own, with the tensors of its model."""
+    """One tower as a separate layer, which shares the tensors of its model."""
 
     def __init__(self, model: CLIP, encode: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -31,16 +31,16 @@ class _Tower(nn.Layer):
 
 
 def save_inference_model(model: CLIP, folder: Path) -> list[Path]:
-    """Write `image` and `text` for Paddle Inference: a `.json` graph and `.pdiparams` each.
+    """Write the towers `image` and `text` for Paddle Inference: a `.json` graph and a `.pdiparams` file each.
 
-    Inputs are pixels float32 [N, 3, R, R] and token ids int64 [N, context_length]; outputs are features
+    Inputs are pixels, float32 [N, 3, R, R], and token ids, int64 [N, context_length]; outputs are features,
     float32 [N, embed_dim], not normalised.
 
     Returns:
-        The path of each tower without its suffix.
+        The path of each tower, without suffix.
 
     Raises:
-        OSError: they cannot be written whole; then none of them is there.
+        OSError: the files cannot be written completely, for instance because the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     size, context = model.config.image_resolution, model.config.text.context_length
@@ -62,10 +62,10 @@ def save_inference_model(model: CLIP, folder: Path) -> list[Path]:
 
 
 def _require_whole(saved: Path, target: Path) -> None:
-    """Read a tower back: where the disk is full, Paddle writes a part of it and says nothing.
+    """Check a written tower by loading it: on a full disk Paddle writes incomplete files without an error.
 
     Raises:
-        OSError: it is not whole.
+        OSError: the tower is incomplete.
     """
     try:
         paddle.jit.load(str(saved))
@@ -82,7 +82,7 @@ def export_onnx(model: CLIP, folder: Path) -> list[Path]:
 
 
 def write_onnx(layer: nn.Layer, specs: list[InputSpec], target: Path) -> Path:
-    """Write one layer in eval mode as ONNX."""
+    """Write a layer, which must be in eval mode, as ONNX; returns `target`."""
     with scratch_folder() as temporary:
         saved = temporary / target.stem
         paddle.jit.save(paddle.jit.to_static(layer, input_spec=specs, full_graph=True), str(saved))
@@ -92,7 +92,7 @@ def write_onnx(layer: nn.Layer, specs: list[InputSpec], target: Path) -> Path:
 def _to_onnx(saved: Path, target: Path) -> Path:
     import paddle2onnx  # a second to import, and rarely needed
 
-    # The default optimiser installs packages with pip while it runs, and breaks protobuf with them.
+    # The default optimiser installs packages with pip while it runs, which breaks protobuf.
     with atomic_file(target) as temporary:
         paddle2onnx.export(
             f"{saved}.json",

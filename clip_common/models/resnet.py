@@ -15,7 +15,7 @@ from .transformer import attend, merge_heads
 
 
 class Bottleneck(nn.Layer):
-    """1x1, 3x3, 1x1 convolutions with a residual; any stride is an average pool after the second."""
+    """1x1, 3x3 and 1x1 convolutions with a residual; a stride is an average pool after the second one."""
 
     expansion = 4
 
@@ -47,7 +47,7 @@ class Bottleneck(nn.Layer):
 
 
 class AttentionPool2D(nn.Layer):
-    """Attention pooling: the mean of the grid asks, the grid and its mean answer."""
+    """Attention pooling: the mean of the grid is the query, the mean and the grid are keys and values."""
 
     def __init__(self, grid: int, width: int, heads: int, embed_dim: int) -> None:
         super().__init__()
@@ -60,11 +60,11 @@ class AttentionPool2D(nn.Layer):
         self.c_proj = nn.Linear(width, embed_dim)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """[N, C, H, W] to [N, embed_dim]; `positions` [1 + HW, C] for a grid of another size."""
+        """[N, C, H, W] to [N, embed_dim]; pass `positions` [1 + HW, C] for another grid size."""
         x = x.flatten(2).transpose([0, 2, 1])  # N C H W -> N C HW -> N HW C
         x = paddle.concat([x.mean(axis=1, keepdim=True), x], axis=1)  # N (1 + HW) C
         x = x + (self.positional_embedding if positions is None else positions)
-        # Only the mean's answer is read, so only its query is computed.
+        # Only the output for the mean is used, so only its query is computed.
         q = self._split_heads(self.q_proj(x[:, :1]))  # N H 1 d
         k = self._split_heads(self.k_proj(x))  # N H (1 + HW) d
         v = self._split_heads(self.v_proj(x))  # N H (1 + HW) d
@@ -100,7 +100,7 @@ class ModifiedResNet(nn.Layer):
         return self.attnpool(self.grid(image))
 
     def grid(self, image: Tensor) -> Tensor:
-        """Pixels [N, 3, R, R] to what attention pools, [N, 32 * width, R / 32, R / 32]."""
+        """Pixels [N, 3, R, R] to the input of attention pooling, [N, 32 * width, R / 32, R / 32]."""
         x = self.stem(image)  # N width R/4 R/4
         x = self.layer1(x)  # N 4*width R/4 R/4
         x = self.layer2(x)  # N 8*width R/8 R/8

@@ -13,17 +13,17 @@ class QuickGELU(nn.Layer):
     """The sigmoid approximation of GELU that OpenAI's weights were trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape in, the same shape out."""
+        """Applies elementwise: any shape to the same shape."""
         return x * F.sigmoid(1.702 * x)
 
 
 def activation_layer(name: Activation) -> nn.Layer:
-    """What a name in a config means; "gelu" is the exact one, by the error function."""
+    """The layer for a config's activation name; "gelu" is the exact GELU, with the error function."""
     return {"quick_gelu": QuickGELU, "gelu": nn.GELU}[name]()
 
 
 class MultiHeadAttention(nn.Layer):
-    """Self-attention with one product for queries, keys and values."""
+    """Self-attention with one matrix product for queries, keys and values."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class MultiHeadAttention(nn.Layer):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention: q [N, H, Lq, d] over k and v [N, H, Lk, d] to [N, H, Lq, d].
+    """Scaled dot-product attention of q [N, H, Lq, d] to k and v [N, H, Lk, d]; returns [N, H, Lq, d].
 
-    Spelled out because `F.scaled_dot_product_attention` of Paddle 3.3 cannot be exported on a CPU.
+    `F.scaled_dot_product_attention` is not used because Paddle 3.3 cannot export it on a CPU.
     """
     scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # N H Lq Lk
     if mask is not None:

@@ -1,10 +1,11 @@
-"""Pillow's bicubic resizing, compiled by numba, of what a crop keeps and nothing else; the same bytes.
+"""Pillow's bicubic resizing compiled by numba, only for the pixels that a crop keeps; the bytes are the same.
 
-The arithmetic is that of `src/libImaging/Resample.c` for 8 bits: weights in double, then fixed point of 22
-bits; 32-bit sums, rounded and clipped after the rows and again after the columns. Pillow computes the whole
-width before the crop throws a part away, one value at a time; here only what is kept, 16 values at a time.
+The arithmetic is that of `src/libImaging/Resample.c` for 8 bits: weights in double, then in 22-bit fixed
+point; 32-bit sums, rounded and clipped after the rows and again after the columns. Pillow computes the whole
+width, one value at a time, before the crop drops a part of it. Here only the part that is kept is computed,
+16 values at a time.
 
-Importing this takes half a second: `resize.py` decides when that is worth it.
+Importing this file takes half a second: `resize.py` decides when that is worth it.
 """
 
 from __future__ import annotations
@@ -26,29 +27,29 @@ try:
     from numba.extending import intrinsic
 
     AVAILABLE = True
-except ModuleNotFoundError:  # the module can still be imported and read
+except ModuleNotFoundError:  # the file can still be imported
     AVAILABLE = False
 
     def intrinsic(function: Callable) -> Callable:
-        """In numba's place."""
+        """Stands in for numba's decorator."""
         return function
 
 
 warnings.filterwarnings("ignore", "unsafe_ptrs", DeprecationWarning)  # see `_row_pointers`
 
 _BITS = 22
-_CHANNELS = 4  # a pixel's bytes in Pillow's memory, also of RGB
-_TAPS = 4  # pixels that are weighted in one step
-_ROWS = 4  # at once, so that weights are loaded once for all of them
-# In which mode each is resized, colours premultiplied by alpha, and what its memory looks like.
+_CHANNELS = 4  # bytes per pixel in Pillow's memory, for RGB too
+_TAPS = 4  # pixels weighted in one step
+_ROWS = 4  # rows computed together, so that weights are loaded once for all of them
+# For each mode, the mode to resize in (colours premultiplied by alpha) and the layout of its memory.
 _MODES = {"RGB": ("RGB", "RGBX"), "CMYK": ("CMYK", "CMYK"), "RGBA": ("RGBa", "RGBa")}
-_SAMPLES = (((97, 61), (40, 25)), ((61, 97), (90, 144)))  # sizes before and after
+_SAMPLES = (((97, 61), (40, 25)), ((61, 97), (90, 144)))  # sizes before and after, for `equals_pillow`
 
 
 def resize_and_crop(
     image: Image.Image, after: tuple[int, int], box: tuple[int, int, int, int]
 ) -> Image.Image | None:
-    """What `image.resize(after, BICUBIC).crop(box)` is, for a square box; None where only Pillow can say."""
+    """`image.resize(after, BICUBIC).crop(box)` for a square box; None if this code cannot compute it."""
     if image.mode not in _MODES or image.size == after or not all(map(_wide_enough, image.size, after)):
         return None
     memory_mode, raw_mode = _MODES[image.mode]
@@ -66,7 +67,7 @@ def resize_and_crop(
 
 
 def equals_pillow() -> bool:
-    """Whether the result is Pillow's, to the byte, on noise: another Pillow may calculate in another way."""
+    """Whether results on noise are equal to Pillow's, byte for byte: Pillow's arithmetic may change."""
     for before, after in _SAMPLES:
         noise = np.random.default_rng(0).integers(0, 256, (before[1], before[0], 3), np.uint8)
         image, side = Image.fromarray(noise), min(after)
@@ -80,15 +81,15 @@ def equals_pillow() -> bool:
 
 
 def _wide_enough(before: int, after: int) -> bool:
-    """Whether the weights of a pixel, filled up to whole steps, do not reach beyond the image."""
+    """Whether the image is at least as wide as the weights of a pixel, padded to whole steps."""
     taps = math.ceil(2 * max(before / after, 1.0)) * 2 + 1
     return before >= taps + _TAPS
 
 
 def _row_pointers(core: Any) -> int | None:
-    """The address of the addresses of an image's rows; an image of many megapixels is not one block.
+    """The address of the table of an image's row addresses; large images are not one block of memory.
 
-    None where Pillow does not tell: it will not from version 12 on, which `pyproject.toml` excludes.
+    None if Pillow does not give it. Pillow 12, which `pyproject.toml` excludes, will not.
     """
     try:
         return dict(core.unsafe_ptrs)["image32"] or None
@@ -97,7 +98,7 @@ def _row_pointers(core: Any) -> int | None:
 
 
 def _compiled(function: Callable) -> Callable:
-    """A function compiled at its first call, or loaded from our cache; where there is none, in memory."""
+    """Compile a function at its first call, or load it from our cache; without a cache, compile in memory."""
     if not AVAILABLE:
         return function
     folder = config.CACHE_DIR
@@ -112,7 +113,7 @@ def _compiled(function: Callable) -> Callable:
 
 @intrinsic
 def _address_at(_context: Any, _place: Any) -> Any:
-    """The address that lies at an address."""
+    """Read the 64-bit address stored at an address."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
@@ -212,9 +213,10 @@ def _bicubic(x: float) -> float:
 
 @_compiled
 def _weights(before: int, after: int, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For `count` of `after` pixels from `first`: where their pixels begin, and weights [count, taps].
+    """The first source pixels, int64 [count], and weights, int32 [count, taps], of `count` result pixels.
 
-    Weights are filled up with zeros to whole steps; pixels begin earlier where they would end outside.
+    `first` is the first of these pixels. Weights are padded with zeros to whole steps. Near the end of the
+    image they start earlier, so that they end within it.
     """
     scale = before / after
     stretch = max(scale, 1.0)
@@ -242,7 +244,11 @@ def _weights(before: int, after: int, first: int, count: int) -> tuple[np.ndarra
 def _resample(
     rows: int, width: int, height: int, width_after: int, height_after: int, left: int, top: int, side: int
 ) -> np.ndarray:
-    """Rows of 4-byte pixels at `rows` to a square, at `left`, `top` of what they become, [side, 4 * side]."""
+    """Resize an image and cut out a square, uint8 [side, 4 * side].
+
+    `rows` is the address of the table of row addresses, with 4 bytes per pixel. `left` and `top` are the
+    corner of the square in the resized image.
+    """
     columns, column_weights = _weights(width, width_after, left, side)
     lines, line_weights = _weights(height, height_after, top, side)
     taps = column_weights.shape[1]

@@ -1,7 +1,7 @@
-"""HEIC and HEIF through pillow-heif, the extra [heic]; how large they become is found out by us.
+"""Reads HEIC and HEIF with pillow-heif (the extra [heic]), and finds their decoded size before decoding.
 
-What a HEIC says of its size does not bind its decoder: each coded image is as large as its HEVC sequence
-parameter sets say, and a grid as large as its tiles together. They are read here, before decoding.
+The size that a HEIC file states does not limit its decoder: a coded image is as large as its HEVC sequence
+parameter sets say, and a grid is as large as all its tiles together. Both are read here before decoding.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ HEIF_SUFFIXES = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
 NEEDS_EXTRA = "read with the extra [heic]: pip install '.[heic]'"
 
 _BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
-_MAX_BYTES = 256 * 1024 * 1024  # pillow-heif takes a file into memory whole
-_MAX_META = 1_000_000  # bytes that describe the images; phones write some thousand
-_MAX_TILES = 1024  # a decoder is set up for each; phones make some fifty
-_MAX_UNITS = 20_000  # pieces of coded data, in all images of a file
-_SEQUENCE_PARAMETERS = 33  # a type of HEVC's units
+_MAX_BYTES = 256 * 1024 * 1024  # pillow-heif reads the whole file into memory
+_MAX_META = 1_000_000  # bytes that describe the images; phones write a few thousand
+_MAX_TILES = 1024  # each needs a decoder; phones write about fifty
+_MAX_UNITS = 20_000  # HEVC units in all images of a file
+_SEQUENCE_PARAMETERS = 33  # the type of an HEVC unit
 _USUAL_ITEMS = frozenset((b"hvc1", b"grid", b"Exif", b"mime", b"uri ", b"tmap"))
 
 Size = tuple[int, int]
@@ -36,7 +36,7 @@ def reads_heif() -> bool:
 
 
 def register_heif() -> None:
-    """Teach Pillow the format HEIF, if the extra is installed."""
+    """Register the HEIF format with Pillow, if the extra is installed."""
     if reads_heif():
         import pillow_heif
 
@@ -46,15 +46,15 @@ def register_heif() -> None:
 
 
 def looks_like_heif(head: bytes) -> bool:
-    """By a file's first 12 bytes; an AVIF may look so too."""
+    """Whether a file's first 12 bytes are those of a HEIF; an AVIF can match too."""
     return head[4:8] == b"ftyp" and head[8:12] in _BRANDS
 
 
 def check_length(stream: BinaryIO) -> None:
-    """Refuse a file that is too long to be taken into memory.
+    """Check that a file is small enough to be read into memory.
 
     Raises:
-        ImageError: it is.
+        ImageError: it is not.
     """
     if stream.seek(0, 2) > _MAX_BYTES:
         raise ImageError(f"cannot be decoded (a HEIC of more than {_MAX_BYTES:,} bytes)")
@@ -62,24 +62,24 @@ def check_length(stream: BinaryIO) -> None:
 
 
 def heif_size(stream: BinaryIO) -> Size:
-    """Width and height of the largest thing that decoding a HEIC makes; nothing is decoded.
+    """Width and height in pixels of the largest image that decoding a HEIC creates; nothing is decoded.
 
     Raises:
-        ImageError: it holds what photographs do not, and whose size is not known before decoding.
-        Exception: it is damaged.
+        ImageError: the file has parts that photographs do not have, or exceeds a limit.
+        Exception: the file is damaged.
     """
     stream.seek(0)
     return _Heif(stream.read(_MAX_BYTES)).size()
 
 
 class _Heif:
-    """What bears on the sizes of a file's images.
+    """The parts of a file that determine the sizes of its images, by item number.
 
     Attributes:
-        kinds: each item's type.
-        parts: each item's data, in pieces.
-        tiles: items that a grid is made of, by the grid.
-        sizes: as each item's properties say.
+        kinds: the item's type.
+        parts: the item's data, in pieces.
+        tiles: the items that a grid consists of.
+        sizes: the sizes that the item's properties state.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -101,7 +101,7 @@ class _Heif:
                     self.sizes[item].append(stated[index - 1] if index else (0, 0))
 
     def size(self) -> Size:
-        """Of the item that becomes largest."""
+        """The size of the item with the most pixels."""
         if unusual := set(self.kinds.values()) - _USUAL_ITEMS:
             kind = min(unusual).decode("latin-1")
             raise ImageError(f"cannot be decoded (a HEIF with parts of type {kind!r}, only HEVC is read)")
@@ -110,7 +110,7 @@ class _Heif:
         return max(sizes, key=_area)
 
     def _coded(self, item: int) -> Size:
-        """Of a coded image, whose data may bring parameters of its own."""
+        """The size of a coded image. Its data may contain more sequence parameters."""
         if item in self._known:
             return self._known[item]
         data = b"".join(self.parts[item])
@@ -127,7 +127,7 @@ class _Heif:
         return self._known[item]
 
     def _grid(self, item: int) -> Size:
-        """Of a grid: its own, or that of all its tiles together."""
+        """The size of a grid: large enough for the size that it states and for all its tiles."""
         data = b"".join(self.parts[item])
         rows, columns = data[2] + 1, data[3] + 1
         tiles = self.tiles[item]
@@ -145,12 +145,12 @@ def _area(size: Size) -> int:
 
 
 def _around(sizes: list[Size]) -> Size:
-    """The smallest that holds all."""
+    """The smallest size that contains all of them."""
     return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 
 def _boxes(data: bytes, single: bool = False) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of each box; `single` refuses a type that comes twice, as readers differ then."""
+    """The type and content of each box. With `single`, a repeated type is an error: readers disagree then."""
     place, seen = 0, set()
     while place + 8 <= len(data):
         length, kind, start = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8], 8
@@ -167,7 +167,7 @@ def _boxes(data: bytes, single: bool = False) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _only(data: bytes, kind: bytes) -> bytes:
-    """The content of the one box of a type at the top of a file."""
+    """The content of the only top-level box of a type."""
     found = [content for other, content in _boxes(data) if other == kind]
     if len(found) != 1:
         raise ImageError(f"cannot be decoded ({len(found)} boxes {kind.decode()!r} in a HEIF)")
@@ -175,13 +175,13 @@ def _only(data: bytes, kind: bytes) -> bytes:
 
 
 class _Numbers:
-    """Big-endian numbers, one after the other."""
+    """Reads big-endian numbers one after the other."""
 
     def __init__(self, data: bytes, place: int = 0) -> None:
         self.data, self.place = data, place
 
     def next(self, size: int) -> int:
-        """The next of so many bytes; of none it is 0."""
+        """The next number, of `size` bytes; 0 for no bytes."""
         piece = self.data[self.place : self.place + size]
         if len(piece) < size:
             raise ImageError("cannot be decoded (a HEIF that is cut off)")
@@ -242,7 +242,7 @@ def _tiles(iref: bytes) -> dict[int, list[int]]:
 
 
 def _associations(ipma: bytes) -> Iterator[tuple[int, int]]:
-    """Items with the numbers of their properties, from 1."""
+    """Pairs of an item and the number of one of its properties, counted from 1; 0 means none."""
     numbers = _Numbers(ipma)
     version, flags = numbers.next(1), numbers.next(3)
     for _ in range(numbers.next(4)):
@@ -252,7 +252,7 @@ def _associations(ipma: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _stated(kind: bytes, content: bytes) -> Size:
-    """The size that a property states: the image's, or the largest in its decoder's parameters; else 0."""
+    """The size that a property states: the image's, or the largest in its decoder parameters; else (0, 0)."""
     if kind == b"ispe":
         width, height = struct.unpack(">2I", content[4:12])
         return width, height
@@ -269,7 +269,7 @@ def _stated(kind: bytes, content: bytes) -> Size:
 
 
 def _unit_size(unit: bytes) -> list[Size]:
-    """The size in a unit of HEVC, if it holds sequence parameters."""
+    """The size in an HEVC unit, as a list of one; empty if the unit is not a sequence parameter set."""
     if len(unit) < 3 or unit[0] >> 1 & 63 != _SEQUENCE_PARAMETERS:
         return []
     bits = _Bits(unit[2:256].replace(b"\0\0\3", b"\0\0"))
@@ -286,7 +286,7 @@ def _unit_size(unit: bytes) -> list[Size]:
 
 
 class _Bits:
-    """Numbers of bits, one after the other; of exponential Golomb code too."""
+    """Reads numbers of some bits one after the other, and numbers in exponential Golomb code."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = "".join(f"{byte:08b}" for byte in data)

@@ -1,9 +1,9 @@
-"""torchvision's "shorter side to R, centre crop to R" and its "both sides to R", for PIL images of any shape.
+"""Resizes PIL images like torchvision: "shorter side to R, centre crop to R", or "both sides to R".
 
-Pillow does the work, or `compiled_resize.py` where numba is installed and images are many. A very long image
-would first grow to R pixels times its aspect, gigabytes for a line of 30,000 x 1; there only the columns that
-the crop keeps are computed, by Pillow's own arithmetic (`src/libImaging/Resample.c`: 22-bit fixed-point
-weights), so that the pixels are the same.
+Pillow does the work, or `compiled_resize.py` if numba is installed and there are many images. A very long
+image would first grow to R pixels times its aspect ratio: gigabytes for 30,000 x 1. For such images only the
+pixels that the crop keeps are computed, with Pillow's own arithmetic (`src/libImaging/Resample.c`: 22-bit
+fixed-point weights), so the result is identical.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..system.cache import cache_dir
 from ..system.log import logger
 from ..system.output import reason_of
 
-_LONG = 64  # aspect from which the long side is resampled here
+_LONG = 64  # aspect ratio above which the long side is resampled here
 _BITS = 22
 _CHUNK = 1 << 20
-# Weighted sums of 4 or more pixels; Pillow needs as long for them as loading the compiled code takes, 0.6 s.
+# Weighted sums of 4 or more pixels. Pillow computes this many in the time to load the compiled code, 0.6 s.
 _WORTH = 100_000_000
 
 Size = tuple[int, int]
@@ -30,25 +30,25 @@ Box = tuple[int, int, int, int]
 
 
 class Compiled:
-    """The compiled resizing. It is loaded when Pillow has worked for as long as that takes.
+    """The compiled resizing, loaded once Pillow has worked for as long as loading takes.
 
-    So a command with one photograph never waits for it, and one with many loses little. Servers load it when
+    A command with one photograph never loads it, and one with many loses little time. Servers load it when
     they start.
     """
 
     def __init__(self, worth: int = _WORTH) -> None:
-        self._left: int | None = worth  # for Pillow to do; None when loading was tried
+        self._left: int | None = worth  # work for Pillow before loading; None once loading was tried
         self._lock = Lock()
         self._resize: Callable[[Image.Image, Size, Box], Image.Image | None] | None = None
 
     def __call__(self, image: Image.Image, after: Size, box: Box) -> Image.Image | None:
-        """`image.resize(after, BICUBIC).crop(box)`; None where Pillow is to do it."""
+        """`image.resize(after, BICUBIC).crop(box)`; None if Pillow should do it instead."""
         if self._resize is None and self._is_due(image.size, after):
             self.load()
         return self._resize(image, after, box) if self._resize else None
 
     def _is_due(self, before: Size, after: Size) -> bool:
-        """True once, for the first call after Pillow has done enough; others are counted."""
+        """True only for the first call after Pillow has done `worth`; earlier calls add to its work."""
         with self._lock:
             if self._left is None:
                 return False
@@ -59,7 +59,7 @@ class Compiled:
             return False
 
     def load(self) -> None:
-        """Load it now. Without numba, or with one that cannot do it, Pillow goes on."""
+        """Load the compiled resizing now. If numba is missing or does not work, Pillow is used."""
         self._left = None
         try:
             from . import compiled_resize
@@ -67,7 +67,7 @@ class Compiled:
             if not compiled_resize.AVAILABLE:
                 return
             equal = compiled_resize.equals_pillow()
-        except Exception as error:  # a numba that does not fit numpy or the CPU raises anything
+        except Exception as error:  # a numba that is incompatible with numpy or the CPU can raise anything
             where = f"{cache_dir() / 'numba'}: " if isinstance(error, OSError) else ""
             logger.warning(
                 "numba cannot be used (%s%s); Pillow resizes, which takes longer", where, reason_of(error)
@@ -83,7 +83,7 @@ compiled = Compiled()
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """The centre square of an image, in its own mode, of `size` pixels a side."""
+    """Resize the shorter side to `size` and crop the centre to `size` x `size` pixels; the mode stays."""
     width, height = image.size
     short, long = min(width, height), max(width, height)
     long_after = int(size * long / short)
@@ -98,7 +98,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def squash(image: Image.Image, size: int) -> Image.Image:
-    """A whole image, in its own mode, at `size` pixels a side whatever its aspect."""
+    """Resize both sides to `size` pixels, ignoring the aspect ratio; the mode stays."""
     after = (size, size)
     return compiled(image, after, (0, 0, *after)) or image.resize(after, Image.Resampling.BICUBIC)
 
@@ -109,7 +109,7 @@ RESIZE = {"crop": resize_and_crop, "squash": squash}  # by the name in a `Prepro
 def _resize_long(image: Image.Image, size: int, long_after: int, first: int) -> Image.Image:
     if image.mode in ("1", "P"):
         return _nearest(image.convert("RGB"), size, long_after, first)
-    if image.mode in ("RGBA", "LA"):  # as Pillow: colours premultiplied by alpha
+    if image.mode in ("RGBA", "LA"):  # like Pillow: colours premultiplied by alpha
         premultiplied = image.convert("RGBa" if image.mode == "RGBA" else "La")
         return _resize_long(premultiplied, size, long_after, first).convert(image.mode)
     bands = [_resize_band(band, size, long_after, first) for band in image.split()]
@@ -117,7 +117,7 @@ def _resize_long(image: Image.Image, size: int, long_after: int, first: int) -> 
 
 
 def _resize_band(band: Image.Image, size: int, long_after: int, first: int) -> Image.Image:
-    """One band of an image; Pillow resizes rows before columns, so the order is the same here."""
+    """Resize and crop one band of a long image. As in Pillow, rows are resized before columns."""
     axis = _Axis(max(band.size), long_after)
     if band.width >= band.height:
         strip = axis.resample(np.asarray(band), 0, first, size)
@@ -135,12 +135,15 @@ class _Axis:
     after: int
 
     def support(self, index: int) -> tuple[int, int]:
-        """The pixels, start and stop, that one pixel of the result is made of."""
+        """The range (start, stop) of source pixels that one pixel of the result depends on."""
         center, reach = self._center(index), 2.0 * self._stretch
         return max(int(center - reach + 0.5), 0), min(int(center + reach + 0.5), self.before)
 
     def resample(self, pixels: np.ndarray, offset: int, first: int, count: int) -> np.ndarray:
-        """`count` pixels of the result from `first`, of rows that begin at `offset`; [H, W] to [H, count]."""
+        """Compute `count` pixels of the result, from pixel `first`: [H, W] to [H, count].
+
+        `pixels` starts at source pixel `offset`.
+        """
         out = np.empty((pixels.shape[0], count), pixels.dtype)
         for i in range(count):
             start, stop = self.support(first + i)
@@ -159,7 +162,7 @@ class _Axis:
 
 
 def _weighted(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums of rows, [H, W] to [H], in the arithmetic Pillow has for each type of pixel."""
+    """Weighted sums of rows, [H, W] to [H], with Pillow's arithmetic for each pixel type."""
     if pixels.dtype == np.uint8:
         fixed = np.trunc(weights * (1 << _BITS) + np.copysign(0.5, weights)).astype(np.int64)
         return np.clip((pixels.astype(np.int64) @ fixed + (1 << (_BITS - 1))) >> _BITS, 0, 255)
@@ -178,7 +181,7 @@ def _bicubic(x: np.ndarray) -> np.ndarray:
 
 
 def _nearest(image: Image.Image, size: int, long_after: int, first: int) -> Image.Image:
-    """Pillow resizes palettes and bitmaps by the nearest pixel."""
+    """Resize and crop by the nearest pixel, as Pillow does for palettes and bitmaps."""
     pixels = np.asarray(image)
     wide = image.width >= image.height
     along = _nearest_indices(max(image.size), long_after, first, size)
@@ -188,7 +191,7 @@ def _nearest(image: Image.Image, size: int, long_after: int, first: int) -> Imag
 
 
 def _nearest_indices(before: int, after: int, first: int, count: int) -> np.ndarray:
-    """Source indices of `count` of `after` pixels from `first`, by Pillow's running sum of steps."""
+    """Source indices of `count` result pixels from `first`, computed by Pillow's running sum of steps."""
     step = before / after
     position = step * 0.5
     done = 0

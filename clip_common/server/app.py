@@ -44,16 +44,16 @@ from .web_page import create_page
 
 _SECONDS: list[float] = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 _COUNTS: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
-_PROMISED = 0.7  # of the deadline: a request that would take longer is refused at once
-_AT_ONCE = {"texts": 4, "images": 16}  # requests of a kind that one client could fill all places with
-_PREPARED = {"small": 256, "images": 128}  # images that are held as pixels, for requests of a kind
+_PROMISED = 0.7  # share of the deadline; a request that would probably take longer is refused at once
+_AT_ONCE = {"texts": 4, "images": 16}  # requests of a kind, so that one client cannot fill the queue
+_PREPARED = {"small": 256, "images": 128}  # limit for images held as pixels, for requests of a kind
 _MUCH = {"texts": "many texts", "images": "many images", "explain": "heat maps to make"}
 _STATUS_SECONDS = 5.0  # for Ray Serve's controller to say what runs
 _TEXTS_AT_LEAST, _COPIES_AT_LEAST = 16, 2
 
 
 class Replica:
-    """A process that runs one module; ready once it has embedded the default labels and answered once."""
+    """A process that runs one module; ready once it has embedded the default labels and run a test image."""
 
     def __init__(self, name: str, weights: str | None, settings: Settings) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class Replica:
         self._model = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time
         self._workers = ThreadPoolExecutor(threads.count(), "clip-prepare")
         self._long = ThreadPoolExecutor(_AT_ONCE["texts"] + 1, "clip-long")  # they mostly wait for the model
-        self._explaining = asyncio.Lock()  # beside one explanation others get half of the model, or more
+        self._explaining = asyncio.Lock()  # one explanation at a time leaves half of the model to others
         self._places = {kind: Places(count) for kind, count in _PREPARED.items()}
         tags = {"module": name}
         self._requests = Histogram("clip_batch_requests", "Requests in a batch", _COUNTS, ("module",))
@@ -79,10 +79,14 @@ class Replica:
         self._batches = Batcher(self._batch, settings.batch_requests, settings.batch_wait)
 
     async def answer(self, work: PredictRequest, deadline: float) -> Any:
-        """The results of a request, or the `ClipError` that it gets; given up at a time of the clock.
+        """Return the results of a request, or its `ClipError`.
 
-        What takes long is done for each request by itself: its images, its many texts and the copies of an
-        image to explain are cut into pieces between which other requests get their turn.
+        Long work is done outside the batches, in slices, so that other requests can run in between: decoding
+        images, encoding many texts, and encoding the masked copies of an image to explain.
+
+        Args:
+            work: the request.
+            deadline: time (`time.time()`) after which the request is given up.
         """
         loop = asyncio.get_running_loop()
         work = work.with_default(self._thresholds)
@@ -108,7 +112,7 @@ class Replica:
             return await self._batches.ask((job, deadline))
 
     async def _batch(self, jobs: list[tuple[Job, float]]) -> list[Any]:
-        """The results of prepared requests, each with the time at which it is given up."""
+        """Return the results of prepared requests, given with their deadlines."""
         self._requests.observe(len(jobs))
         self._images.observe(max(1, sum(len(job.pixels) for job, _ in jobs)))
         self._busy_since = time.monotonic()
@@ -130,7 +134,7 @@ class Replica:
             raise RuntimeError(f"a batch has not ended in {longest:g} s")
 
     async def _prepare(self, job: Job, deadline: float) -> None:
-        """Decode the images of a request, as many at a time as there are threads."""
+        """Decode and preprocess the images of a request, one in each thread."""
         loop = asyncio.get_running_loop()
         coming: deque[asyncio.Future] = deque()
         try:
@@ -202,7 +206,7 @@ class Gateway:
                 response = self._replicas[module].answer.remote(work, time.time() + seconds)
                 try:
                     result = await asyncio.wait_for(response, seconds)
-                except asyncio.CancelledError:  # which stays here, unless it is told to the replica
+                except asyncio.CancelledError:  # the replica must be cancelled explicitly
                     response.cancel()
                     raise
         except BackPressureError:
@@ -251,8 +255,9 @@ class Gateway:
         return None
 
     def _status(self) -> asyncio.Future:
-        """What Ray Serve's controller says: asked once at a time, and where it never answers the process can
-        end nevertheless.
+        """Ask Ray Serve's controller for its status, with one request at a time.
+
+        It runs in a thread that does not keep the process alive, in case the controller never answers.
         """
         if self._coming is None or self._coming.done():
             self._coming = beside(serve.status)
@@ -282,14 +287,14 @@ def gateway_api(gateway: Gateway) -> FastAPI:
 
 
 def replica(settings: Settings, name: str) -> serve.Application:
-    """The deployment of a module."""
+    """The Ray Serve deployment of a module's replicas."""
     actor: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if settings.use_gpu else 0}
     if settings.threads:
         actor["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(settings.threads)}}
     deployment = serve.deployment(
         name=name,
         num_replicas=settings.replicas,
-        max_ongoing_requests=2 * settings.batch_requests,  # the next batch gathers while one is answered
+        max_ongoing_requests=2 * settings.batch_requests,  # one batch runs while the next one fills
         max_queued_requests=settings.queue,
         ray_actor_options=actor,
         health_check_period_s=5,
@@ -309,7 +314,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
         graceful_shutdown_timeout_s=120,
         ray_actor_options={"num_cpus": 0},
     )
-    # Ray Serve asks for the ASGI app after it has made the `Gateway` of this process.
+    # Ray Serve calls this lambda after it has created the `Gateway` of this process.
     ingress = serve.ingress(lambda: gateway_api(Gateway.here))
     return gateway(ingress(Gateway)).bind(
         settings, **{name: replica(settings, name) for name in settings.modules}

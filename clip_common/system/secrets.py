@@ -1,14 +1,14 @@
-"""What in an address gives access, and must be neither printed nor kept: passwords, signatures, keys.
+"""Removes secrets (passwords, signatures, keys) from addresses, so that they are neither printed nor stored.
 
-The rule, for each field of a query:
+Each field of the query falls under one of three rules:
 
-- A field whose name says that it gives access (`token`, `sig`, `auth`, `X-Amz-...`) is left out. So an
-  address stays the same when it is signed anew.
-- Of a field that may give access the value becomes `hidden-` and its hash: different addresses stay
-  different, and nobody reads the value. Its name may be a key's (`k`, `code`), it has no name, or its value
-  is long and mixes letters and digits, as what is drawn at random.
-- Any other stays. So does what says which image is meant, or how it is shown: by its name (`id`, `file`,
-  `width`), or since its value is a number or the name of an image file.
+- The name says that the field gives access (`token`, `sig`, `auth`, `X-Amz-...`): the field is left out. So
+  an address stays the same when it is signed again.
+- The field may give access: its value is replaced by `hidden-` and a hash, so that different addresses stay
+  different, but the value cannot be read. This applies if the name may mean a key (`k`, `code`), if there is
+  no name, or if the value is long and mixes letters and digits, as random keys do.
+- All other fields stay. So do fields that identify the image or how it is shown, by their name (`id`, `file`,
+  `width`) or because the value is a number or the name of an image file.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from urllib.parse import quote, unquote_plus
 from .addresses import WEB, scheme_of
 
 _GIVES_ACCESS = re.compile(
-    # As S3, Google, Azure, Alibaba and Tencent sign addresses, for a while.
+    # Temporarily signed addresses of S3, Google, Azure, Alibaba and Tencent.
     r"x-(amz|goog|cos)-.*|x-oss-(?!process).*|q-(sign|ak|key|header|url|signature).*|.*signature|expires|.*accesskeyid|"
     r"googleaccessid|key-pair-id|policy|sig|"
-    # As others call them.
+    # Common names elsewhere.
     r".*token([-_].*)?|(.*[-_.])?(api|access|secret|private|auth|account|client|subscription)[-_]?key|"
     r"(.*[-_.])?o?auth(orization|entication)?([-_.].*)?|.*passw(or)?d|passphrase|pwd|.*secret([-_].*)?|"
     r".*credentials?|jwt|bearer|.*session([-_]?id)?|(php|j)?sess(ion)?id",
     re.IGNORECASE,
 )
-# What Azure signs beside `sig`: until when, and for whom.
+# Azure's fields next to `sig`: expiry, permissions and the like.
 _SIGNED_BY_AZURE = re.compile(
     r"sv|ss|srt|sr|sp|st|se|spr|sip|si|sdd|sks|ske|skt|skv|skoid|sktid|saoid|suoid|scid", re.IGNORECASE
 )
-_MAY_BE_A_KEY = re.compile(r"k|key|code|pin|otp|pass|pw|sid", re.IGNORECASE)  # there a number tells no image
+_MAY_BE_A_KEY = re.compile(r"k|key|code|pin|otp|pass|pw|sid", re.IGNORECASE)  # numbers are hidden too
 _TELLS_THE_IMAGE = re.compile(
     r"((image|img|photo|picture|media|asset|object|item|version|doc)[-_]?)?(id|uuid|guid)|"
     r"(file|image|img|photo|picture|object)?[-_]?(name|path|url|uri|src)|file|image|img|photo|picture|pic|"
@@ -48,10 +48,10 @@ _IMAGE_FILE = re.compile(r".+\.(jpe?g|png|webp|gif|bmp|tiff?|hei[cf]|avif|jp2|p[
 _MAY_BE_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w+/=.~-]{16,}", re.DOTALL)
 _HIDDEN = re.compile(r"hidden-[0-9a-f]{16}")
 
-# All repetitions are bounded, as is what stands in another's value: the text may be a hostile client's.
-_END = r"(?=[:;,.)\]}]{0,9}(?:[\s'\"<>]|$))"  # marks of the sentence around an address are none of it
-# Where an address begins, however it is mistyped: `https://`, `https:/`, `http//`, `http/` (which is `http//`
-# as a path), `https ://`, `//`.
+# All repetitions, and the nesting of addresses, are bounded: the text may come from a hostile client.
+_END = r"(?=[:;,.)\]}]{0,9}(?:[\s'\"<>]|$))"  # punctuation after an address does not belong to it
+# The start of an address, even if mistyped: `https://`, `https:/`, `http//`, `http/` (what a path makes of
+# `http//`), `https ://`, `//`.
 _BEGINNING = (
     r"(?:\b(?:https?|s3|gs)[/\\]|[A-Za-z][A-Za-z0-9+.-]{0,20}(?::[/\\]{1,9}|[/\\]{2,9})|"
     r"(?<![\w/\\:.-]):?[/\\]{2,9})"
@@ -61,22 +61,22 @@ _USER = re.compile(
     rf"({_BEGINNING})[^\s/\\?#@:]{{0,300}}(?::(?!\s|{_PORT})[^\n@]{{0,300}})?@(?:[^\s/\\?#@]{{0,300}}@){{0,9}}"
 )
 _USER_ALONE = re.compile(r"(?<![^\s'\"(=<,])[^\s/\\:@'\"(=<,]{1,300}:(?![\s/\\])[^\s@/\\]{1,300}@(?=[\w\[])")
-# A file's name may hold anything: from where a path begins, `/x`, `./x` or `~/x`, nothing is a query. But an
-# address in a list that is mistyped becomes a path of the list's folder: `/lists/https:/host/x?sig=...`.
+# File names may contain `?` and `#`: a path (`/x`, `./x` or `~/x`) has no query. But a mistyped address in a
+# list of images becomes a path in the list's folder: `/lists/https:/host/x?sig=...`.
 _LISTED = r"(?<=/)(?i:(?:https?|s3|gs)[/\\]|[a-z][a-z0-9+.-]{0,20}:[/\\])"
 _PATH = rf"(?<![^\s'\"<>(=,])(?:\.{{1,2}}|~)?/(?!/)(?:(?!{_LISTED})[^\s'\"<>])*"
 _QUERY = re.compile(rf"([?#])([^\s'\"<>=?#]{{0,300}}=[^\s'\"<>]*?){_END}")
 _PATH_OR_QUERY = re.compile(rf"{_PATH}|{_QUERY.pattern}")
-# In a bucket's address `?` may be of a glob.
+# Only for http(s): in the address of a bucket, `?` may be part of a glob.
 _QUERY_OF_ONE_WORD = re.compile(
     rf"(\bhttps?\W[^\s'\"<>?#]{{0,2000}})(\?)([^\s'\"<>=#]+?){_END}", re.IGNORECASE
 )
 
 
 def without_secrets(address: str) -> str:
-    """An address as it is kept, and stands for an image; see above for the rule.
+    """Return an address as it is stored to identify an image, without secrets; see the rules above.
 
-    In a bucket `?` is a letter of an object's name: there only what gives access is left out.
+    In a bucket, `?` may be part of an object's name: there only fields that give access are left out.
     """
     user = _USER.match(address)
     text = user[1] + address[user.end() :] if user else address
@@ -90,13 +90,15 @@ def without_secrets(address: str) -> str:
 
 
 def holds_access(address: str) -> bool:
-    """Whether a field of its query gives access."""
+    """Whether the name of a field in an address's query says that it gives access."""
     return any(_GIVES_ACCESS.fullmatch(_name(field)) for field in _split(address.partition("?")[2]))
 
 
 def hide_secrets(text: str) -> str:
-    """A message, or what a user typed, as it may be printed: of what looks like an address in it, however it
-    is mistyped, no password is left, and of its query what the rule above leaves.
+    """Return a message or a user's input as it may be printed.
+
+    Everything that looks like an address, even a mistyped one, loses its user name and password, and the
+    rules above apply to its query.
     """
     return _hidden(text, _shown, _PATH_OR_QUERY)
 
@@ -125,12 +127,12 @@ def _split(query: str) -> list[str]:
 
 
 def _name(field: str) -> str:
-    """A field's name; none where it is a value alone."""
+    """The name of a field, decoded; empty if the field is only a value."""
     return unquote_plus(_parts(field)[0])
 
 
 def _fields(query: str, shown: Callable[[str], str]) -> list[str]:
-    """The fields of a query that stay, as `shown` shows them."""
+    """The fields of a query that do not give access, each as `shown` returns it."""
     fields = [field for field in _split(query) if not _GIVES_ACCESS.fullmatch(_name(field))]
     if any(_name(field).lower() == "sig" for field in _split(query)):
         fields = [field for field in fields if not _SIGNED_BY_AZURE.fullmatch(_name(field))]
@@ -138,7 +140,7 @@ def _fields(query: str, shown: Callable[[str], str]) -> list[str]:
 
 
 def _shown(field: str) -> str:
-    """A field with its value, or with what stands for that; a value may be an address itself."""
+    """A field with its value or the value's hash. If the value is an address, the rules apply to it too."""
     name, mark, value = _parts(field)
     plain = unquote_plus(value)
     safe = _hidden(plain, _shown_within)
@@ -146,13 +148,13 @@ def _shown(field: str) -> str:
 
 
 def _shown_within(field: str) -> str:
-    """`_shown`, of an address that is a value itself; no address deeper within is looked into or shown."""
+    """`_shown` for an address within a value; a value with yet another address is hashed as a whole."""
     _, _, value = _parts(field)
     return _hashed(field) if set("?#@") & set(unquote_plus(value)) else _shown_alone(field)
 
 
 def _shown_alone(field: str) -> str:
-    """`_shown`, of a value that is no address."""
+    """`_shown` for a value that is not an address."""
     name, _, value = _parts(field)
     plain, key = unquote_plus(value), unquote_plus(name)
     tells_the_image = _TELLS_THE_IMAGE.fullmatch(key) or _IMAGE_FILE.fullmatch(plain)
@@ -170,6 +172,6 @@ def _hashed(field: str) -> str:
 
 
 def _parts(field: str) -> tuple[str, str, str]:
-    """Name, `=` and value; a field without `=` is a value alone."""
+    """The name, `=` and value of a field; without `=`, only the value is not empty."""
     name, mark, value = field.partition("=")
     return (name, mark, value) if mark else ("", "", name)

@@ -1,4 +1,4 @@
-"""Downloads that end: resumed, with timeouts, checked by hash, whole."""
+"""Downloads of weights: with timeouts, resumed after interruptions, checked by hash."""
 
 from __future__ import annotations
 
@@ -21,30 +21,29 @@ from ..system.progress import progress_bar
 from ..system.threads import beside
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
-_HEAD_TIMEOUT = 90  # seconds for the head of an answer, all addresses that it was moved to together
-_SPAN, _LEAST = 60, 60 << 10  # a line that brings fewer bytes in so many seconds is as good as dead
+_HEAD_TIMEOUT = 90  # seconds until the response headers, all redirects included
+_SPAN, _LEAST = 60, 60 << 10  # seconds, bytes: fewer bytes in this time count as a dead connection
 _ATTEMPTS = 4  # without progress
 _HUGGING_FACE = ("https://huggingface.co", "https://hf-mirror.com")
 _MODELSCOPE = "https://modelscope.cn/models"
-_CHUNK = 1 << 16  # bytes, at most, that are written at once
+_CHUNK = 1 << 16  # bytes written at once, at most
 
 
 class _NotFoundError(Exception):
-    """The server has no such file, or keeps it to itself: another address may not."""
+    """The server does not have the file or does not give access to it; another address may."""
 
 
 class _TooSlowError(requests.Timeout):
-    """The server sends a little now and then, and might for ever."""
+    """The server sends too slowly to ever finish."""
 
 
 def addresses(source: WeightsSource, mirror: str | None = None, flat: str | None = None) -> list[str]:
-    """Where to look for a file, in order: below a mirror (OpenAI's layout, then flat), else where it is
-    published.
+    """The URLs to try for a file, in order: on the mirror if there is one, else where it is published.
 
     Args:
-        source: the file's record; its hash is known.
-        mirror: left out, that of CLIP_HUB_MIRROR.
-        flat: the file's name in a flat mirror; left out, its own.
+        source: the file's record.
+        mirror: URL of a mirror, in OpenAI's layout or flat (both are tried); default CLIP_HUB_MIRROR.
+        flat: the file's name on a flat mirror; default the file's own name.
     """
     mirror = mirror or os.environ.get("CLIP_HUB_MIRROR")
     if mirror:
@@ -53,8 +52,8 @@ def addresses(source: WeightsSource, mirror: str | None = None, flat: str | None
 
 
 def published_addresses(source: WeightsSource) -> list[str]:
-    """Where a file is published: at its authors', on Hugging Face (or in its place where HF_ENDPOINT says),
-    on that site's mirror in China, and on ModelScope, as far as it is there."""
+    """The URLs where a file is published: its authors' site, Hugging Face and its mirror in China (or only
+    HF_ENDPOINT, if that is set), and ModelScope; sites that do not have the file are left out."""
     found = [source.url] if source.url else []
     if source.huggingface:
         chosen = os.environ.get("HF_ENDPOINT")
@@ -66,13 +65,13 @@ def published_addresses(source: WeightsSource) -> list[str]:
 
 
 def download(urls: Sequence[str], part: Path, sha256: str) -> None:
-    """Fetch a file to `part`, where an earlier part of it is resumed; only whole, right bytes stay.
+    """Download a file to `part` and check its hash. An incomplete `part` is resumed.
 
-    Addresses are tried in order: the next one where one does not answer, fails, or gives another file.
-    Two processes must not fetch the same file at once; see `weights.fetch`.
+    URLs are tried in order, until one gives the right file; a wrong file is removed. Two processes must not
+    download the same file at once; see `weights.locate.fetch`.
 
     Raises:
-        WeightsError: the file cannot be had, or is not the one asked for.
+        WeightsError: no URL gives the file, or what it gives has another hash.
         OSError: the folder cannot be written.
     """
     failures = []
@@ -85,7 +84,7 @@ def download(urls: Sequence[str], part: Path, sha256: str) -> None:
 
 
 def _download_from(url: str, part: Path, sha256: str) -> None:
-    """Fetch a file from one address."""
+    """Download a file from one URL; see `download`."""
     failures, reached = 0, _size(part)
     while True:
         try:
@@ -94,7 +93,7 @@ def _download_from(url: str, part: Path, sha256: str) -> None:
         except _NotFoundError as error:
             raise WeightsError(f"no such file at {url} ({error})") from error
         except requests.RequestException as error:
-            # A bad line that gets somewhere each time gets there in the end.
+            # Attempts are only counted while nothing new arrives: a bad connection still finishes.
             failures = failures + 1 if _size(part) <= reached else 1
             reached = max(reached, _size(part))
             if failures == _ATTEMPTS or not _worth_another_try(error):
@@ -119,9 +118,9 @@ def _size(part: Path) -> int:
 def _fetch(url: str, part: Path) -> None:
     start = _size(part)
     headers = {"Range": f"bytes={start}-"} if start else {}
-    headers["Accept-Encoding"] = "identity"  # so that lengths are those of the file
+    headers["Accept-Encoding"] = "identity"  # so that Content-Length is the file's size
     with _answer(url, headers) as response:
-        if response.status_code in (403, 404, 410):  # some stores answer 403 for what they do not have
+        if response.status_code in (403, 404, 410):  # some stores answer 403 for a missing file
             raise _NotFoundError(f"the server answered {response.status_code}")
         if response.status_code == 416:  # the part is already as long as the file, or longer
             return
@@ -142,7 +141,10 @@ def _fetch(url: str, part: Path) -> None:
 
 
 def _answer(url: str, headers: dict[str, str]) -> requests.Response:
-    """An answer whose head has come. The library's limits are of each byte's wait."""
+    """Send a GET request and return the response once its headers have arrived.
+
+    The timeouts of requests limit the wait for each byte, not for the headers as a whole.
+    """
     timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)
     coming = beside(partial(requests.get, url, headers=headers, stream=True, timeout=timeout))
     if not futures.wait({coming}, _HEAD_TIMEOUT).done:
@@ -151,7 +153,7 @@ def _answer(url: str, headers: dict[str, str]) -> requests.Response:
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """A body as it comes."""
+    """The body in chunks, as they arrive; raises an error if they arrive too slowly."""
     end, left = time.monotonic() + _SPAN, _LEAST
     try:
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
@@ -166,7 +168,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _worth_another_try(error: requests.RequestException) -> bool:
-    """Not when nothing answered at all: users behind a closed network should not wait for that twice."""
+    """Whether to retry. Not if nothing answered at all: users without internet should not wait twice."""
     if isinstance(error, requests.HTTPError):
         return error.response is not None and error.response.status_code >= 500
     final = (exceptions.ConnectTimeout, exceptions.TooManyRedirects, exceptions.SSLError, ValueError)
@@ -174,7 +176,7 @@ def _worth_another_try(error: requests.RequestException) -> bool:
 
 
 def _is_unreachable(error: requests.RequestException) -> bool:
-    """Whether nothing answers at the address, or it has no such host."""
+    """Whether the connection failed: nothing answers at the address, or the host is unknown."""
     cause = error.args[0] if error.args else None
     return isinstance(getattr(cause, "reason", None), NewConnectionError)
 
@@ -200,5 +202,5 @@ def _reason(error: requests.RequestException) -> str:
 
 
 def _is_caused_by(error: requests.RequestException, kind: type[Exception]) -> bool:
-    """Whether requests wrapped an error of urllib3's."""
+    """Whether requests wrapped this kind of urllib3 error."""
     return bool(error.args) and isinstance(error.args[0], kind)

@@ -1,8 +1,8 @@
-"""Weights files of every supported format to a state dict of numpy arrays. Nothing in them is ever run.
+"""Reads weights files of every supported format into a state dict of numpy arrays; no code in them is run.
 
-Formats are told by content, not by extension: OpenAI's TorchScript archives, torch state dicts (zip, and
-the older stream of pickles), Paddle's pickled state dicts, safetensors. Large tensors stay views of the
-memory-mapped file where the format allows it.
+The format is detected from the content, not from the extension: OpenAI's TorchScript archives, torch state
+dicts (zip, and the older stream of pickles), Paddle's pickled state dicts, safetensors. Large tensors are
+views of the memory-mapped file where the format allows it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .tensor_names import State
 
 _LEGACY_TORCH_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # LONG1, and torch's magic number
 _ZIP_MAGIC = b"PK\x03\x04"
-_MAX_SMALL_BYTES = 64 << 20  # of an archive's pickle and source files; OpenAI's have under 1 MB
-# The types of safetensors, in the order in which its library writes tensors: the last ones first.
+_MAX_SMALL_BYTES = 64 << 20  # limit for an archive's pickle and source files; OpenAI's are under 1 MB
+# The types of safetensors. Its library writes tensors in the reverse of this order.
 SAFETENSORS_TYPES = {
     "|b1": "BOOL", "|u1": "U8", "|i1": "I8", "<i2": "I16", "<u2": "U16", "<f2": "F16", "<i4": "I32",
     "<u4": "U32", "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64",
@@ -37,17 +37,19 @@ _SAFETENSORS: dict[str, np.dtype | str] = {
     **{name: dtype for dtype, name in SAFETENSORS_TYPES.items()},
 }
 _MAX_NAME = 1000  # characters of a tensor's name
-# Under which training scripts keep a model's tensors, beside their optimizer's and the number of the epoch.
+# Keys under which training scripts save the model's tensors, next to the optimizer's state and the epoch.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
 _ONE_ALONE = "save the model's tensors alone, with torch.save(model.state_dict(), ...)"
 _SUPPORTED = "a TorchScript or torch state dict (.pt, .pth), .pdparams, or .safetensors"
 
 
 def read_state(path: Path) -> State:
-    """Read the tensors of a weights file, under the names it gives them.
+    """Read the tensors of a weights file by name, in the file's own layout.
+
+    Types stay as in the file, but bfloat16 becomes float32.
 
     Raises:
-        WeightsError: there is no such file, its format is not supported, or it is damaged; the message
+        WeightsError: the file does not exist, has an unsupported format, or is damaged; the message
             names the file.
     """
     try:
@@ -69,14 +71,16 @@ def read_state(path: Path) -> State:
 
 
 def _widened(state: State, file_size: int) -> State:
-    """Tensors with bfloat16 as float32, once their sizes are known to be those of a file, not of a trick:
-    overlapping views could make gigabytes of a few bytes."""
+    """Convert bfloat16 tensors to float32.
+
+    The total size is checked first: overlapping views could turn a file of a few bytes into gigabytes.
+    """
     if sum(value.nbytes for value in state.values()) > 2 * file_size:
         raise WeightsError("its tensors are larger than the file")
     for name, value in state.items():
         if value.dtype == unpickle.BFLOAT16:
             bits = value["bfloat16"].astype("<u4")
-            bits <<= np.uint32(16)  # of a 0-D array NumPy 1 makes int64 with a Python int
+            bits <<= np.uint32(16)  # with a Python int, NumPy 1 would turn a 0-D array into int64
             state[name] = bits.view("<f4")
             release(value)
     return state
@@ -98,8 +102,8 @@ def _reader_of(head: bytes) -> Any:
 
 
 def _read_safetensors(path: Path, mapped: mmap.mmap) -> State:
-    """Views of the mapped file; the library would copy all of it."""
-    with safe_open(path, framework="np"):  # which checks the header against the file
+    """Return views of the mapped file; the safetensors library would copy it."""
+    with safe_open(path, framework="np"):  # checks the header against the file
         pass
     (length,) = struct.unpack("<Q", mapped[:8])
     header = json.loads(mapped[8 : 8 + length])
@@ -119,7 +123,7 @@ def _read_safetensors(path: Path, mapped: mmap.mmap) -> State:
 
 
 class _TorchArchive:
-    """The zip file that torch writes: one folder, `data.pkl`, and a stored record per storage."""
+    """The zip file that torch writes: one folder with `data.pkl` and an uncompressed file per storage."""
 
     def __init__(self, path: Path, mapped: mmap.mmap) -> None:
         self.mapped = mapped
@@ -133,7 +137,7 @@ class _TorchArchive:
         self.folder = pickles[0].split("/")[0]
 
     def read(self, name: str) -> bytes:
-        """A small member, whole; the allowance for all of them leaves no room for zip bombs."""
+        """Read a small member. The total size of all members read is limited, against zip bombs."""
         with self.zip.open(f"{self.folder}/{name}") as member:
             content = member.read(self.allowance + 1)
         self.allowance -= len(content)
@@ -142,7 +146,7 @@ class _TorchArchive:
         return content
 
     def view(self, name: str) -> memoryview:
-        """A stored member's bytes in the mapped file."""
+        """The bytes of an uncompressed member in the mapped file, not copied."""
         try:
             info = self.zip.getinfo(f"{self.folder}/{name}")
         except KeyError:
@@ -177,10 +181,10 @@ def _read_torch_zip(path: Path, mapped: mmap.mmap) -> State:
 
 
 def _registered_names(archive: _TorchArchive) -> dict[str, set[str]]:
-    """Parameters and buffers per TorchScript class, as the archive's code declares them.
+    """The names of parameters and buffers of each TorchScript class, as declared in the archive's code.
 
-    A module's other tensors (an attention mask, say) are attributes: torch's own `state_dict()` leaves
-    them out, and so do we. The code is only searched for its declarations, never run.
+    Other tensors of a module, such as an attention mask, are attributes: torch's `state_dict()` leaves them
+    out, and so do we. The code is only searched for declarations, never run.
     """
     registered = {}
     prefix = f"{archive.folder}/code/"
@@ -196,7 +200,7 @@ def _registered_names(archive: _TorchArchive) -> dict[str, set[str]]:
 
 
 def _torchscript_state(root: unpickle.Record, registered: dict[str, set[str]]) -> State:
-    """The state dict of a TorchScript module: its tree of records, walked."""
+    """Collect the state dict of a TorchScript module by walking its tree of records."""
     state: State = {}
     pending = [("", root)]
     seen = set()
@@ -215,7 +219,7 @@ def _torchscript_state(root: unpickle.Record, registered: dict[str, set[str]]) -
 
 
 def _read_torch_legacy(_path: Path, mapped: mmap.mmap) -> State:
-    """torch.save before 1.6: magic, protocol, system, the object, storage keys, then the storages."""
+    """Read a file of torch before 1.6: magic number, protocol, system, object, storage keys, storages."""
     for _ in range(3):
         unpickle.load(mapped)
     start = mapped.tell()
@@ -227,7 +231,7 @@ def _read_torch_legacy(_path: Path, mapped: mmap.mmap) -> State:
         sizes[key] = (dtype, count)
         return np.zeros(count, dtype)
 
-    # The object comes before its storages: read it once to learn their sizes, and again to fill it.
+    # The object comes before its storages: read it once for their sizes, and again to fill it.
     unpickle.load(mapped, note_size)
     keys = unpickle.load(mapped)
     texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
@@ -237,7 +241,7 @@ def _read_torch_legacy(_path: Path, mapped: mmap.mmap) -> State:
     offset = mapped.tell()
     for key in keys:
         dtype, count = sizes[key]
-        offset += 8  # the count once more
+        offset += 8  # the element count, repeated
         storages[key] = np.frombuffer(mapped, dtype, count, offset) if count else np.empty(0, dtype)
         offset += count * dtype.itemsize
     mapped.seek(start)
@@ -249,12 +253,12 @@ def _read_torch_legacy(_path: Path, mapped: mmap.mmap) -> State:
 
 def _read_paddle(_path: Path, mapped: mmap.mmap) -> State:
     checked = _checked_state(unpickle.load(mapped))
-    # Paddle writes the bits of bfloat16 as 16-bit integers, which no tensor of a model otherwise has.
+    # Paddle writes bfloat16 as uint16, a type that no tensor of a model has otherwise.
     return {n: v.view(unpickle.BFLOAT16) if v.dtype == np.uint16 else v for n, v in checked.items()}
 
 
 def _checked_state(content: Any) -> State:
-    """The state dict that a file holds, alone or beside what else a training script keeps."""
+    """The state dict in a file's content: the content itself, or one entry of a training checkpoint."""
     if not isinstance(content, dict) or not content:
         raise WeightsError("the file holds no state dict, a mapping of names to tensors")
     wrappers = [name for name in _WRAPPERS if unpickle.holds_arrays(content.get(name))]

@@ -1,7 +1,7 @@
-"""Which tensors a model has, and their shapes, from its config alone; and a config from its tensors.
+"""The names and shapes of a model's tensors from its config, and a config from given tensors.
 
-Names and shapes are those of OpenAI's state dicts (`clip/model.py` of openai/CLIP), and of a BERT those of
-Chinese-CLIP's: torch's orientation.
+Names and shapes follow OpenAI's state dicts (`clip/model.py` of openai/CLIP), and Chinese-CLIP's for a BERT,
+in torch's orientation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 
 
 def expected_shapes(config: ClipConfig) -> dict[str, Shape]:
-    """Every tensor of a model by OpenAI's name, with its shape."""
+    """The shape of every tensor of a model, by OpenAI's name."""
     text = config.text
     shapes: dict[str, Shape] = {"logit_scale": (), "text_projection": (text.width, config.embed_dim)}
     shapes |= _bert(text) if isinstance(text, BertConfig) else _causal_text(text)
@@ -172,11 +172,11 @@ def _batch_norm(name: str, channels: int) -> dict[str, Shape]:
 
 
 def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
-    """Check that a state in OpenAI's layout holds exactly the tensors of a model, each in its shape.
+    """Check that a state in OpenAI's layout has exactly the tensors of a model, with finite floats.
 
     Raises:
-        WeightsError: naming the tensors that are missing, extra or misshapen, and the model that these
-            weights are of, where that is another known one.
+        WeightsError: tensors are missing, unexpected, of the wrong shape or type, or not finite. The message
+            names them, and the known model that the weights belong to, if it is another one.
     """
     missing = [name for name in shapes if name not in state]
     extra = [name for name in state if name not in shapes]
@@ -219,7 +219,7 @@ def _first_few(names: list[str], count: int = 5) -> str:
 
 
 def identify(state: Mapping[str, np.ndarray]) -> str | None:
-    """The known architecture whose dimensions a state in OpenAI's layout has, or None."""
+    """The name of the known architecture that a state in OpenAI's layout matches, or None."""
     try:
         found = infer_config(state)
     except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError):
@@ -229,10 +229,14 @@ def identify(state: Mapping[str, np.ndarray]) -> str | None:
 
 
 def expected_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
-    """The architecture that a state in OpenAI's layout should be whole for.
+    """The architecture to check a state in OpenAI's layout against.
 
-    The known one that has its dimensions, or has them but for blocks that the state lacks; else what its
-    tensors themselves tell. Errors as those of `infer_config`.
+    A known architecture with the same dimensions; else a known one that has more blocks but is otherwise
+    equal (the file may be truncated); else the config inferred from the tensors.
+
+    Raises:
+        KeyError, IndexError, ValueError, TypeError, ZeroDivisionError: tensors that tell the dimensions are
+            missing or misshapen, as in `infer_config`.
     """
     found = infer_config(state)
     known = [record.config for record in PRETRAINED.values()]
@@ -247,13 +251,13 @@ def expected_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
 
 
 def _depths(config: ClipConfig) -> tuple[int, ...]:
-    """Blocks of the text tower and of the image tower, there in each stage."""
+    """The number of blocks of the text tower, then of the image tower, or of each of its stages."""
     vision = config.vision.layers
     return (config.text.layers, *(vision if isinstance(vision, tuple) else (vision,)))
 
 
 def _with_depths(config: ClipConfig, other: ClipConfig) -> ClipConfig:
-    """A config with as many blocks as another one; an EfficientNet is known whole, see below."""
+    """A config with the number of blocks of another one. An EfficientNet keeps its own, see below."""
     if type(config.vision) is not type(other.vision) or type(config.text) is not type(other.text):
         return config
     vision = config.vision
@@ -263,7 +267,7 @@ def _with_depths(config: ClipConfig, other: ClipConfig) -> ClipConfig:
 
 
 def _dimensions(config: ClipConfig) -> tuple:
-    """What tensors' shapes tell of an architecture."""
+    """The properties of an architecture that the shapes of its tensors determine."""
     vision = config.vision
     if isinstance(vision, ViTConfig):
         vision = replace(vision, head_width=0)
@@ -271,7 +275,7 @@ def _dimensions(config: ClipConfig) -> tuple:
 
 
 def infer_config(state: Mapping[str, np.ndarray]) -> ClipConfig:
-    """Read an architecture's dimensions from a state in OpenAI's layout (cf. its `build_model`)."""
+    """Infer the config from a state in OpenAI's layout, like `build_model` of openai/CLIP."""
     text = _infer_text(state)
     embed_dim = state["text_projection"].shape[1]
     if "visual.conv_stem.weight" in state:
@@ -303,7 +307,7 @@ def _infer_text(state: Mapping[str, np.ndarray]) -> TextConfig | BertConfig:
 
 
 def _known_efficientnet(state: Mapping[str, np.ndarray]) -> ClipConfig:
-    """The known architecture whose image tower a state has: its strides and resolution are in no shape."""
+    """The known architecture with this image tower; shapes do not determine its strides and resolution."""
     found = {name: tuple(value.shape) for name, value in state.items() if name.startswith("visual.")}
     for record in PRETRAINED.values():
         if found.items() <= expected_shapes(record.config).items():

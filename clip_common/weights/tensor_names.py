@@ -1,7 +1,7 @@
-"""State dicts of every known layout to OpenAI's names and orientation, and from there to our layers.
+"""Converts state dicts of every known layout to OpenAI's names and orientation, the common form here.
 
-OpenAI's layout is the common form: torch's orientation (linear weights are [out, in]), queries, keys and
-values in one `in_proj`. This is the one place where weights are renamed, turned or dropped.
+In OpenAI's layout linear weights are [out, in], as in torch, and queries, keys and values share one
+`in_proj`. Only this file renames, transposes or drops weights.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from .mapped import release
 
 State = dict[str, np.ndarray]
 
-# Not parameters: three scalars in OpenAI's archives, a counter in torch's BatchNorm and in its averaged
-# models, a constant of Hugging Face's embeddings; the classes of an adapted module and their cache, which
-# `class_head.py` reads; and the pooler of a BERT, which Chinese-CLIP's own loader drops too. Nothing else is
-# ever dropped.
+# Tensors that are dropped; there are no others. They are not parameters: three scalars in OpenAI's archives,
+# counters of torch's BatchNorm and averaged models, a constant of Hugging Face's embeddings, and the classes
+# and cache of an adapted module, which `class_head.py` reads. The last is the pooler of a BERT, which
+# Chinese-CLIP's own loader drops too.
 CLASS_VECTORS = "class_vectors"
 CACHE_KEYS, CACHE_VALUES = "cache_keys", "cache_values"
-# Our own files may hold the embeddings of the tokens that training saw, and which those are.
+# Our own files may hold only some rows of the token table (those seen in training), and their token ids.
 TOKEN_TABLE, TOKEN_IDS = "token_embedding.weight", "token_ids"
 _DROPPED = re.compile(
     r"^(input_resolution|context_length|vocab_size|n_averaged)$|\.(num_batches_tracked|position_ids)$"
     rf"|^({CLASS_VECTORS}|{CACHE_KEYS}|{CACHE_VALUES})$"
     r"|^(bert|text_model)\.pooler\.dense\.(weight|bias)$"
 )
-# Of these the seed port's files hold a split copy, and the unsplit ones beside it are stale.
+# The seed port's files hold a split copy of these tensors; the unsplit ones are out of date.
 _STALE_IN_SEED = re.compile(r"\.attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))$")
-# What goes into names where a model is wrapped: by data parallel, compiling, sharding, checkpointing.
+# Parts of names that wrappers add: data parallel, compilation, sharding, checkpointing.
 _WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-# A tensor that every model of a layout has: what stands before its name stands before all of the model's.
+# A tensor that every model of a layout has: its prefix is the prefix of all the model's tensors.
 _EVERYWHERE = (
     "text_model.embeddings.token_embedding.weight",
     "token_embedding.weight",
@@ -48,24 +48,24 @@ _LINEAR = re.compile(r"\.(in_proj_weight|(out_proj|c_fc|[qkvc]_proj|query|key|va
 
 
 def openai_name(layer_name: str) -> str:
-    """OpenAI's name of a tensor of our layers."""
+    """OpenAI's name for a tensor of our layers."""
     name = re.sub(r"\.in_proj\.(weight|bias)$", r".in_proj_\1", layer_name)
     return name.replace("._mean", ".running_mean").replace("._variance", ".running_var")
 
 
 def is_linear(name: str) -> bool:
-    """Whether a tensor, by OpenAI's name, is a linear weight: Paddle keeps those transposed."""
+    """Whether a tensor (OpenAI's name) is a linear weight. Paddle stores those transposed, [in, out]."""
     return _LINEAR.search(name) is not None
 
 
 def from_own(state: Mapping[str, np.ndarray]) -> State:
-    """Tensors by our layers' names, all of a model's or some, in OpenAI's names and orientation."""
+    """Convert all or some tensors of a model from our layers' names to OpenAI's names and orientation."""
     named = _renamed((openai_name(name), value) for name, value in state.items())
     return {name: value.T if is_linear(name) else value for name, value in named.items()}
 
 
 def _renamed(pairs: Iterable[tuple[str, np.ndarray]]) -> State:
-    """A state of renamed tensors; two that come to one name are an error."""
+    """A state from (name, tensor) pairs; raises WeightsError if a name comes twice."""
     state: State = {}
     for name, value in pairs:
         if name in state:
@@ -100,7 +100,7 @@ _HF_PREFIXES = (
     ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
     ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
     ("text_model.final_layer_norm.", "ln_final."),
-    ("text_model.embeddings.", "bert.embeddings."),  # what is left of a BERT's
+    ("text_model.embeddings.", "bert.embeddings."),  # the remaining ones of a BERT
     ("text_model.encoder.layer.", "bert.encoder.layer."),
     ("vision_model.encoder.layers.", "visual.transformer.resblocks."),
     ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
@@ -145,32 +145,32 @@ def _fuse_in_proj(state: State) -> State:
                 raise WeightsError(f"tensors {', '.join(parts)} should have one shape")
             fused[f"{match[1]}in_proj_{match[3]}"] = np.concatenate([state[part] for part in parts])
             for part in parts:
-                release(state[part])  # its copy is what is used
+                release(state[part])  # the joined copy is used from now on
         elif f"{match[1]}q_proj.{match[3]}" not in state:
             raise WeightsError(f"tensor {match[1]}q_proj.{match[3]} is missing from these weights")
     return fused
 
 
-# --- the way in --------------------------------------------------------------------------------------
+# --- any layout -> OpenAI's -----------------------------------------------------------------------------
 
 
 def to_openai(state: Mapping[str, np.ndarray]) -> State:
-    """Any known layout to OpenAI's names and orientation, values and types untouched.
+    """Convert a state of any known layout to OpenAI's names and orientation; values and types stay.
 
     Raises:
-        WeightsError: the names are of no known layout, or a tensor's part is missing.
+        WeightsError: the layout is unknown, a tensor is missing or comes twice, or token ids are wrong.
     """
     bare = _without_prefix(state)
     kept = {name: value for name, value in bare.items() if not _DROPPED.search(name)}
     converted = _whole_token_table(_layout_of(kept)(kept))
     scale = converted.get("logit_scale")
-    if scale is not None and scale.shape == (1,):  # the seed port keeps this scalar as a vector of one
+    if scale is not None and scale.shape == (1,):  # the seed port stores this scalar with shape [1]
         converted["logit_scale"] = scale.reshape(())
     return converted
 
 
 def _without_prefix(state: Mapping[str, np.ndarray]) -> State:
-    """A state without what wrappers and training code put before and into its names."""
+    """Remove the parts of names that wrappers and training code added."""
     named = _renamed((_WRAPPER.sub("", name), value) for name, value in state.items())
     for known in _EVERYWHERE:
         prefixes = sorted(name.removesuffix(known) for name in named if f".{name}".endswith(f".{known}"))
@@ -185,10 +185,10 @@ def _without_prefix(state: Mapping[str, np.ndarray]) -> State:
 
 
 def _whole_token_table(state: State) -> State:
-    """A table of some tokens' rows, those that `token_ids` names, as the whole one; other rows are zero.
+    """Expand a token table that has only the rows of `token_ids` to the whole one; other rows become zero.
 
     Raises:
-        WeightsError: ids and rows do not fit.
+        WeightsError: ids and rows do not match.
     """
     if TOKEN_IDS not in state:
         return state

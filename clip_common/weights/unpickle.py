@@ -1,8 +1,8 @@
-"""Pickles of torch and Paddle read as data: nothing they name is ever imported or called.
+"""Reads pickles of torch and Paddle as data: nothing that a pickle names is ever imported or called.
 
-A pickle is a program. This reader runs only the opcodes that the two frameworks write, and hands out an
-inert stand-in for each name on an exact list; any other name, opcode or callable is refused. Python's own
-pickle machine in pure Python is used because the C one allocates memory by indices read from the file.
+A pickle is a program. This reader runs only the opcodes that the two frameworks write. Each name on an
+exact list is replaced by a harmless stand-in; any other name, opcode or callable is an error. It builds on
+Python's pure-Python unpickler, because the C one allocates memory by indices read from the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import WeightsError
 Readable = io.BytesIO | mmap.mmap
 StorageReader = Callable[[str, np.dtype, int], np.ndarray]
 
-# Storage classes of torch -> numpy types. bfloat16 has none: this one holds its bits.
+# Storage classes of torch -> numpy types. numpy has no bfloat16: this type holds its bits.
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _TORCH_STORAGES = {
     "FloatStorage": np.dtype("<f4"),
@@ -39,7 +39,7 @@ _MAX_DIMS = 8
 
 
 class Record:
-    """An object of a class that the pickle names and that we do not have: its state, and nothing else."""
+    """Stands in for an object of a TorchScript class: the class name and the object's attributes."""
 
     def __init__(self, qualname: str) -> None:
         self.qualname = qualname
@@ -53,24 +53,24 @@ class Record:
 
 
 class _Mapping(dict):
-    """Stands in for OrderedDict; torch hangs `_metadata` on it, which says nothing about the weights."""
+    """Stands in for OrderedDict. Its attribute `_metadata`, added by torch, is dropped."""
 
     def __init__(self) -> None:
-        super().__init__()  # always made empty and filled later, where its keys are checked
+        super().__init__()  # always empty at first: `load_items` fills it and checks the keys
 
     def set_state(self, state: Any) -> None:
         """Drop the attributes."""
 
 
 class _DType:
-    """Stands in for numpy.dtype: a name, checked when the array is made."""
+    """Stands in for numpy.dtype: a type name, checked when the array is created."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = str(name) if isinstance(name, str) else "?"
         self.big_endian = False
 
     def set_state(self, state: Any) -> None:
-        """Of numpy's state only the byte order matters to plain numbers."""
+        """Keep the byte order; the rest of numpy's state does not matter for plain numbers."""
         self.big_endian = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
 
 
@@ -81,7 +81,7 @@ class _Array:
         self.value: np.ndarray | None = None
 
     def set_state(self, state: Any) -> None:
-        """Make the array of (version, shape, dtype, is_fortran, bytes)."""
+        """Create the array from (version, shape, dtype, is_fortran, bytes)."""
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _DType) or dtype.name not in _NUMPY_TYPES or dtype.big_endian:
             raise WeightsError("an array in this pickle is not of a plain little-endian number type")
@@ -93,7 +93,7 @@ class _Array:
 
 
 def _count(shape: Any) -> int:
-    """Elements of a shape read from a file, after checking that it is one."""
+    """The number of elements of a shape read from a file, after checking the shape."""
     if not isinstance(shape, tuple) or len(shape) > _MAX_DIMS:
         raise WeightsError("a tensor in this file has no sensible shape")
     count = 1
@@ -105,7 +105,7 @@ def _count(shape: Any) -> int:
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
-    """A view of a storage, as `torch._utils._rebuild_tensor_v2` makes it, within the storage's bounds."""
+    """A view of a storage, like `torch._utils._rebuild_tensor_v2`; it must lie within the storage."""
     count = _count(size)
     _count(stride)
     if not isinstance(storage, np.ndarray) or type(offset) is not int or len(size) != len(stride):
@@ -128,7 +128,7 @@ def _new_array(*_: Any) -> _Array:
 
 
 def _nothing(*_: Any) -> None:
-    """A number in numpy's type, such as the best accuracy of a run: no weight is one."""
+    """Drop a numpy scalar, such as a run's best accuracy: weights are never stored as one."""
 
 
 _CALLABLES: dict[tuple[str, str], Any] = {
@@ -139,7 +139,7 @@ _CALLABLES: dict[tuple[str, str], Any] = {
     ("torch.jit._pickle", "restore_type_tag"): _first,
     ("torch.jit._pickle", "build_intlist"): _first,
     ("torch.jit._pickle", "build_tensorlist"): _first,
-    ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument
+    ("numpy", "ndarray"): "numpy.ndarray",  # only used as an argument, never called
     ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "_reconstruct"): _new_array,
     ("numpy._core.multiarray", "_reconstruct"): _new_array,
@@ -159,9 +159,9 @@ _OPCODES = [
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's pickle machine with the opcodes above, and stand-ins for what it would import."""
+    """Python's unpickler with only the opcodes above, and stand-ins for what it would import."""
 
-    stack: list[Any]  # the machine's, not in its published types
+    stack: list[Any]  # of the base class, but missing from its type stubs
     pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: Readable, storages: StorageReader | None) -> None:
@@ -183,7 +183,7 @@ class _Unpickler(pickle._Unpickler):
             ) from None
 
     def _encode(self, text: Any, encoding: Any) -> bytes:
-        """Bytes in a pickle of protocol 2 are text with a note to encode it; all fit into the file."""
+        """`codecs.encode`: protocol 2 stores bytes as text to encode. All of it must fit into the file."""
         if not isinstance(text, str) or encoding != "latin1" or len(text) > self._bytes_left:
             raise WeightsError("this pickle holds bytes in an unexpected form")
         self._bytes_left -= len(text)
@@ -192,7 +192,7 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> np.ndarray:
         if self._storages is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             raise WeightsError("this pickle refers to a storage in an unexpected form")
-        _, dtype, key, _device, count = pid[:5]  # any device: the numbers are the same
+        _, dtype, key, _device, count = pid[:5]  # the device does not change the numbers
         if not isinstance(dtype, np.dtype) or not isinstance(key, str) or type(count) is not int or count < 0:
             raise WeightsError("this pickle refers to a storage in an unexpected form")
         return self._storages(key, dtype, count)
@@ -208,7 +208,7 @@ class _Unpickler(pickle._Unpickler):
         self.stack[-1].set_state(state)
 
     def load_items(self) -> None:
-        # Keys of other types are never needed, and hashing a nested one can take for ever.
+        # `_set` allows only str and int keys: hashing a nested tuple could take forever.
         items = self.pop_mark()
         for key, value in zip(items[::2], items[1::2], strict=True):
             self._set(key, value)
@@ -220,8 +220,8 @@ class _Unpickler(pickle._Unpickler):
     def _set(self, key: Any, value: Any) -> None:
         if not isinstance(key, (str, int)) or not isinstance(self.stack[-1], dict):
             raise WeightsError("this pickle fills something other than a dictionary by name")
-        # Numbers, which an optimizer's state beside the weights is kept by, as text: they could be chosen so
-        # that all have one place in the table, which takes quadratic time.
+        # An optimizer's state has integer keys. They are stored as text, because integers could be chosen
+        # to collide in the hash table, which takes quadratic time.
         self.stack[-1][str(key)] = value
 
     dispatch: ClassVar[dict[int, Callable]] = {
@@ -235,32 +235,32 @@ class _Unpickler(pickle._Unpickler):
 
 
 def load_bytes(data: bytes, storages: StorageReader | None = None) -> Any:
-    """`load`, of a pickle in memory."""
+    """`load` for a pickle in memory."""
     return load(io.BytesIO(data), storages)
 
 
 def load(file: Readable, storages: StorageReader | None = None) -> Any:
-    """Read one pickle; tensors come as numpy arrays, unknown TorchScript objects as `Record`.
+    """Read one pickle. Tensors become numpy arrays, TorchScript objects become `Record`.
 
     Args:
-        file: positioned at the pickle. Its `read` should not allocate what the file does not hold, as
-            those of `BytesIO` and `mmap` do not.
-        storages: gives the elements of a torch storage by key, type and count.
+        file: positioned at the start of the pickle. Its `read` must not allocate more than the file holds;
+            `BytesIO` and `mmap` satisfy this.
+        storages: returns the elements of a torch storage, given its key, type and count.
 
     Raises:
-        WeightsError: the pickle is damaged, or asks for anything that is not on the list.
+        WeightsError: the pickle is damaged, or needs a name or opcode that is not allowed.
     """
     try:
         value = _Unpickler(file, storages).load()
     except WeightsError:
         raise
-    except Exception as error:  # a damaged pickle can fail anywhere in the machine
+    except Exception as error:  # a damaged pickle can fail anywhere in the unpickler
         raise WeightsError(f"this pickle is damaged ({type(error).__name__})") from error
     return unwrap(value)
 
 
 def unwrap(value: Any) -> Any:
-    """Arrays out of their stand-ins, at the top and one level down: where state dicts keep them."""
+    """Replace array stand-ins by arrays, at the top and one level below, where state dicts have them."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):
@@ -269,5 +269,5 @@ def unwrap(value: Any) -> Any:
 
 
 def holds_arrays(value: Any) -> bool:
-    """Whether this is a dictionary with an array in it, or with the stand-in of one."""
+    """Whether this is a dictionary that contains an array or the stand-in of an array."""
     return isinstance(value, dict) and any(isinstance(item, (np.ndarray, _Array)) for item in value.values())

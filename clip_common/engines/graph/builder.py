@@ -1,4 +1,4 @@
-"""An ONNX graph, written node by node."""
+"""Writes an ONNX graph node by node."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from onnx import ModelProto, TensorProto, checker, helper
 from ...weights.mapped import release
 
 _OPSET, _IR_VERSION = 17, 8
-_LARGE = 1 << 10  # bytes from which a tensor goes to the file beside the graph
-_ALIGNMENT = 64  # bytes; both runtimes map that file and read tensors where they are
+_LARGE = 1 << 10  # bytes; tensors of this size or more go to the data file
+_ALIGNMENT = 64  # bytes; both runtimes memory-map the data file and do not copy tensors
 
 Tensor = str
-"""A tensor of the graph, by its name."""
+"""The name of a tensor in the graph."""
 
 Operand = Tensor | np.ndarray | float
-"""A tensor of the graph, or a constant: an array of its type, or a number, float32."""
+"""A tensor of the graph, or a constant: an array (its type is kept) or a number (float32)."""
 
 
 class Graph:
-    """A graph that is written to `path`, and its large weights beside it, to `<path>.data`.
+    """A graph that is written to `path`, with its large tensors in `<path>.data`.
 
-    Weights go to their file as they come, so that of a model only the tensor at hand is in memory.
+    Each large tensor is written at once, so that only one is in memory at a time.
 
     Args:
         path: the file of the graph.
         state: the weights, by OpenAI's names.
 
     Attributes:
-        outputs: what it gives besides its answer, as ONNX declares it.
+        outputs: additional outputs of the graph, as ONNX declarations.
     """
 
     def __init__(self, path: Path, state: Mapping[str, np.ndarray]) -> None:
@@ -53,22 +53,22 @@ class Graph:
         self._data.close()
 
     def input(self, name: str, kind: type[np.generic], shape: Sequence[int | str]) -> Tensor:
-        """What the graph is given; a size that is a name is known only then."""
+        """Declare an input of the graph; a size given by a name is dynamic."""
         element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
         self._inputs.append(helper.make_tensor_value_info(name, element, shape))
         return name
 
     def weight(self, name: str) -> np.ndarray:
-        """A tensor of the weights, float32, as an array to change; the file's pages of it are given back."""
+        """A weight as a float32 array that may be modified; the file's memory pages are released."""
         stored = self._state[name]
         value = np.array(stored, np.float32)
         release(stored)
         return value
 
     def constant(self, value: np.ndarray | float) -> Tensor:
-        """A tensor of the graph that never changes."""
+        """Add a constant tensor to the graph."""
         array = np.ascontiguousarray(value, np.float32 if isinstance(value, float) else None)
-        array = array.reshape(np.shape(value))  # numpy makes a vector of a number
+        array = array.reshape(np.shape(value))  # `ascontiguousarray` gives a number the shape [1]
         tensor = TensorProto(
             name=f"constant_{len(self._constants)}",
             data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
@@ -90,18 +90,18 @@ class Graph:
         self._data.write(array.data)
 
     def op(self, kind: str, *operands: Operand, **attributes: Any) -> Tensor:
-        """The output of an operator of ONNX."""
+        """Add an ONNX operator and return its only output."""
         return self.ops(kind, 1, *operands, **attributes)[0]
 
     def ops(self, kind: str, outputs: int, *operands: Operand, **attributes: Any) -> list[Tensor]:
-        """The outputs of an operator of ONNX that has several."""
+        """Add an ONNX operator and return its outputs."""
         inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
         names = [f"{kind}_{len(self._nodes)}_{place}" for place in range(outputs)]
         self._nodes.append(helper.make_node(kind, inputs, names, **attributes))
         return names
 
     def save(self, output: Tensor, width: int) -> Path:
-        """Write the graph, of which `output` [N, width] is the answer, the first output."""
+        """Write the graph and return its path. `output` [N, width] becomes the first output, "features"."""
         answer = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", width])
         self._nodes.append(helper.make_node("Identity", [output], ["features"]))
         graph = helper.make_graph(

@@ -1,8 +1,8 @@
-"""CLIP's text transformer as a graph.
+"""The graph of CLIP's text transformer.
 
-Texts come as the token ids [B] that all of them begin with, and the suffix [N, L] of each, B + L up to the
-context length. Attention is causal, so what the prefix gives is the same for all, and computed once:
-everything but attention runs on B + N L tokens.
+The inputs are the token ids [B] that all texts begin with, and the rest of each text [N, L]; B + L is at most
+the context length. Attention is causal, so the prefix gives the same results for all texts and is computed
+once: everything but attention runs on B + N L tokens.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .layers import (
 
 
 class _Sizes(NamedTuple):
-    """Of a call, each as a vector of one: tokens of the prefix, texts, tokens of a suffix, B + L."""
+    """The sizes of a call, each a tensor of shape [1]."""
 
-    shared: Tensor
-    texts: Tensor
-    length: Tensor
-    whole: Tensor
+    shared: Tensor  # B, tokens of the prefix
+    texts: Tensor  # N
+    length: Tensor  # L, tokens of a suffix
+    whole: Tensor  # B + L
 
 
 def causal_text(graph: Graph, config: TextConfig, activation: Activation) -> Tensor:
@@ -59,7 +59,7 @@ def causal_text(graph: Graph, config: TextConfig, activation: Activation) -> Ten
 
 
 def _tokens(graph: Graph, prefix: Tensor, suffix: Tensor, sizes: _Sizes, width: int) -> Tensor:
-    """The tokens of the prefix, then those of all suffixes, each with its position: [B + NL, D]."""
+    """The embeddings of the prefix, then of all suffixes, with positions added: [B + NL, D]."""
     table = graph.constant(graph.weight("token_embedding.weight"))
     positions = graph.constant(graph.weight("positional_embedding"))
     x = graph.op("Add", graph.op("Gather", table, prefix), _part(graph, positions, int64(0), sizes.shared))
@@ -69,7 +69,7 @@ def _tokens(graph: Graph, prefix: Tensor, suffix: Tensor, sizes: _Sizes, width: 
 
 
 def _texts(graph: Graph, tokens: Tensor, sizes: _Sizes, width: int) -> Tensor:
-    """Those tokens as whole texts, [N, B + L, D]."""
+    """Rearrange these tokens, [B + NL, D], into whole texts, [N, B + L, D]."""
     x, y = _prefix_and_suffixes(graph, tokens, sizes)
     y = graph.op("Reshape", y, _shape(graph, -1, sizes.length, width))
     x = graph.op("Expand", graph.op("Unsqueeze", x, int64(0)), _shape(graph, sizes.texts, 1, 1))
@@ -77,7 +77,7 @@ def _texts(graph: Graph, tokens: Tensor, sizes: _Sizes, width: int) -> Tensor:
 
 
 def _end(graph: Graph, suffix: Tensor, sizes: _Sizes, context_length: int) -> tuple[Tensor, Tensor]:
-    """For each text's tokens, [N, 1, B + L]: one at its end token, and what hides the tokens after that."""
+    """Two tensors [N, 1, B + L]: 1 at each text's end token, else 0; and a mask for the tokens after it."""
     place = graph.op("Add", graph.op("ArgMax", suffix, axis=-1, keepdims=1), sizes.shared)  # N 1
     position = _part(graph, np.arange(context_length), int64(0), sizes.whole)
     is_end = graph.op("Cast", graph.op("Equal", place, position), to=1)  # float32
@@ -87,7 +87,7 @@ def _end(graph: Graph, suffix: Tensor, sizes: _Sizes, context_length: int) -> tu
 
 
 class _Attention:
-    """The prefix of texts sees itself, and each suffix sees the prefix and itself: [B + NL, D] both ways."""
+    """Causal attention, [B + NL, D] to [B + NL, D]: each suffix attends to the prefix and to itself."""
 
     def __init__(self, graph: Graph, config: TextConfig, sizes: _Sizes) -> None:
         self._graph, self._heads, self._width, self._sizes = graph, config.heads, config.width, sizes
@@ -117,26 +117,26 @@ class _Attention:
         return linear(graph, graph.op("Concat", *flat, axis=0), out)
 
     def _whole(self, shared: Tensor, own: Tensor) -> Tensor:
-        """Keys or values of the prefix, 1 H B d, before those of each text, N H L d.
+        """Join the keys (or values) of the prefix, 1 H B d, with those of each suffix, N H L d.
 
-        By adding nothing of a larger shape, which OpenVINO does faster than `Expand`.
+        The prefix is repeated by adding zeros of a larger shape: in OpenVINO this is faster than `Expand`.
         """
         for_each = self._graph.op("Add", shared, self._nothing)  # N H B d
         return self._graph.op("Concat", for_each, own, axis=2)  # N H (B + L) d
 
 
 def _prefix_and_suffixes(graph: Graph, tokens: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor]:
-    """[B + NL, ...] to [B, ...] and [NL, ...]."""
+    """Split [B + NL, ...] into [B, ...] and [NL, ...]."""
     whole = graph.op("Shape", tokens, start=0, end=1)
     return _part(graph, tokens, int64(0), sizes.shared), _part(graph, tokens, sizes.shared, whole)
 
 
 def _part(graph: Graph, x: Operand, start: Operand, stop: Operand) -> Tensor:
-    """Rows of the first axis."""
+    """Rows `start` to `stop` of the first axis."""
     return graph.op("Slice", x, start, stop, int64(0))
 
 
 def _shape(graph: Graph, *sizes: Tensor | int) -> Tensor:
-    """A shape of some sizes that are known and some that are vectors of one."""
+    """A shape from fixed sizes (int) and dynamic sizes (tensors of shape [1])."""
     known = [int64(size) if isinstance(size, int) else size for size in sizes]
     return graph.op("Concat", *known, axis=0)

@@ -1,4 +1,4 @@
-"""Convolutions that do their BatchNorm's work too."""
+"""Convolutions with their BatchNorm folded in."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def convolution(
     groups: int = 1,
     epsilon: float = 1e-5,
 ) -> Tensor:
-    """[N, C, H, W] to [N, C', H', W'].
+    """A convolution followed by BatchNorm: [N, C, H, W] to [N, C', H', W'].
 
     Args:
-        conv, norm: the names of its tensors, and of its BatchNorm's.
+        conv, norm: names of the convolution and of its BatchNorm in the weights.
         padding: zeros above, left, below, right.
-        groups: of channels that do not see each other; as many as there are in a depthwise convolution.
-        epsilon: the BatchNorm's.
+        groups: number of channel groups; C for a depthwise convolution.
+        epsilon: epsilon of the BatchNorm.
     """
     weight, bias = _folded(graph, conv, norm, epsilon)
     return graph.op(
@@ -41,7 +41,7 @@ def convolution(
 
 
 def _folded(graph: Graph, conv: str, norm: str, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias of both together; computed in float64."""
+    """The weight and bias of the convolution with BatchNorm folded in, computed in float64."""
     gain, bias, mean, variance = (
         graph.weight(f"{norm}.{part}").astype(np.float64)
         for part in ("weight", "bias", "running_mean", "running_var")

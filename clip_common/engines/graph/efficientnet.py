@@ -1,4 +1,4 @@
-"""An EfficientNet-Lite as a graph."""
+"""The graph of an EfficientNet-Lite image tower."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def efficientnet(graph: Graph, image: Tensor, config: EfficientNetConfig, size: 
 
 
 def pooled(graph: Graph, image: Tensor, config: EfficientNetConfig, size: int) -> Tensor:
-    """Pixels [N, 3, size, size] to what the head reads, [N, config.features]."""
+    """Pixels [N, 3, size, size] to the input of the head, [N, config.features]."""
     x = _activated(graph, image, "visual.conv_stem", "visual.bn_stem", 2, _pads(size, 3, 2))
     size, before, number = -(-size // 2), config.stem, 0
     for stage in config.stages:

@@ -1,5 +1,7 @@
-"""What towers share: linear layers and norms, attention, and blocks of transformers. Shapes are [N, L, D]:
-batch, sequence, width; H heads of d."""
+"""Layers that the towers share: linear layers, norms, attention and transformer blocks.
+
+Shapes are [N, L, D]: batch, sequence, width; H heads of width d.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +13,25 @@ import numpy as np
 from ...config import Activation
 from .builder import Graph, Operand, Tensor
 
-HIDDEN = -1e9  # added to the score of a token that is not to be seen
+HIDDEN = -1e9  # added to the score of a masked token
 _QUICK_GELU = 1.702
 _NORM_EPSILON = 1e-5
 
 
 class Linear(NamedTuple):
-    """A linear layer's weight [in, out] and bias [out], to be changed before they are written."""
+    """The weight [in, out] and bias [out] of a linear layer, as arrays that may be modified."""
 
     weight: np.ndarray
     bias: np.ndarray
 
 
 def read_linear(graph: Graph, name: str, separator: str = ".") -> Linear:
-    """A linear layer by the name of its tensors, of which the weight is stored as [out, in]."""
+    """Read a linear layer by the name of its tensors; the weight is stored as [out, in]."""
     return Linear(graph.weight(f"{name}{separator}weight").T, graph.weight(f"{name}{separator}bias"))
 
 
 def read_joined(graph: Graph, names: Iterable[str]) -> Linear:
-    """Several linear layers of one input as one, their outputs one behind another."""
+    """Read several linear layers with the same input as one layer; their outputs are concatenated."""
     layers = [read_linear(graph, name) for name in names]
     return Linear(*(np.concatenate(arrays, axis=-1) for arrays in zip(*layers, strict=True)))
 
@@ -40,19 +42,22 @@ def linear(graph: Graph, x: Tensor, layer: Linear) -> Tensor:
 
 
 def layer_norm(graph: Graph, x: Tensor, name: str, epsilon: float = _NORM_EPSILON) -> Tensor:
-    """The norm of the last axis."""
+    """LayerNorm over the last axis."""
     weight, bias = graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias")
     return graph.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
 
 
 def gelu(graph: Graph, x: Tensor) -> Tensor:
-    """The exact GELU, spelled as both runtimes know it and make one kernel of it."""
+    """The exact GELU, written in the form that both runtimes recognise and fuse into one kernel."""
     one_more = graph.op("Add", graph.op("Erf", graph.op("Div", x, 2**0.5)), 1.0)
     return graph.op("Mul", graph.op("Mul", x, one_more), 0.5)
 
 
 def mlp(graph: Graph, x: Tensor, name: str, activation: Activation) -> Tensor:
-    """Two linear layers; QuickGELU, x * sigmoid(1.702 x), as SiLU between layers that have the number."""
+    """Two linear layers with an activation between them.
+
+    QuickGELU, x * sigmoid(1.702 x), becomes SiLU: the factor 1.702 is folded into the layers.
+    """
     c_fc, c_proj = read_linear(graph, f"{name}.c_fc"), read_linear(graph, f"{name}.c_proj")
     if activation == "gelu":
         return linear(graph, gelu(graph, linear(graph, x, c_fc)), c_proj)
@@ -62,7 +67,7 @@ def mlp(graph: Graph, x: Tensor, name: str, activation: Activation) -> Tensor:
 
 
 def int64(*numbers: int) -> np.ndarray:
-    """A shape, or axes, or indices, as operators take them."""
+    """A shape, axes or indices as an operand."""
     return np.array(numbers, np.int64)
 
 
@@ -72,7 +77,7 @@ def row(graph: Graph, x: Tensor, place: int) -> Tensor:
 
 
 def batch_size(graph: Graph, x: Tensor) -> Tensor:
-    """The first size of a tensor, as a vector of one."""
+    """The first size of a tensor, with shape [1]."""
     return graph.op("Shape", x, start=0, end=1)
 
 
@@ -87,7 +92,7 @@ class Projections(NamedTuple):
 
 
 def scaled(projections: Projections, heads: int) -> Projections:
-    """The same, with the scale of attention in its queries."""
+    """The same projections, with the attention scale folded into the queries."""
     width = len(projections.qkv.weight)
     scale = np.ones(3 * width, np.float32)
     scale[:width] = (width // heads) ** -0.5
@@ -96,13 +101,13 @@ def scaled(projections: Projections, heads: int) -> Projections:
 
 
 def read_attention(graph: Graph, name: str) -> Projections:
-    """OpenAI's."""
+    """Read an attention in OpenAI's layout."""
     qkv = read_linear(graph, f"{name}.in_proj", "_")
     return Projections(qkv, read_linear(graph, f"{name}.out_proj"))
 
 
 def split_heads(graph: Graph, qkv: Tensor, shape: Operand) -> list[Tensor]:
-    """Queries, keys and values, [N, H, L, d] each; `shape` is N L 3 H d."""
+    """Split `qkv` [..., 3D] into queries, keys and values, [N, H, L, d] each; `shape` is N L 3 H d."""
     qkv = graph.op("Reshape", qkv, shape)  # ... 3D -> N L 3 H d
     qkv = graph.op("Transpose", qkv, perm=[2, 0, 3, 1, 4])  # N L 3 H d -> 3 N H L d
     parts = graph.ops("Split", 3, qkv, axis=0)
@@ -110,7 +115,7 @@ def split_heads(graph: Graph, qkv: Tensor, shape: Operand) -> list[Tensor]:
 
 
 def attend(graph: Graph, q: Tensor, k: Tensor, v: Tensor, width: int, mask: Tensor | None = None) -> Tensor:
-    """Attention of queries that are scaled already: N H Lq d over N H Lk d to N Lq D."""
+    """Attention with already scaled queries [N, H, Lq, d], keys and values [N, H, Lk, d], to [N, Lq, D]."""
     scores = graph.op("MatMul", q, graph.op("Transpose", k, perm=[0, 1, 3, 2]))  # N H Lq Lk
     if mask is not None:
         scores = graph.op("Add", scores, mask)
@@ -122,7 +127,7 @@ def attend(graph: Graph, q: Tensor, k: Tensor, v: Tensor, width: int, mask: Tens
 def full_attention(
     graph: Graph, x: Tensor, projections: Projections, heads: int, mask: Tensor | None = None
 ) -> Tensor:
-    """Every token sees every other, less what a mask [N, 1, 1, L] hides: [N, L, D] to [N, L, D]."""
+    """Attention of every token to all tokens, except those masked by `mask` [N, 1, 1, L]; [N, L, D]."""
     qkv, out = scaled(projections, heads)
     width = len(qkv.weight)
     q, k, v = split_heads(graph, linear(graph, x, qkv), int64(0, 0, 3, heads, width // heads))
@@ -137,7 +142,7 @@ def one_query(
     heads: int,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Attention of one token, [N, D], over a sequence [N, L, D], to [N, D_out]; `mask` is [N, 1, L]."""
+    """Attention of one token [N, D] to a sequence [N, L, D], giving [N, D_out]; `mask` is [N, 1, L]."""
     (weight, bias), out = scaled(projections, heads)
     width = len(weight)
     split = (width, heads, width // heads)
@@ -157,7 +162,7 @@ def one_query(
 
 
 def _swap(graph: Graph, x: Tensor) -> Tensor:
-    """A batch's heads, or a head's batch: [N, H, d] to [H, N, d]."""
+    """Swap the first two axes: [N, H, d] to [H, N, d]."""
     return graph.op("Transpose", x, perm=[1, 0, 2])
 
 
@@ -171,7 +176,7 @@ def block(
     activation: Activation,
     attention: Callable[[Tensor, Projections], Tensor],
 ) -> Tensor:
-    """A pre-norm block over all tokens; `attention` tells which see which."""
+    """A pre-norm block over all tokens; `attention` computes its attention from the normalised input."""
     seen = attention(layer_norm(graph, x, f"{name}.ln_1"), read_attention(graph, f"{name}.attn"))
     x = graph.op("Add", x, seen)
     return graph.op("Add", x, mlp(graph, layer_norm(graph, x, f"{name}.ln_2"), f"{name}.mlp", activation))
@@ -186,7 +191,7 @@ def last_block(
     read: Callable[[Tensor], Tensor],
     mask: Tensor | None = None,
 ) -> Tensor:
-    """A block of which one token is read, the one that `read` takes: [N, L, D] to [N, D]."""
+    """A block that computes only one token, the one that `read` selects: [N, L, D] to [N, D]."""
     h = layer_norm(graph, x, f"{name}.ln_1")
     seen = one_query(graph, read(h), h, read_attention(graph, f"{name}.attn"), heads, mask)
     token = graph.op("Add", read(x), seen)

@@ -1,4 +1,4 @@
-"""A ModifiedResNet as a graph."""
+"""The graph of a ModifiedResNet image tower."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def resnet(graph: Graph, image: Tensor, config: ResNetConfig) -> Tensor:
 
 
 def _bottleneck(graph: Graph, x: Tensor, name: str, stride: int, changes_width: bool) -> Tensor:
-    """[N, C, H, W] to [N, C', H / stride, W / stride]; any stride is an average pool."""
+    """[N, C, H, W] to [N, C', H / stride, W / stride]; strides are average pools."""
     identity = x
     if changes_width:
         identity = _pool(graph, x, stride)
@@ -43,7 +43,7 @@ def _pool(graph: Graph, x: Tensor, stride: int) -> Tensor:
 
 
 def _attention_pool(graph: Graph, x: Tensor, config: ResNetConfig) -> Tensor:
-    """The mean of the grid asks, the grid and its mean answer: [N, C, H, W] to [N, embed_dim]."""
+    """Attention pooling: the mean of the grid is the query, [N, C, H, W] to [N, embed_dim]."""
     x = graph.op("Reshape", x, int64(0, config.output_width, -1))  # N C H W -> N C HW
     x = graph.op("Transpose", x, perm=[0, 2, 1])  # N HW C
     x = graph.op("Concat", graph.op("ReduceMean", x, axes=[1], keepdims=1), x, axis=1)  # N (1 + HW) C

@@ -1,4 +1,4 @@
-"""Write the graph of a tower for a config, and create test inputs for it."""
+"""Writes the graph of a tower for a config, and creates test inputs for it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ def write_tower(
 ) -> Path:
     """Write a tower's graph and weights into a folder, as `<tower>.onnx` and `<tower>.onnx.data`.
 
-    The image tower takes pixels, float32 [N, 3, R, R]; a BERT token ids, int64 [N, L]; the causal text tower
-    a prefix [B] and suffixes [N, L], see `causal_text.py`. Features are float32 [N, embed_dim], as the model
-    gives them, not normalised.
+    The inputs are pixels, float32 [N, 3, R, R], for the image tower; token ids, int64 [N, L], for a BERT; a
+    prefix [B] and suffixes [N, L], int64, for the causal text tower, see `causal_text.py`. The output is
+    features, float32 [N, embed_dim], not normalised.
 
     Args:
-        state: all tensors of the model in OpenAI's names, and shapes as `weights/schema.py` lists them.
-        kind: makes the graph, see `int8.py` for others.
+        state: all tensors of the model, with OpenAI's names and the shapes of `weights/schema.py`.
+        kind: creates the graph; `int8.py` has other kinds.
+
+    Returns:
+        The path of the graph.
     """
     with kind(folder / f"{tower}.onnx", state) as graph:
         features = _image(graph, config) if tower == "image" else _text(graph, config)
@@ -59,7 +62,7 @@ def _text(graph: Graph, config: ClipConfig) -> Tensor:
 
 
 def probe(config: ClipConfig, tower: TowerName) -> list[np.ndarray]:
-    """Test inputs of a tower: two random images, or three texts of different length."""
+    """Test inputs for a tower: two random images, or three texts of different lengths."""
     rng = np.random.default_rng(0)
     if tower == "image":
         size = config.image_resolution

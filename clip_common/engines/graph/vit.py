@@ -1,4 +1,4 @@
-"""A VisionTransformer as a graph."""
+"""The graph of a VisionTransformer image tower."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def vit(graph: Graph, image: Tensor, config: ViTConfig, activation: Activation) 
 
 
 def _tokens(graph: Graph, image: Tensor, config: ViTConfig) -> Tensor:
-    """The class token and the patches, each with its position: [N, 1 + grid**2, D]."""
+    """The class token and the patch embeddings, with positions added: [N, 1 + grid**2, D]."""
     positions = graph.weight("visual.positional_embedding")
     first = graph.weight("visual.class_embedding") + positions[0]
     side = [config.patch_size, config.patch_size]
