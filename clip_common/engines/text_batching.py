@@ -108,7 +108,7 @@ def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = Non
         batch_size: maximum number of texts in a batch.
         most_tokens: maximum number of tokens in a batch, padding included.
     """
-    length = np.asarray(lengths(ids))
+    length = lengths(ids)
     for rows, shared in _alike(ids, length, np.lexsort(ids.T[::-1]), 0):
         rows = rows[np.argsort(length[rows], kind="stable")]
         start = 0

@@ -100,7 +100,7 @@ class MiniTrainer(Trainer):
 
     def encode_text(self, tokens: np.ndarray) -> Tensor:
         """Features of texts [N, L]."""
-        longest = max(lengths(tokens))
+        longest = int(lengths(tokens).max())
         return self.model.text(rows_in(self.vocabulary, tokens[:, :longest]))
 
 
