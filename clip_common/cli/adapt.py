@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options; they are named as the fields of `adapt.AdaptationTask`."""
+    """The verb's options; they are named as the fields of `AdaptationTask`."""
     parser.add_argument(
         "data",
         type=options.place,

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RequestError
-from ..system.file_names import user_path
-from ..system.text_files import read_names
-from ..text.prompts import split_labels
 from . import options
 from .prediction import Classification, Embedding, perform
 from .reporting import complain, emit
@@ -32,20 +29,7 @@ def add_inputs(target: options.Target) -> None:
     target.add_argument(
         "--input_text", type=options.text, action="append", help="a text to embed; repeatable"
     )
-    add_labels(target, "labels to choose from")
-
-
-def add_labels(target: options.Target, help_text: str) -> None:
-    """`--labels` and `--labels_file`, read by `given_labels`."""
-    target.add_argument(
-        "--labels",
-        type=options.text,
-        action="append",
-        help=f"{help_text}, separated by commas; repeatable",
-    )
-    target.add_argument(
-        "--labels_file", action="append", help="a text file with one label per line; repeatable"
-    )
+    options.add_labels(target, "labels to choose from")
 
 
 def add_config(target: options.Target) -> None:
@@ -96,7 +80,7 @@ def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classifi
         raise RequestError("--input_text goes with --task embed; labels to choose from go with --labels")
     return Classification(
         inputs,
-        given_labels(args.labels, args.labels_file),
+        options.given_labels(args),
         args.templates,
         args.top_k,
         args.batch_size,
@@ -120,21 +104,3 @@ def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
     if args.scores or args.thresholds is not None:
         raise RequestError("--scores and --thresholds are of labels: they go with --task classify")
     return Embedding(inputs, args.input_text or (), args.batch_size, args.use_gpu)
-
-
-def given_labels(lines: list[str] | None, files: list[str] | None) -> list[str] | None:
-    """The labels of a command line, None where there are none.
-
-    Raises:
-        RequestError: both options are given, or a file cannot be read.
-    """
-    if lines is not None and files is not None:
-        raise RequestError("give --labels or --labels_file, not both")
-    if lines is not None:
-        return [label for line in lines for label in split_labels(line)]
-    if files is None:
-        return None
-    try:
-        return [label for file in files for label in read_names(user_path(file), "labels")]
-    except RequestError as error:
-        raise RequestError(f"--labels_file {error}") from None

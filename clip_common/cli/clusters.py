@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from ..config import pretrained
 from ..system.optional import require_package
 from . import options
-from .classify import add_labels, given_labels
-from .duplicates import add_stores, report_left_out
-from .reporting import emit, note
+from .reporting import emit, note, report_left_out
 
 if TYPE_CHECKING:
     from ..search.clusters import Cluster
@@ -19,11 +17,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    add_stores(parser)
+    options.add_stores(parser)
     parser.add_argument(
         "--clusters", type=options.count, default=10, metavar="N", help="how many; default: 10"
     )
-    add_labels(parser, "labels to name the clusters by")
+    options.add_labels(parser, "labels to name the clusters by")
     options.add_templates(parser)
     options.add_weights(parser)
     options.add_engine(parser)
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     stored = read_images(args.embeddings)
     predictor = options.predictor_options(args).predictor(pretrained(stored.origin.module))
-    prompts = predictor.prompts(given_labels(args.labels, args.labels_file), args.templates)
+    prompts = predictor.prompts(options.given_labels(args), args.templates)
     clusters = find_clusters(stored, args.clusters, prompts, predictor)
     emit(as_json(stored, clusters) if args.format == "json" else as_table(clusters))
     if args.output_dir:

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 from ..system.progress import progress_bar
 from ..system.words import counted
 from . import options
-from .reporting import complain, emit, note
+from .reporting import emit, note, report_left_out
 
 if TYPE_CHECKING:
     from ..search.duplicates import Group
-    from ..search.stored_images import StoredImages
 
 _LARGE = 200_000  # images, from which the time it takes is said
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    add_stores(parser)
+    options.add_stores(parser)
     parser.add_argument(
         "--threshold",
         type=options.cosine,
@@ -33,17 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output_dir", type=options.output_folder, help="also write the groups on a sheet, duplicates.png"
     )
     parser.set_defaults(run=run)
-
-
-def add_stores(parser: argparse.ArgumentParser) -> None:
-    """The folders of embeddings, one or several."""
-    parser.add_argument(
-        "embeddings",
-        nargs="+",
-        type=options.store_folder,
-        metavar="EMBEDDINGS",
-        help="what `embed` wrote with one module: folders or s3://BUCKET/PREFIX; several are taken together",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,18 +52,6 @@ def run(args: argparse.Namespace) -> int:
         _write_sheet(groups, args.threshold, path)
         note(str(path))
     return report_left_out(stored)
-
-
-def report_left_out(stored: StoredImages) -> int:
-    """Say which rows were left out and why; returns the exit status."""
-    if stored.texts:
-        note(f"{counted(stored.texts, 'text')} left out: only images are compared")
-    if stored.repeated:
-        note(f"{counted(stored.repeated, 'image')} left out: an earlier store has the same file")
-    if stored.unusable:
-        unusable = counted(stored.unusable, "image")
-        complain(f"{unusable} left out: their embeddings hold something that is no number, or are zero")
-    return 1 if stored.unusable else 0
 
 
 def _write_sheet(groups: list[Group], threshold: float, path: Path) -> None:

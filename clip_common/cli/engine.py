@@ -12,11 +12,10 @@ from ..engines.select import choose
 from ..errors import RequestError
 from ..system.file_names import printable
 from ..system.words import counted
+from ..weights.locate import require_local
 from . import options
-from .classify import add_labels, given_labels
 from .prediction import Outcome, images_of
 from .reporting import emit, report_unread
-from .weights import on_this_machine
 
 if TYPE_CHECKING:
     from ..evaluation.check import Check
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         help="images, folders of images, globs: measure speed, and how near it comes to float32",
     )
-    add_labels(check, "labels to choose first answers from")
+    options.add_labels(check, "labels to choose first answers from")
     options.add_templates(check)
     options.add_format(check)
     options.add_reading(check)
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise RequestError(f"--{(given or ['format'])[0]} goes with --check IMAGE")
     name, precision, why = choose(args.engine or "auto", args.precision or "float32")
     emit(f"{name}, {precision}: {why}")
-    found = on_this_machine(args.module, args.weights)
+    found = require_local(args.module, args.weights)
     if name != "paddle":
         folder = kept_folder(found, name, precision)
         emit(f"compiled: {folder}" if folder else "not compiled yet: the first call does that")
@@ -65,7 +64,7 @@ def _check(args: argparse.Namespace) -> int:
         raise RequestError("--check measures every engine and precision: leave --engine and --precision out")
     outcome = Outcome()
     paths = [path for given in args.check for path in images_of(given, None, outcome, "--check")]
-    labels = given_labels(args.labels, args.labels_file)
+    labels = options.given_labels(args)
     from ..evaluation.check import check_engines
 
     predictor = options.predictor_options(args).predictor(args.module)

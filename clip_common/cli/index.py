@@ -14,7 +14,7 @@ from .reporting import emit, note
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument(
-        "vectors",
+        "embeddings",
         type=options.store_folder,
         metavar="EMBEDDINGS",
         help="what `embed` wrote: a folder or s3://BUCKET/PREFIX",
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from ..search.index import open_index
 
     index = open_index(args.index)
-    changes = index.sync(Store(args.vectors), args.prune_all)
+    changes = index.sync(Store(args.embeddings), args.prune_all)
     index.close()
     counts = f"{changes.added} added, {were(changes.kept)} there, {changes.removed} removed"
     emit(f"{shown_name(hide_secrets(args.index))}: {counts}")

@@ -16,9 +16,10 @@ from ..engines.base import ENGINES, PRECISIONS
 from ..errors import RequestError
 from ..predictor import PredictorOptions
 from ..system.addresses import is_address
-from ..system.file_names import encodable, printable
+from ..system.file_names import encodable, printable, user_path
 from ..system.output import require_file, require_folder
 from ..system.secrets import hide_secrets
+from ..system.text_files import read_names
 from ..text.prompts import TEMPLATE_SETS, split_labels
 from ..zero_shot.scoring import SCORE_KINDS
 from .parser import truth
@@ -130,15 +131,15 @@ def output_store(text: str) -> Path | str:
 
 def output_folder(text: str) -> Path:
     """A writable folder for results, checked now and not after hours of work."""
-    return _place(text, require_folder)
+    return _writable(text, require_folder)
 
 
 def output_file(text: str) -> Path:
     """A writable file for results."""
-    return _place(text, require_file)
+    return _writable(text, require_file)
 
 
-def _place(text: str, require: Callable[[Path], None]) -> Path:
+def _writable(text: str, require: Callable[[Path], None]) -> Path:
     if is_address(text):
         raise argparse.ArgumentTypeError(
             f"is {hide_secrets(text)}: only `embed` writes to addresses; name a place on this machine"
@@ -165,6 +166,17 @@ def add_flag(target: Target, name: str, help_text: str) -> None:
     """A flag. PaddleHub's form with a value, `--use_gpu True`, is accepted, too."""
     target.add_argument(
         name, type=truth, nargs="?", const=True, default=False, metavar="BOOL", help=help_text
+    )
+
+
+def add_stores(target: Target) -> None:
+    """The folders of embeddings, one or several."""
+    target.add_argument(
+        "embeddings",
+        nargs="+",
+        type=store_folder,
+        metavar="EMBEDDINGS",
+        help="what `embed` wrote with one module: folders or s3://BUCKET/PREFIX; several are taken together",
     )
 
 
@@ -228,6 +240,19 @@ def add_model(target: Target) -> None:
     add_reading(target)
 
 
+def add_labels(target: Target, help_text: str) -> None:
+    """`--labels` and `--labels_file`, read by `given_labels`."""
+    target.add_argument(
+        "--labels",
+        type=text,
+        action="append",
+        help=f"{help_text}, separated by commas; repeatable",
+    )
+    target.add_argument(
+        "--labels_file", action="append", help="a text file with one label per line; repeatable"
+    )
+
+
 def add_templates(target: Target) -> None:
     """`--templates`, repeatable."""
     target.add_argument(
@@ -272,6 +297,25 @@ def add_quiet(target: Target, default: Any = False) -> None:
     target.add_argument(
         "--quiet", action="store_true", default=default, help="no progress bars, no warnings, no hints"
     )
+
+
+def given_labels(args: argparse.Namespace) -> list[str] | None:
+    """The labels of a command line, None where there are none.
+
+    Raises:
+        RequestError: both options are given, or a file cannot be read.
+    """
+    lines, files = args.labels, args.labels_file
+    if lines is not None and files is not None:
+        raise RequestError("give --labels or --labels_file, not both")
+    if lines is not None:
+        return [label for line in lines for label in split_labels(line)]
+    if files is None:
+        return None
+    try:
+        return [label for file in files for label in read_names(user_path(file), "labels")]
+    except RequestError as error:
+        raise RequestError(f"--labels_file {error}") from None
 
 
 _LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")

@@ -8,13 +8,16 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..system.file_names import printable, printable_lines
 from ..system.log import logger
 from ..system.output import reason_of
 from ..system.secrets import hide_secrets
 from ..system.words import counted
+
+if TYPE_CHECKING:
+    from ..search.stored_images import StoredImages
 
 
 def emit(text: str, stream: TextIO | None = None) -> None:
@@ -98,3 +101,15 @@ def report_unread(errors: Mapping[str, str], consequence: str) -> int:
     if errors:
         complain(f"{counted(len(errors), 'image')} could not be read: {consequence}")
     return 1 if errors else 0
+
+
+def report_left_out(stored: StoredImages) -> int:
+    """Say which rows were left out and why; returns the exit status."""
+    if stored.texts:
+        note(f"{counted(stored.texts, 'text')} left out: only images are compared")
+    if stored.repeated:
+        note(f"{counted(stored.repeated, 'image')} left out: an earlier store has the same file")
+    if stored.unusable:
+        unusable = counted(stored.unusable, "image")
+        complain(f"{unusable} left out: their embeddings hold something that is no number, or are zero")
+    return 1 if stored.unusable else 0

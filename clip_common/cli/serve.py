@@ -23,7 +23,7 @@ _OF_THE_COMMAND = ("modules", "thresholds", "use_gpu", "threads", "gateways", "e
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options; those of `Settings` keep their names."""
+    """The verb's options; those of `Settings` keep their names."""
     parser.add_argument(
         "modules",
         nargs="+",

@@ -9,7 +9,6 @@ from ..config import PRETRAINED, Pretrained
 from ..errors import ClipError, WeightsError
 from ..system.file_names import shown_name
 from ..weights import locate
-from ..weights.weights_file import WeightsFile
 from . import options
 from .parser import Parser
 from .reporting import emit
@@ -55,18 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         options.add_quiet(action, argparse.SUPPRESS)  # it may stand before the action too
 
 
-def on_this_machine(record: Pretrained, file: str | None = None) -> WeightsFile:
-    """A module's weights, without a download.
-
-    Raises:
-        WeightsError: they are not here; the message says which file to put where.
-    """
-    found = locate.find_local(record, file)
-    if found is None:
-        raise WeightsError(locate.manual_download_hint(locate.tagged(record, file) or record))
-    return found
-
-
 def _list(_args: argparse.Namespace) -> int:
     for record in PRETRAINED.values():
         emit(f"{record.name}  {record.config.name}, {record.config.image_resolution} pixels")
@@ -109,7 +96,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from ..evaluation.reference_values import verify  # Paddle takes seconds to import
 
-    found = on_this_machine(args.module, args.file)
+    found = locate.require_local(args.module, args.file)
     checks = verify(found, args.image)
     emit(str(found.path))
     for check in checks:
@@ -119,5 +106,5 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _where(args: argparse.Namespace) -> int:
-    emit(str(on_this_machine(args.module, args.tag).path))
+    emit(str(locate.require_local(args.module, args.tag).path))
     return 0

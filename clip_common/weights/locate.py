@@ -86,6 +86,18 @@ def find_local(
     return _stored(chosen, store_dir()) or _official_file(chosen, store_dir())
 
 
+def require_local(record: Pretrained, weights: str | Path | None = None) -> WeightsFile:
+    """Find the weights of a module on this machine, without a download, see `find_local`.
+
+    Raises:
+        WeightsError: they are not here; the message says which file to put where.
+    """
+    found = find_local(record, weights)
+    if found is None:
+        raise WeightsError(manual_download_hint(tagged(record, weights) or record))
+    return found
+
+
 def _of_own(record: Pretrained, path: Path) -> WeightsFile:
     """A file of any origin: its settings must be determined."""
     sha256 = sha256_of(path)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from clip_common.cli.main import VERBS
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "clip_common"
@@ -87,6 +88,18 @@ def test_only_module_and_package_names_of_the_table_exist() -> None:
 def test_no_import_circle() -> None:
     graph = {module_of(file): set(imports(file, lazy=False)) - {module_of(file)} for file in files()}
     assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_verbs_share_options_and_not_each_others_files() -> None:
+    verbs = {f"clip_common.cli.{verb.replace('-', '_')}" for verb in VERBS}
+    assert verbs <= {module_of(file) for file in files()}
+    shared = [
+        f"{module_of(file)} imports {target}"
+        for file in files()
+        for target in imports(file, lazy=True)
+        if module_of(file) in verbs and target in verbs
+    ]
+    assert shared == []
 
 
 def test_relative_imports_only() -> None:
