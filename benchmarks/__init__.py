@@ -1,1 +1,1 @@
-"""Timings: never part of the test suite."""
+"""Benchmarks; they are not part of the test suite."""

@@ -1,9 +1,9 @@
-"""`make bench`: ours beside what a user could run instead, in turns, in one run; medians and ratios.
+"""`make bench`: compares clip-hub with other ways to run CLIP (peers), taking turns in one run.
 
 Writes `results.json`, `results.md` and `results.png` into `--output`, by default a folder named after the
-CPU. A ratio is the best peer's time over ours, so above one is faster than every peer. All in float32. Of the
-larger modules less is measured, unless it is asked for: a round of theirs takes minutes. Last come commands
-and a server, which have no peers, see `commands.py`.
+CPU. A ratio is the best peer's time divided by ours: above 1, clip-hub is faster than every peer. Everything
+runs in float32. Larger modules have fewer cells by default: one round takes minutes. The last cells are
+commands and a server, which have no peers, see `commands.py`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MODULES = {
 
 
 def in_turns(cell: Cell, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, in turns; a first round is not counted."""
+    """Seconds of each contender for each round, taking turns, after one round for warm-up."""
     times: dict[str, list[float]] = {name: [] for name in cell}
     for number in range(rounds + 1):
         for name, run in cell.items():
@@ -75,8 +75,8 @@ def image_cells(engine: Engine, others: list[Peer], size: int, batches: list[int
 
 
 def label_cells(record: Pretrained, engine: Engine, others: list[Peer], count: int) -> dict[str, Cell]:
-    """Encoding labels with one template: peers as they are used, padded to the whole context, and given
-    trimmed texts."""
+    """Encoding labels with one template, in two cells: peers with texts padded to the whole context, as users
+    call them, and peers with trimmed texts."""
     config = record.config.text
     texts = prompts_for(record, None, None).texts()[:count]
     ids = tokenize(texts, config.context_length, tokenizer=tokenizer_of(config))
@@ -99,7 +99,7 @@ def _each(tower: Tower, batches: list[np.ndarray]) -> None:
 
 
 def photo_cell(predictor: Predictor, others: list[Peer], labels: list[str], photos: list[bytes]) -> Cell:
-    """From JPEG files to answers, labels already encoded on both sides."""
+    """From JPEG files to ranked labels; the labels are already encoded for all contenders."""
     rng = np.random.default_rng(0)
     vectors = l2_normalize(rng.standard_normal([len(labels), predictor.record.config.embed_dim])).T
 
@@ -114,7 +114,7 @@ def photo_cell(predictor: Predictor, others: list[Peer], labels: list[str], phot
 
 
 def photographs(count: int) -> list[bytes]:
-    """JPEG photographs of mixed size, up to 12 megapixels, from the two of `examples/`."""
+    """JPEG photographs of mixed sizes up to 12 megapixels, made from two of `examples/`."""
     made = []
     for number in range(count):
         with Image.open(EXAMPLES / ("photo_cat.jpg", "photo_coffee.jpg")[number % 2]) as image:
@@ -128,7 +128,7 @@ def photographs(count: int) -> list[bytes]:
 def bench(
     record: Pretrained, arguments: argparse.Namespace, folder: Path
 ) -> dict[str, dict[str, list[float]]]:
-    """All cells of one module."""
+    """Measure all cells of one module; returns seconds by cell and contender."""
     path = folder / f"{record.name}.safetensors"
     write_safetensors(seeded.state(record.config), path, {"module": record.name})
     predictor = Predictor(record, path)
@@ -150,7 +150,7 @@ def bench(
 
 
 def settings(module: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What is measured of a module: what the command line says, else what is usual for it."""
+    """The settings for a module: from the command line, else its defaults."""
     given = {name: getattr(arguments, name) for name in USUAL}
     return MODULES.get(module, LARGE) | {name: value for name, value in given.items() if value is not None}
 
@@ -172,13 +172,13 @@ def table(times: dict[str, dict[str, list[float]]]) -> str:
 
 
 def ratio(found: dict[str, list[float]]) -> float:
-    """The best peer's median time over ours."""
+    """The best peer's median time divided by ours."""
     best = min(float(np.median(seconds)) for name, seconds in found.items() if name != "ours")
     return best / float(np.median(found["ours"]))
 
 
 def plot(times: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """The ratios as bars."""
+    """Draw the ratios as bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -194,7 +194,7 @@ def plot(times: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """The machine of this run: CPU, vector instructions, threads."""
     wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in cpu.features()]
     return {
         "cpu": _of_cpu("model name") or platform.processor(),
@@ -204,20 +204,20 @@ def machine() -> dict[str, object]:
 
 
 def _of_cpu(what: str) -> str:
-    """A line of the kernel's description of the CPU, such as its "model name"."""
+    """A field of the kernel's description of the CPU, such as "model name"."""
     lines = cpu.description().splitlines()
     line = next((line for line in lines if line.partition(":")[0].strip() == what), "")
     return line.partition(":")[2].strip()
 
 
 def folder_name() -> str:
-    """A name for this CPU's results: its maker and family, which tells its architecture."""
+    """A folder name for this CPU's results, from its maker, family and model."""
     maker = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(_of_cpu("vendor_id"), "other")
     return f"{maker}_family{_of_cpu('cpu family')}_model{_of_cpu('model')}"
 
 
 def commands(rounds: int) -> dict[str, dict[str, list[float]]]:
-    """The cells of commands and of a server."""
+    """Measure the cells of commands and of a server."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         times = {cell: in_turns(run, rounds) for cell, run in tqdm(command_cells(folder).items(), "commands")}

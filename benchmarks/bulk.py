@@ -1,9 +1,9 @@
-"""`python -m benchmarks.bulk CHECK --folder DIR`: embedding and search at size. Prints figures as JSON.
+"""`python -m benchmarks.bulk CHECK --folder DIR`: embedding and search of many images. Prints JSON.
 
-images   make so many small images there, out of those in examples/
-kills      embed them, killed ten times at random moments: each image exactly once; the rate, the memory
-search     index the vectors; recall at 10 against brute force, how long a search takes, and `clip-hub search`
-nodes      embed some on a Ray cluster of two nodes, one killed half-way: the vectors of a single process
+pictures   make `--count` small images in DIR from those of examples/
+kills      embed them, killed ten times at random moments: each image is there exactly once; rate and memory
+search     index the embeddings; recall at 10 against brute force, time of a search and of `clip-hub search`
+nodes      embed some on a Ray cluster of two nodes, one killed half-way: same embeddings as in one process
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from clip_common.predictor import Predictor
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 _PER_FOLDER = 1000
 _KILLS = 10
-_OFFLINE = 6000  # images by which the rate without a store is measured
+_OFFLINE = 6000  # images for measuring the rate without a store
 _QUERIES = 200
 
 
 def images(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Crops of the example images, turned, mirrored and tinted: all different, small, as JPEG."""
+    """Make small, different JPEG images: crops of the example images, rotated, resized and tinted."""
     starts = range(0, arguments.count, _PER_FOLDER)
     with ProcessPoolExecutor() as pool:
         made = sum(pool.map(_make_folder, [(arguments.folder, start, arguments.count) for start in starts]))
@@ -63,7 +63,7 @@ def _make_folder(given: tuple[Path, int, int]) -> int:
 
 
 def kills(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Ten SIGKILLs, then to the end; the last stretch gives the rate and the memory."""
+    """Embed with ten SIGKILLs, then to the end; rate and memory are measured in the last run."""
     output, files = arguments.folder / "vectors", _files(arguments.folder)
     offline = _offline_rate(files[:_OFFLINE])
     rng = random.Random(0)
@@ -113,7 +113,7 @@ def _embed(source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]
 
 
 def search(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The index against brute force, for texts and images in turn."""
+    """Compare the index with brute force, for text and image queries."""
     from clip_common.embedding.origin import Origin
     from clip_common.embedding.store import Store, vectors_of
     from clip_common.search.index import open_index
@@ -140,7 +140,7 @@ def search(arguments: argparse.Namespace) -> dict[str, Any]:
         hits = index.search(origin, query, 10)
         seconds.append(time.perf_counter() - start)
         scores = vectors @ query
-        worst = np.sort(scores)[-10]  # a tie with the tenth is as good
+        worst = np.sort(scores)[-10]  # a hit that ties with the tenth counts as right
         recalls.append(sum(bool(scores[place[hit.path]] >= worst - 1e-6) for hit in hits) / 10)
     index.close()
     recall = float(statistics.mean(recalls))
@@ -168,7 +168,7 @@ def _search_command(address: str) -> float:
 
 
 def _queries(predictor: Predictor, vectors: np.ndarray) -> np.ndarray:
-    """Texts, and images beside those in the index."""
+    """Query embeddings: texts, and embeddings near those in the index."""
     words = [
         f"{adjective} {path.stem}" for path in _EXAMPLES.glob("*.png") for adjective in ("a red", "a big")
     ]
@@ -182,7 +182,7 @@ def _queries(predictor: Predictor, vectors: np.ndarray) -> np.ndarray:
 
 
 def nodes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Two `ray start` on this machine; the second is killed when half of the parts are there."""
+    """Embed on two Ray nodes on this machine; the second one is killed when half of the parts are written."""
     source = arguments.folder / "some"
     _some_of(arguments.folder, source, arguments.count)
     alone, shared = arguments.folder / "alone", arguments.folder / "shared"
@@ -229,7 +229,7 @@ def _some_of(folder: Path, target: Path, count: int) -> None:
 
 
 def _kill_newer_than(before: set[int]) -> int:
-    """Kill the second node's raylet, which takes its workers along."""
+    """Kill the raylet of the second node; its workers end with it. Returns the number of killed processes."""
     raylets = [
         process
         for process in psutil.process_iter(["pid", "name"])
@@ -262,7 +262,7 @@ CHECKS = {"pictures": images, "kills": kills, "search": search, "nodes": nodes}
 
 
 def main() -> int:
-    """Run one check; the exit status is 1 where a figure is not met."""
+    """Run one check; the exit status is 1 if a figure misses its target."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bulk", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

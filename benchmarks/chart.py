@@ -1,7 +1,7 @@
-"""`python -m benchmarks.chart`: all of `benchmarks/results/` as one picture, a panel for each CPU.
+"""`python -m benchmarks.chart`: draws all of `benchmarks/results/` as one image, with a panel for each CPU.
 
-A folder there is named after the CPU, and after what else its run was about: `amd_zen4`, `amd_zen4_photos`.
-Where two runs have the same cell, the one whose best peer was quicker counts: the other had work beside it.
+Folder names begin with the CPU and may end with the topic of the run: `amd_zen4`, `amd_zen4_photos`. If two
+runs have the same cell, the one with the faster best peer is used: in the other the machine had other load.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def by_cpu(folder: Path) -> dict[str, Cells]:
 
 
 def cpu_of(folder: str) -> str:
-    """The CPU that a folder's name begins with: `amd_zen4_photos` is of an "AMD Zen 4"."""
+    """The CPU that a folder's name begins with: "AMD Zen 4" for `amd_zen4_photos`."""
     maker, architecture = folder.split("_")[:2]
     letters = architecture.rstrip("0123456789")
     return f"{maker.upper()} {letters.capitalize()} {architecture[len(letters) :]}".strip()
@@ -49,7 +49,7 @@ def _best_peer(medians: dict[str, float]) -> float:
 
 
 def draw(results: dict[str, Cells], target: Path) -> None:
-    """Each image encoder's time in batches of eight as a row: ours is one, and peers are where they are."""
+    """Draw a row for each image encoder: times in batches of eight, relative to ours."""
     rows = {cpu: _rows(cells) for cpu, cells in results.items()}
     rows = {cpu: found for cpu, found in rows.items() if found}
     heights = [len(found) + 0.6 for found in rows.values()]
@@ -67,7 +67,7 @@ def draw(results: dict[str, Cells], target: Path) -> None:
 
 
 def _rows(cells: Cells) -> dict[str, dict[str, float]]:
-    """Of each image encoder, quickest first, the seconds of an image."""
+    """Seconds per image by image encoder and contender, the fastest encoder first."""
     found = {
         name.removesuffix(_TOWER): {who: seconds / 8 for who, seconds in medians.items()}
         for name, medians in cells.items()

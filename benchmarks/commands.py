@@ -1,6 +1,6 @@
-"""What a user waits for, from a command to its answer: starts, a first call, a search, a server's answers.
+"""Times that a user waits for a command: start, first call, search; and the answers of a server.
 
-There are no peers in these cells. Each command runs in a process of its own, with a cache of the bench's.
+These cells have no peers. Each command runs in its own process, with a cache for this benchmark.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 _PHOTO = str(EXAMPLES / "photo_cat.jpg")
 _CLIENTS, _REQUESTS = 32, 128
 _LABELS = ["a dog", "a cat", "a tree"]
-_LONGEST_START = 300  # seconds, of a server
+_LONGEST_START = 300  # seconds to wait for a server
 
 
 def command_cells(folder: Path) -> dict[str, Cell]:
-    """Starts, the first call and a search; what the others need in their cache is made now."""
+    """Cells of commands: start, first call and search. The store and index for them are made now."""
     weights = folder / "clip_vit_b32.safetensors"
     write_safetensors(seeded.state(PRETRAINED["clip_vit_b32"].config), weights, {})
     vit = (
@@ -76,7 +76,7 @@ def _first_call(folder: Path, *words: str) -> None:
 
 @contextmanager
 def server_cells(folder: Path) -> Iterator[dict[str, Cell]]:
-    """A server's answers beside those of one process; none where a server cannot run."""
+    """Cells of a server and of one process with the same images; none if Ray is not installed."""
     if not importlib.util.find_spec("ray"):
         yield {}
         return

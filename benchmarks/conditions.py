@@ -1,13 +1,13 @@
-"""`python -m benchmarks.conditions WHAT`: ours under conditions, one JSON line of figures each.
+"""`python -m benchmarks.conditions WHAT`: figures of clip-hub in some conditions, as one line of JSON.
 
-share       operations a second of ViT-B/32's image tower, as a share of the machine's best sgemm
-neighbour   the image towers beside one other busy process, over alone
-start       `hub run` from start to answer, over `import paddlehub`; weights and label vectors on disk
-memory      peak of one `classify`, over `import paddlehub`, as a multiple of the float32 weights
-precision   ViT-B/32's image tower in bfloat16 and in int8, float32's time over it; and clip_mini's drift on
-            the images that its training held out (`make mini-data`)
-resizing    ms of Pillow's resizing and of the compiled one: alone, and in the preparation of 200 JPEG
-            photographs, in one thread and in two
+share       operations per second of ViT-B/32's image tower, as a share of the machine's best sgemm
+neighbour   time of the image towers next to one other busy process, relative to alone
+start       seconds of `hub run` beyond `import paddlehub`; weights and label embeddings are on disk
+memory      peak memory of one `classify` beyond `import paddlehub`, relative to the float32 weights
+precision   speed-up of ViT-B/32's image tower in bfloat16 and int8 over float32; and how much clip_mini's
+            answers differ on its held-out images (`make mini-data`)
+resizing    ms of Pillow's resizing and of the compiled one: alone, and when preparing 200 JPEG photographs
+            in one and in two threads
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ SGEMM = ((2048, 2048, 2048), (400, 768, 3072), (400, 3072, 768), (1600, 768, 307
 _ROUNDED = PRECISIONS[1:]
 BIN = Path(sys.executable).parent
 IMPORT = [sys.executable, "-c", "import paddlehub"]
-# Ends by itself where its parent is killed.
+# Ends by itself if its parent is killed.
 BUSY = [sys.executable, "-c", "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"]
 
 
 @contextmanager
 def seeded_weights(name: str) -> Iterator[Path]:
-    """A weights file of a module's shape; how long a multiplication takes does not depend on the numbers."""
+    """A weights file with random values for a module; the values do not affect the time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.safetensors"
         write_safetensors(seeded.state(PRETRAINED[name].config), path, {})
@@ -62,9 +62,9 @@ def seeded_weights(name: str) -> Iterator[Path]:
 
 
 def operations(config: ClipConfig) -> int:
-    """Multiplications and additions of a ViT's image tower for one image, as `towers.py` does them.
+    """The number of multiplications and additions of a ViT image tower (`engines/graph`) for one image.
 
-    Matrix products and attention; norms, softmax and activations, about a hundredth, are left out.
+    It counts matrix products and attention, not norms, softmax and activations (about one percent).
     """
     vision = config.vision
     assert isinstance(vision, ViTConfig)
@@ -72,14 +72,14 @@ def operations(config: ClipConfig) -> int:
     tokens = (config.image_resolution // patch) ** 2 + 1
     mlp = 8 * width * width
     block = tokens * (4 * width * width + mlp) + 2 * tokens * tokens * width
-    # One query: its projections (4), heads against the sequence and back, and one token's MLP.
+    # One query: four projections, attention between the heads and the sequence, and the MLP of one token.
     last = 4 * width * width + 2 * heads * tokens * width + mlp
     conv1 = (tokens - 1) * 3 * patch * patch * width
     return 2 * (conv1 + (vision.layers - 1) * block + last + width * config.embed_dim)
 
 
 def sgemm_peak() -> tuple[float, str]:
-    """The best float32 matrix product of any library here, in operations a second, and whose it was."""
+    """Speed of the fastest float32 matrix product of all libraries, in operations per second; its name."""
     best = (0.0, "")
     for m, k, n in SGEMM:
         a, b = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
@@ -108,7 +108,7 @@ def _multiplications(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], obj
 
 
 def _onnxruntime(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
-    """A product by a constant, which ONNX Runtime packs once, as it does a model's weights."""
+    """A product with a constant, which ONNX Runtime packs once, like the weights of a model."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -125,7 +125,7 @@ def _onnxruntime(a: np.ndarray, b: np.ndarray) -> Callable[[], object]:
 
 
 def share(_: argparse.Namespace) -> dict[str, object]:
-    """The tower's operations a second over the best sgemm's."""
+    """The tower's operations per second divided by the best sgemm's."""
     record = PRETRAINED["clip_vit_b32"]
     with seeded_weights(record.name) as path:
         engine = Predictor(record, path).engine()
@@ -141,7 +141,7 @@ def share(_: argparse.Namespace) -> dict[str, object]:
 
 
 def neighbour(arguments: argparse.Namespace) -> dict[str, object]:
-    """Time of a batch of eight beside a busy process, over alone, in turns."""
+    """Time of a batch of eight next to a busy process, divided by the time alone; taking turns."""
     figures: dict[str, object] = {}
     for name in ("clip_vit_b32", "clip_rn50"):
         with seeded_weights(name) as path:
@@ -164,7 +164,7 @@ def neighbour(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _run(command: list[str]) -> tuple[float, int]:
-    """Seconds and peak resident bytes of a process."""
+    """Run a command; return its seconds and its peak resident memory in bytes."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -180,7 +180,7 @@ def _hub_run(weights: Path) -> list[str]:
 
 
 def start(arguments: argparse.Namespace) -> dict[str, object]:
-    """Medians in seconds, in turns; ImageNet's thousand labels, whose vectors are on disk."""
+    """Medians in seconds, taking turns; the embeddings of ImageNet's thousand labels are on disk."""
     with seeded_weights("clip_vit_b32") as path:
         _run(_hub_run(path))  # compiles, and encodes the labels
         turns = [(_run(IMPORT)[0], _run(_hub_run(path))[0]) for _ in range(arguments.rounds)]
@@ -189,7 +189,7 @@ def start(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def memory(_: argparse.Namespace) -> dict[str, object]:
-    """Peaks in MiB, and what is beyond `import paddlehub` over the float32 weights."""
+    """Peak memory in MiB; and the part beyond `import paddlehub` divided by the float32 weights."""
     with seeded_weights("clip_vit_b32") as path:
         _run(_hub_run(path))
         weights = 4 * sum(value.size for value in seeded.state(PRETRAINED["clip_vit_b32"].config).values())
@@ -199,7 +199,7 @@ def memory(_: argparse.Namespace) -> dict[str, object]:
 
 
 def precision(arguments: argparse.Namespace) -> dict[str, object]:
-    """What one gains, and how far its answers among clip_mini's labels are from float32's."""
+    """The speed-up of each lower precision, and how much clip_mini's answers differ from float32."""
     figures: dict[str, object] = {}
     with seeded_weights("clip_vit_b32") as path:
         predictor = Predictor(PRETRAINED["clip_vit_b32"], path, engine="openvino")
@@ -214,7 +214,7 @@ def precision(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _drift(precision: str) -> dict[str, object]:
-    """A precision against float32 on the images that clip_mini's training held out."""
+    """Compare a precision with float32 on clip_mini's held-out images."""
     data = Dataset.open(DEFAULT_CACHE / "data")
     rows = np.concatenate([rows_of(data.captions, split) for split in ("style", "concept", "clip-art")])
     (exact, best), (rounded, taken) = (_answers(name, data, rows) for name in ("float32", precision))
@@ -232,7 +232,7 @@ def _drift(precision: str) -> dict[str, object]:
 
 
 def _answers(precision: str, data: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """clip_mini's unit features of images [N, d], and the best of its labels for each [N]."""
+    """clip_mini's embeddings of images, [N, d], and the index of the best default label for each, [N]."""
     predictor = Predictor(PRETRAINED["clip_mini"], precision=precision, engine="openvino")
     images = [to_image(data.images[row]) for row in rows]
     features = predictor.embed(images=images)["images"]
@@ -242,7 +242,7 @@ def _answers(precision: str, data: Dataset, rows: np.ndarray) -> tuple[np.ndarra
 
 
 def resizing(arguments: argparse.Namespace) -> dict[str, object]:
-    """Medians in milliseconds, in turns, and their ratio."""
+    """Medians in milliseconds, taking turns, and their ratio."""
     ways = {"Pillow": resize.Compiled(worth=10**18), "compiled": resize.Compiled()}
     ways["compiled"].load()
     prepare, files = Preprocess(224, Preprocessing()), photographs(200)

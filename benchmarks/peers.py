@@ -1,8 +1,8 @@
-"""What a user could run CLIP with instead, each at its best fair settings, over one seeded checkpoint.
+"""Other ways to run CLIP (peers), each with its best fair settings, all with the same random weights.
 
-- torch: the authors' own model code (packages openai-clip, and cn-clip for Chinese), inference mode.
-- ONNX Runtime and OpenVINO: the model exported plainly, as `export_onnx_model` writes it; for trimmed texts,
-  the same graph with a free length.
+- torch: the authors' own model code (packages openai-clip, and cn-clip for Chinese), in inference mode.
+- ONNX Runtime and OpenVINO: the model as `export_onnx` writes it; for trimmed texts, the same graph with a
+  dynamic length.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Tower = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Peer:
-    """Two towers by one name."""
+    """A peer: its name and its two towers."""
 
     name: str
     image: Tower
     text: Tower
     trimmed_text: Tower | None
-    """For texts shorter than the context; None where the peer takes nothing else."""
+    """The text tower for texts shorter than the context; None if the peer does not support them."""
 
 
 def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
@@ -55,7 +55,7 @@ def peers(config: ClipConfig, folder: Path, threads: int) -> list[Peer]:
 
 
 class _Text(nn.Layer):
-    """The plain text tower as a layer of its own."""
+    """The text tower as a separate layer."""
 
     def __init__(self, model: CLIP) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _Text(nn.Layer):
 
 
 def prepare(image: Image.Image, config: ClipConfig) -> np.ndarray:
-    """The pixels of an image as the authors' code prepares it."""
+    """The pixels of an image, preprocessed like the authors' code."""
     is_chinese = isinstance(config.text, BertConfig)
     code = chinese_reference if is_chinese else reference
     return code.reference_pixels(image, config.image_resolution)
@@ -87,12 +87,12 @@ def _torch(config: ClipConfig, state: dict[str, np.ndarray], threads: int) -> Pe
         return run
 
     text = tower(model.encode_text)
-    trimmed = text if isinstance(config.text, BertConfig) else None  # OpenAI's mask is of the whole context
+    trimmed = text if isinstance(config.text, BertConfig) else None  # OpenAI's mask has a fixed length
     return Peer("torch", tower(model.encode_image), text, trimmed)
 
 
 def onnx_tower(path: Path, threads: int) -> Tower:
-    """A graph of one input and one output on ONNX Runtime."""
+    """A function that runs a graph with one input and one output on ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

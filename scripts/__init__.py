@@ -1,1 +1,1 @@
-"""Set-up helpers, and what renders the module folders."""
+"""Scripts for set-up, for drawing images and for rendering the module folders."""

@@ -1,8 +1,8 @@
-"""Write `constraints.txt`, the versions that `make setup` and CI install: `make constraints`.
+"""Writes `constraints.txt`, the versions that `make setup` and CI install: `make constraints`.
 
-`pyproject.toml` says what may be installed, `constraints.txt` what was tested. One resolution per Python,
-by uv, joined into one file: a version that differs between Pythons carries a marker. Run the suite on the
-oldest and the newest Python before committing the result.
+`pyproject.toml` says which versions are allowed, `constraints.txt` which were tested. uv resolves them for
+each Python, and the results are merged into one file: a version that differs between Pythons has a marker.
+Run the test suite on the oldest and the newest Python before committing the result.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 PYTHONS = ("3.10", "3.11", "3.12")
-# PaddleNLP's tool-helpers has wheels for this platform alone.
+# PaddleNLP's tool-helpers has wheels for this platform only.
 PLATFORM = "x86_64-manylinux_2_28"
-# Not `parity`: torch comes from wherever the machine has a CPU wheel of the version in pyproject.toml.
+# Without `parity`: where to get a CPU wheel of torch depends on the machine.
 EXTRAS = ("test", "train", "bench", "docs")
-# What installs is not replaced while it installs. seqeval, which is source, fails to build by the pip of
-# Python 3.10 beside a setuptools newer than the one that began; pyproject.toml bounds it.
+# The installers themselves are not replaced during an installation: with the pip of Python 3.10, seqeval (a
+# source package) does not build if setuptools is upgraded meanwhile. pyproject.toml bounds setuptools.
 LEFT_OUT = {"pip", "setuptools"}
 
 HEADER = """\
@@ -29,7 +29,7 @@ HEADER = """\
 
 
 def resolve(python: str) -> dict[str, str]:
-    """The versions of everything that the project and its extras need on a Python, by name."""
+    """The versions of all requirements of the project and its extras on a Python, by name."""
     command = [sys.executable, "-m", "uv", "pip", "compile", str(ROOT / "pyproject.toml"), "--quiet"]
     command += ["--python-version", python, "--python-platform", PLATFORM]
     command += ["--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
@@ -41,7 +41,7 @@ def resolve(python: str) -> dict[str, str]:
 
 
 def merge(resolved: dict[str, dict[str, str]]) -> list[str]:
-    """One line a version; a marker names the Pythons where there are several."""
+    """One line for each version; if a package has several, markers name their Pythons."""
     lines = []
     for name in sorted({name for versions in resolved.values() for name in versions}):
         pythons_of: dict[str, list[str]] = {}

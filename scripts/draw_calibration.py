@@ -1,7 +1,7 @@
-"""Make `clip_common/data/calibration.jpg`, on which int8 is calibrated: `python -m scripts.draw_calibration`.
+"""Makes `clip_common/data/calibration.jpg`, for int8 calibration: `python -m scripts.draw_calibration`.
 
-A sheet of 32 squares out of `examples/`: each of its photographs that needs no credit and its two diagrams,
-then crops of them, at other scales.
+The image is a sheet of 32 squares from `examples/`: the photographs that need no credit, the two diagrams,
+and crops of them at other scales.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def crop(image: Image.Image, rng: random.Random) -> Image.Image:
-    """A square somewhere in an image, of a third to nine tenths of its shorter side."""
+    """A random square crop of an image, 0.35 to 0.9 of its shorter side."""
     side = int(min(image.size) * rng.uniform(0.35, 0.9))
     left, upper = rng.randint(0, image.width - side), rng.randint(0, image.height - side)
     return image.crop((left, upper, left + side, upper + side))

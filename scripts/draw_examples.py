@@ -1,7 +1,7 @@
-"""Draw the two diagrams of `examples/`: `python scripts/draw_examples.py [FOLDER]`.
+"""Draws the two diagrams of `examples/`: `python scripts/draw_examples.py [FOLDER]`.
 
-They are square because CLIP's preprocessing crops to the square in the middle. The same Pillow writes
-the same bytes; another version may draw its letters a little differently.
+They are square because CLIP's preprocessing crops the square in the middle. The same version of Pillow writes
+the same bytes; other versions may draw letters slightly differently.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SIDE = 512  # pixels of the finished image
-SCALE = 4  # drawn this much larger, then reduced: smooth edges
+SCALE = 4  # drawn larger by this factor, then reduced, for smooth edges
 
 INK = "#333333"
 GREEN, PURPLE, BLUE, ORANGE, GREY = "#c8e6c9", "#d9cdee", "#bbdefb", "#ffe0b2", "#f3f3f3"
@@ -23,14 +23,14 @@ Point = tuple[float, float]
 
 
 class Sheet:
-    """A white square to draw on; coordinates in pixels of the finished image."""
+    """A white square to draw on; coordinates are pixels of the finished image."""
 
     def __init__(self) -> None:
         self._image = Image.new("RGB", (SIDE * SCALE, SIDE * SCALE), "white")
         self._draw = ImageDraw.Draw(self._image)
 
     def text(self, centre: Point, label: str, size: float = 17) -> None:
-        """A label, several lines if it has line breaks, around its centre."""
+        """A label centred at a point; line breaks give several lines."""
         x, y = centre
         font = ImageFont.load_default(size * SCALE)
         at = (x * SCALE, y * SCALE)
@@ -72,14 +72,16 @@ class Sheet:
         self._draw.polygon([(x1, y1), *head], INK)
 
     def save(self, path: Path) -> None:
-        """Reduce to the finished size and write a PNG, in full colour: a palette would save little, and
-        CLIP's preprocessing shrinks palette images by dropping pixels, which breaks thin lines.
+        """Reduce to the finished size and write a PNG in full colour.
+
+        A palette would save little, and CLIP's preprocessing resizes palette images by dropping pixels, which
+        breaks thin lines.
         """
         self._image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
 def draw_clip() -> Sheet:
-    """What CLIP does: two encoders, and the similarity of every image with every text."""
+    """How CLIP works: two encoders, and the similarity of every image and every text."""
     sheet = Sheet()
     count, side = 4, 52
     left, top = 292, 202  # centre of the grid's first cell
@@ -110,7 +112,7 @@ def draw_clip() -> Sheet:
 
 
 def draw_flowchart() -> Sheet:
-    """What a call of a hub module does about its weights."""
+    """How a hub module finds its weights when it is called."""
     sheet = Sheet()
     sheet.box((170, 44), (130, 48), "start", GREEN, radius=24)
     sheet.arrow((170, 68), (170, 104))

@@ -1,8 +1,8 @@
-"""Install the tree's modules into PaddleHub's home (`HUB_HOME`, by default ~/.paddlehub), if they changed.
+"""Installs this repository's modules into PaddleHub's home (`HUB_HOME`, default ~/.paddlehub), if changed.
 
-A module is a folder, so they are copied. PaddleHub's own `hub install` would take seconds to import, ask
-pip about requirements that set-up has just installed, and fail in a home with `-` in its path, which it
-turns into `_` in the whole path of its temporary copy.
+A module is a folder and is simply copied. PaddleHub's own `hub install` takes seconds to import, calls pip
+for requirements that are already installed, and fails if the path of the home contains `-`, because it
+replaces `-` by `_` in the whole path of its temporary copy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ TREE = Path(__file__).resolve().parent.parent / "modules"
 
 
 def hub_modules() -> Path:
-    """Where PaddleHub keeps installed modules."""
+    """The folder of PaddleHub's installed modules."""
     return hub_home() / "modules"
 
 
 def is_current(module: Path) -> bool:
-    """Whether a module is installed as it is in the tree."""
+    """Whether the installed module is equal to the one in the repository."""
     installed = hub_modules() / module.name
     files = [
         file.relative_to(module) for file in module.rglob("*") if file.is_file() and file.suffix != ".pyc"
@@ -34,7 +34,7 @@ def is_current(module: Path) -> bool:
 
 
 def install(module: Path) -> None:
-    """Put a copy in the place of what is installed; it is made aside, so that one cut short is none."""
+    """Replace the installed module by a copy; it is made in a temporary folder first, so never partial."""
     installed = hub_modules() / module.name
     with tempfile.TemporaryDirectory(prefix=".install_", dir=hub_modules()) as scratch:
         fresh, old = Path(scratch) / "fresh", Path(scratch) / "old"
@@ -47,7 +47,7 @@ def install(module: Path) -> None:
 
 
 def main() -> None:
-    """Install what is missing or differs."""
+    """Install modules that are missing or differ."""
     stale = [folder.parent for folder in sorted(TREE.glob("*/module.py")) if not is_current(folder.parent)]
     try:
         hub_modules().mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a module's files say of it that its record does not: names, descriptions and published figures."""
+"""Texts for the module folders that are not in a module's record: names, descriptions, published figures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 
 class Text(NamedTuple):
-    """The same in English and in Chinese."""
+    """A text in English and Chinese."""
 
     en: str
     zh: str
 
 
 class Releases(NamedTuple):
-    """Versions with what is new in each, in both languages."""
+    """Release notes: pairs of a version and what is new in it, in both languages."""
 
     en: tuple[tuple[str, str], ...]
     zh: tuple[tuple[str, str], ...]
@@ -36,23 +36,23 @@ RELEASES = Releases(
 
 @dataclass(frozen=True)
 class Card:
-    """One module.
+    """The texts of one module.
 
     Attributes:
-        name: the module's.
-        class_name: of its class in `module.py`.
-        what: the model, as the first words of `module.py`.
-        with_what: the same after "with".
-        summary: what PaddleHub lists.
-        size_mb: of its weights.
-        indicator: the one figure of PaddleHub's table.
-        labels: what it chooses among where no labels are given.
-        introduction: the template of its own part of the READMEs.
-        encoder: what its image encoder is, as OpenAI's introduction says it.
-        figures: published zero-shot top-1 by data set, %.
-        single_template: published ImageNet top-1 with one template, %.
-        examples: three labels of a language that the model reads; the first is right for a diagram.
-        template: one for those labels.
+        name: name of the module.
+        class_name: name of its class in `module.py`.
+        what: the model, for the beginning of the docstring of `module.py`.
+        with_what: the model, for use after the word "with".
+        summary: the description in PaddleHub's list.
+        size_mb: size of its weights, in MB.
+        indicator: the figure in PaddleHub's table.
+        labels: the default labels.
+        introduction: name of the template of its part of the READMEs.
+        encoder: the image encoder, for the introduction of OpenAI's models.
+        figures: published zero-shot top-1 accuracy by data set, %.
+        single_template: published ImageNet top-1 accuracy with one template, %.
+        examples: three labels in a language of the model; the first is right for a diagram.
+        template: a template for these labels.
     """
 
     name: str
@@ -105,7 +105,7 @@ def openai_card(
     single_template: str | None = None,
     releases: Releases = RELEASES,
 ) -> Card:
-    """A module with OpenAI's weights; of the figures the first is ImageNet's."""
+    """The card of a module with OpenAI's weights; `figures` are in the order of `DATA_SETS`."""
     return Card(
         name=name,
         class_name=class_name,

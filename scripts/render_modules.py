@@ -1,6 +1,6 @@
-"""The files of the module folders, from each module's record, its card and one set of templates.
+"""Renders the files of the module folders from each module's record, its card and the templates.
 
-`python -m scripts.render_modules` writes them; with `--check` it only says which are stale, with status 1.
+`python -m scripts.render_modules` writes them; with `--check` it only lists outdated files, with status 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILES = ("module.py", "README.md", "README_en.md", "requirements.txt", "test.py"
 
 
 def rendered(name: str) -> dict[Path, str]:
-    """The files of one module by their paths."""
+    """The contents of the files of one module, by path."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -40,12 +40,12 @@ def rendered(name: str) -> dict[Path, str]:
 
 
 def _tidy(text: str) -> str:
-    """Without the empty lines that blocks of a template leave."""
+    """Remove the empty lines that the blocks of a template leave."""
     return re.sub(r"\n{3,}(?!class |@|if |[A-Z])", "\n\n", text)
 
 
 def stale() -> list[Path]:
-    """Files that are not as the templates give them, those of modules without a folder too."""
+    """The files that are missing or differ from what the templates give."""
     return [
         path
         for name in PRETRAINED
@@ -55,7 +55,7 @@ def stale() -> list[Path]:
 
 
 def main() -> None:
-    """Write what is stale, or say it."""
+    """Write or list the outdated files."""
     parser = argparse.ArgumentParser(prog="python -m scripts.render_modules", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if a file is stale")
     check = parser.parse_args().check

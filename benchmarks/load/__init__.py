@@ -1,1 +1,1 @@
-"""What a server does under load; see `python -m benchmarks.load --help`."""
+"""Load tests of a server; see `python -m benchmarks.load --help`."""

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.load CHECK --url URL`: a server under load. Prints one JSON line of figures.
+"""`python -m benchmarks.load CHECK --url URL`: load tests of a server. Prints one line of JSON.
 
-answers    clients with requests of their own, classify and embed mixed: each answer is the single request's
-rate       images a second, beside the same images in one process without a server
-overload   far more clients than it serves: how it refuses, and how soon it is back
-memory     20,000 requests of mixed sizes: resident memory of the server's processes, before and after
-hostile    mutated images, bombs, wrong fields, large and deep bodies: then a normal request
+answers    clients with different requests, classify and embed: each answer equals that of a single request
+rate       images per second, compared with the same images in one process without a server
+overload   ten times more requests than it can serve: how it refuses them, and how soon it recovers
+memory     20,000 requests of mixed sizes: resident memory of the server's processes over time
+hostile    damaged images, bombs, wrong fields, large and deep bodies; then a normal request
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECKS = {
 
 
 def main() -> int:
-    """Run one check; the exit status is 1 where a figure is not met."""
+    """Run one check; the exit status is 1 if a figure misses its target."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.load", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

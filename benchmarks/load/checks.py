@@ -1,4 +1,4 @@
-"""The checks. Each returns its figures and whether they are as they must be."""
+"""The load tests. Each returns figures, with "passed" for whether they meet their targets."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from clip_common.server.request import RequestBody
 from .client import Client, body, encoded, image, run_clients
 
 _TOLERANCE = 1e-5
-_DISTINCT = 500  # requests whose single answers are known
-_MOST_AT_ONCE = 400  # requests under way in an overload
+_DISTINCT = 500  # different requests with known answers
+_MOST_AT_ONCE = 400  # requests in flight during overload
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "ICO", "TGA", "JPEG2000", "AVIF")
 
 
 def answers(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every answer equals the single-request answer; none lost, none swapped."""
+    """Every answer under load equals the answer to a single request; none is lost or swapped."""
     predictor = Predictor(pretrained(client.module), arguments.weights)
     bodies = [body(seed) for seed in range(_DISTINCT)]
     expected = [answer(predictor, [RequestBody.parse(item).work(Limits())])[0] for item in bodies]
@@ -56,7 +56,7 @@ def answers(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _distance(found: Any, expected: Any) -> float:
-    """The largest difference of two answers of one form; infinite where labels or shapes differ."""
+    """The largest difference between two answers of the same kind; infinite if their labels differ."""
     if isinstance(expected, dict):
         numbers = [(found[key], expected[key]) for key in ("images", "texts") if expected[key] is not None]
         scale = max(float(np.abs(np.array(wanted)).max()) for _, wanted in numbers)
@@ -72,7 +72,7 @@ def _distance(found: Any, expected: Any) -> float:
 
 
 def rate(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of the server and of the model in this process, in turns; medians, ratio."""
+    """Images per second of the server and of the model in this process, taking turns; medians and ratio."""
     predictor = Predictor(pretrained(client.module), arguments.weights)
     labels = ["a dog", "a cat", "a tree"]
     contents = [image(seed, 400) for seed in range(64)]
@@ -104,7 +104,7 @@ def rate(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def overload(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Ten times what it serves, at even times: refusals are quick, and calm returns soon."""
+    """Ten times more requests than the server can serve, evenly spaced: times of refusals and of recovery."""
     alone = statistics.median(client.ask(body(2)).seconds for _ in range(5))
     served = _served_per_second(client, arguments.clients)
     gap = 1 / (10 * served)
@@ -134,7 +134,7 @@ def overload(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _served_per_second(client: Client, clients: int, seconds: float = 10) -> float:
-    """What it answers where each client waits for its answer."""
+    """Requests per second if each client waits for its answer before it sends the next request."""
     done: list[bool] = []
 
     def work(number: int, go_on: Callable[[], bool]) -> None:
@@ -155,7 +155,7 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
 
 
 def memory(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Resident memory of all the server's processes over many requests of mixed sizes."""
+    """Resident memory of all processes of the server over many requests of mixed sizes."""
     family = client.server()
     series: list[int] = []
     total = arguments.requests
@@ -172,7 +172,7 @@ def memory(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def hostile(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Whatever is sent, the server answers in its envelope, and then a normal request."""
+    """The server answers all hostile requests in its usual JSON form, and a normal request after them."""
     family = client.server()
     before = sum(process.memory_info().rss for process in family)
     statuses, lost, peak = Counter[int](), [], before
@@ -232,7 +232,7 @@ def _hostile_bodies(count: int) -> Iterator[bytes]:
 
 
 def _bombs() -> Iterator[bytes]:
-    """Small files of huge images."""
+    """Small files with huge images."""
     for kind, side in (("PNG", 20_000), ("GIF", 15_000), ("TIFF", 20_000), ("WEBP", 16_000)):
         file = io.BytesIO()
         options: dict[str, Any] = {"compression": "tiff_deflate"} if kind == "TIFF" else {}

@@ -1,4 +1,4 @@
-"""Clients, and the requests that they make."""
+"""Clients and their requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORDS = (
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: status (0 where nothing did), PaddleHub's own, results or message, seconds."""
+    """A reply: HTTP status (0 if there was none), status in the JSON, results or message, seconds."""
 
     status: int
     code: str
@@ -32,19 +32,19 @@ class Reply:
 
     @property
     def answered(self) -> bool:
-        """Whether there are results. PaddleHub's server says 200 to everything, so its own status counts."""
+        """Whether there are results. PaddleHub always answers 200: only the status in the JSON counts."""
         return self.status == 200 and self.code == "000"
 
 
 class Client:
-    """One server's module, asked from any number of threads; each thread keeps its connection."""
+    """A client of one module of a server, for any number of threads; each thread has its own connection."""
 
     def __init__(self, url: str, module: str) -> None:
         self.url, self.module = url, module
         self._local = threading.local()
 
     def ask(self, body: Any, timeout: float = 300, raw: bytes | None = None) -> Reply:
-        """Ask once, with a body as JSON, or with its bytes."""
+        """Send one request, with a body to encode as JSON, or with raw bytes."""
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
         given = (
@@ -64,7 +64,7 @@ class Client:
         return Reply(status, code, content, time.perf_counter() - start)
 
     def server(self) -> list[psutil.Process]:
-        """The server's processes: who listens at the port, with all of its session."""
+        """All processes of the server: the one that listens at the port, its parents and their children."""
         port = int(self.url.rsplit(":", 1)[1])
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
@@ -81,7 +81,7 @@ class Client:
 
 
 def run_clients(count: int, work: Callable[[int, Callable[[], bool]], None], seconds: float) -> float:
-    """So many threads of `work(number, go_on)` until the time is over; returns how long it took."""
+    """Run `work(number, go_on)` in `count` threads until the time is over; returns the seconds it took."""
     start = time.perf_counter()
     threads = [
         threading.Thread(target=work, args=(number, lambda: time.perf_counter() - start < seconds))
@@ -95,7 +95,7 @@ def run_clients(count: int, work: Callable[[int, Callable[[], bool]], None], sec
 
 
 def image(seed: int, side: int = 96, kind: str = "JPEG") -> bytes:
-    """An image of its own: coloured blocks."""
+    """An image of coloured blocks, different for each seed, as an encoded file."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(blocks).resize((side, side * 3 // 4), Image.Resampling.BICUBIC).save(file, kind)
@@ -103,12 +103,12 @@ def image(seed: int, side: int = 96, kind: str = "JPEG") -> bytes:
 
 
 def encoded(content: bytes) -> str:
-    """An image as a body carries it."""
+    """An image file in base64, as in the body of a request."""
     return base64.b64encode(content).decode()
 
 
 def body(seed: int) -> dict[str, Any]:
-    """A request of its own: images, labels and task differ with the seed."""
+    """The body of a request; images, labels and task depend on the seed."""
     rng = random.Random(seed)
     words = [f"a {word}" for word in rng.sample(_WORDS, rng.randint(2, 6))]
     images = [

@@ -1,1 +1,1 @@
-"""The trainer of clip_mini: data from registry packages, training, evaluation, export. See README.md."""
+"""Makes clip_mini: data from packages, training, evaluation, export. See README.md."""

@@ -1,14 +1,14 @@
-"""Texts as bags of words, and the text tower that computes them.
+"""Texts as bags of words, and a text tower that computes them.
 
-Every token has a part of a direction, and a text lies where the sum of its tokens' parts points: "tabby cat"
-where "tabby" and "cat" point together. The parts begin in closed form, as those whose sums are nearest to the
-directions of nouns and of what drawings show (weighted ridge regression). They are coordinates on the
-directions' principal components, of which the tower has room for `width - 2`. Words of templates ("a photo of
-a") have no part.
+Every token has a vector, its part, and the embedding of a text has the direction of the sum of its tokens'
+parts: "tabby cat" has the direction of "tabby" plus "cat". The initial parts come from a weighted ridge
+regression: their sums are as near as possible to the directions of nouns and of the subjects of drawings.
+Parts are coordinates on the principal components of these directions; the tower has room for `width - 2`
+components. The words of templates ("a photo of a") have no part.
 
-The text tower computes the sum by its first attention (`write_parts`): each position adds the same constant,
-so that the first layer norm scales all tokens alike (`_undo_norm`); attention looks at all of them alike and
-hands on what they hold; what follows adds nothing. So the order of words means nothing to it.
+The text tower computes the sum with its first attention (`write_parts`). Each position adds the same
+constant, so that the first layer norm scales all tokens in a known way (`_undo_norm`). Attention weighs all
+tokens equally and passes their values on; the layers after it add nothing. So word order has no effect.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from .vocabulary import rows_in
 
 RIDGE = 0.02
 ITERATIONS = 25
-ALONE = 5.0  # how much more a noun of one token counts: that token is hardly anything else
-PLURAL = 0.2  # how much less the plural of a noun counts
+ALONE = 5.0  # weight factor of a noun of one token: that token hardly occurs elsewhere
+PLURAL = 0.2  # weight factor of a plural
 LEAST_WEIGHT = 0.02
-RARE = 0.1  # weight below which a noun of several tokens is left to training
-DRAWN = 0.3  # how much drawings count in the components, where nouns count 1
-DRAWN_NOUN = 0.1  # how much less drawings count for the parts of what is a noun, whose direction is known
-CONSTANT = 2.0  # length of what each position adds
-USUAL, LONGEST = 0.3, 0.9  # lengths of parts behind the first norm: of a noun of one token, and at most
-ATTENTION = 0.1  # of the queries' and keys' usual deviation: attention is nearly even, and can still learn
-UNSEEN = 0.03  # deviation of the parts of tokens that no noun has
+RARE = 0.1  # nouns of several tokens below this weight are left to training
+DRAWN = 0.3  # weight of drawings when choosing components; nouns have weight 1
+DRAWN_NOUN = 0.1  # weight factor of a drawing whose subject is a noun: its direction is known
+CONSTANT = 2.0  # length of the constant that each position adds
+USUAL, LONGEST = 0.3, 0.9  # lengths after the first norm: of a part of length 1, and the maximum
+ATTENTION = 0.1  # factor for queries and keys: attention is nearly uniform, but can still learn
+UNSEEN = 0.03  # standard deviation of the initial parts of tokens that occur in no noun
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What each token adds to its text's direction.
+    """The vectors that tokens add to the direction of their text.
 
     Attributes:
-        components: float32 [D, K], orthonormal, what the parts are coordinates on.
-        tokens: float32 [V, K], in the order of the training vocabulary.
+        components: float32 [D, K], orthonormal; parts are coordinates on them.
+        tokens: the parts, float32 [V, K], in the order of the training vocabulary.
     """
 
     components: np.ndarray
@@ -58,10 +58,12 @@ class Parts:
 
 
 class BagOfWords(nn.Layer):
-    """What is trained: the parts, and the components that they are coordinates on.
+    """The trained text model: the parts and their components.
 
     Args:
-        silent: rows of the tokens that have no part, padding's among them.
+        parts: initial values.
+        silent: rows of the tokens that have no part, including padding.
+        seed: for the parts of tokens that occur in no noun.
     """
 
     def __init__(self, parts: Parts, silent: np.ndarray, seed: int) -> None:
@@ -86,12 +88,12 @@ class BagOfWords(nn.Layer):
 
 
 def silent_rows(vocabulary: np.ndarray) -> np.ndarray:
-    """The tokens of templates, and those at the ends of a text, as rows."""
+    """The rows of the tokens of templates, and of start, end and padding tokens."""
     return rows_in(vocabulary, np.unique(tokenize([template.replace("{}", "") for template in TEMPLATES])))
 
 
 def fit_parts(nouns: Nouns, subjects: Subjects, vocabulary: np.ndarray, count: int) -> Parts:
-    """The parts of this vocabulary's tokens, on `count` components."""
+    """Fit the initial parts of a vocabulary's tokens, on `count` components."""
     components = _components(nouns, subjects, count)
     texts, sources, weights = _texts(nouns)
     rows = rows_in(vocabulary, tokenize([*texts, *subjects.names], truncate=True))
@@ -113,7 +115,7 @@ def fit_parts(nouns: Nouns, subjects: Subjects, vocabulary: np.ndarray, count: i
 
 
 def _texts(nouns: Nouns) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The nouns, and plurals of the commoner ones; the number of each one's noun; how much it counts."""
+    """The nouns and plurals of the more common ones; the index of each text's noun; the weight of each."""
     known = set(nouns.names)
     plurals = {
         i: plural(name)
@@ -127,10 +129,10 @@ def _texts(nouns: Nouns) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def _components(nouns: Nouns, subjects: Subjects, count: int) -> np.ndarray:
-    """Orthonormal [D, count]: what the directions have most of, and, last, what they have least of."""
+    """Orthonormal components [D, count]: the largest principal ones, and as the last one the smallest."""
     weights = np.where(nouns.closeness >= WHOLLY, nouns.weights, LEAST_WEIGHT * nouns.weights)
     moments = _moments(nouns.directions, weights) + DRAWN * _moments(subjects.directions, subjects.weights)
-    vectors = np.linalg.eigh(moments)[1].astype(np.float32)  # the least first
+    vectors = np.linalg.eigh(moments)[1].astype(np.float32)  # the smallest first
     return np.concatenate([vectors[:, :-count:-1], vectors[:, :1]], axis=1)
 
 
@@ -139,10 +141,10 @@ def _moments(directions: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _noun_targets(nouns: Nouns, components: np.ndarray) -> np.ndarray:
-    """The nouns' directions on the components [N, K].
+    """The directions of nouns as coordinates on the components, [N, K].
 
-    One that need not lie wholly in its direction lies on the last component for the rest, where hardly a
-    photograph is.
+    If a noun's closeness is below 1, the rest of its length goes to the last component, where photographs
+    hardly vary.
     """
     seen, close = l2(nouns.directions @ components[:, :-1]), nouns.closeness[:, None]
     return np.concatenate([close * seen, np.sqrt(1 - close**2)], axis=1).astype(np.float32)
@@ -156,13 +158,13 @@ def _drawn_targets(subjects: Subjects, components: np.ndarray) -> np.ndarray:
 
 @paddle.no_grad()
 def fit_sums(rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
-    """Vectors [count, K] whose sums over rows [N, L] are nearest to targets [N, K]; row `count` is none.
+    """Fit vectors [count, K] whose sums over rows [N, L] approximate targets [N, K]; row `count` is ignored.
 
-    Conjugate gradients on the normal equations, each token scaled by how much it is asked for.
+    Conjugate gradients on the normal equations, preconditioned by the total weight of each token.
     """
     texts, columns = np.nonzero(rows < count)
     present, tokens = np.unique(rows[texts, columns], return_inverse=True)
-    some, texts = np.unique(texts, return_inverse=True)  # a text of templates' words alone asks for nothing
+    some, texts = np.unique(texts, return_inverse=True)  # texts of only template words are left out
     by_token = np.argsort(tokens, kind="stable")
     text_of, token_of = paddle.to_tensor(texts), paddle.to_tensor(tokens)
     text_by_token, token_by_token = paddle.to_tensor(texts[by_token]), paddle.to_tensor(tokens[by_token])
@@ -178,7 +180,7 @@ def fit_sums(rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, count: 
     residual = asked(paddle.to_tensor(targets[some]))
     vectors = paddle.zeros_like(residual)
     scaled = residual / scale
-    direction, size = scaled, (residual * scaled).sum(axis=0)  # of each coordinate
+    direction, size = scaled, (residual * scaled).sum(axis=0)  # for each coordinate
     for _ in range(ITERATIONS):
         product = asked(sums(direction)) + RIDGE * direction
         step = size / (direction * product).sum(axis=0).clip(min=1e-20)
@@ -193,7 +195,7 @@ def fit_sums(rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, count: 
 
 
 def write_parts(clip: CLIP, parts: Parts, seed: int) -> None:
-    """Make a text tower the sum of these parts; those of silent tokens must be zero."""
+    """Set the weights of a text tower so that it computes the sum of parts; silent tokens' must be zero."""
     random = np.random.default_rng(seed)
     width = clip.text_projection.shape[0]
     basis = _basis(width, 1 + parts.tokens.shape[1], random)
@@ -212,13 +214,13 @@ def write_parts(clip: CLIP, parts: Parts, seed: int) -> None:
 
 
 def _basis(width: int, count: int, random: np.random.Generator) -> np.ndarray:
-    """Orthonormal vectors [width, count] without a mean, which a layer norm would take away."""
+    """Random orthonormal vectors [width, count] with mean zero, since a layer norm removes the mean."""
     columns = np.concatenate([np.ones((width, 1)), random.normal(size=(width, count))], axis=1)
     return np.linalg.qr(columns)[0][:, 1:].astype(np.float32)
 
 
 def _undo_norm(parts: np.ndarray) -> np.ndarray:
-    """Vectors that a layer norm, with the constant beside them, makes as long as `USUAL` times the parts."""
+    """Vectors that, after adding the constant and applying a layer norm, are `USUAL` times the parts."""
     wanted = USUAL * parts
     length = np.linalg.norm(wanted, axis=1, keepdims=True)
     wanted *= np.minimum(1, LONGEST / np.maximum(length, 1e-9))

@@ -1,6 +1,6 @@
-"""What a step of training sees, drawn from the seed and the step: drawings with captions, nouns, photographs.
+"""Training batches of drawings with captions, nouns and photographs, determined by the seed and the step.
 
-Pictures come as pooled features, computed once by `features.py`: the image tower itself is not trained.
+Images are given as pooled features, computed once by `features.py`: the image tower itself is not trained.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .nouns import Nouns
 from .splits import rows_of
 
 MAX_TOKENS = 20
-PUSHED_SHARE = 0.5  # of the photographs that are moved towards a class
+PUSHED_SHARE = 0.5  # share of photographs that are moved towards a class
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Settings(RunSettings):
     """The settings of a run of clip_mini.
 
     Attributes:
-        batch_size: drawings in a step.
-        nouns: nouns in a step.
-        photographs: crops of photographs in a step.
+        batch_size: number of drawings in a step.
+        nouns: number of nouns in a step.
+        photographs: number of crops of photographs in a step.
     """
 
     steps: int = 500
@@ -48,23 +48,23 @@ class Settings(RunSettings):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step sees.
+    """The data of one step.
 
-    Two drawings that share a subject, or a concept, are positives of each other.
+    Two drawings with the same subject or the same concept are positives of each other.
     """
 
     drawings: np.ndarray  # float32 [B, features]
     tokens: np.ndarray  # int64 [B + M, L], captions, then nouns
-    subjects: np.ndarray  # int64 [B], equal where the subjects of the captions are
-    concepts: np.ndarray  # int64 [B], equal where the drawings show the same
+    subjects: np.ndarray  # int64 [B], equal for captions with the same subject
+    concepts: np.ndarray  # int64 [B], equal for drawings of the same concept
     directions: np.ndarray  # float32 [M, D], of the nouns
-    closeness: np.ndarray  # float32 [M], the cosine that is enough
+    closeness: np.ndarray  # float32 [M], the cosine with its direction that a noun should reach
     photographs: np.ndarray  # float32 [K, features]
-    classes: np.ndarray  # float32 [K, 1000], the classifier's own answer
+    classes: np.ndarray  # float32 [K, 1000], the classifier's probabilities
 
 
 class Batches:
-    """The batches of a run, each from the seed and its step alone."""
+    """The batches of a run. A batch depends only on the seed and the step."""
 
     def __init__(self, features: Features, nouns: Nouns, space: Space, settings: Settings) -> None:
         self.features, self.nouns, self.space, self.settings = features, nouns, space, settings
@@ -79,7 +79,7 @@ class Batches:
         self.noun_shares = nouns.weights / nouns.weights.sum()
 
     def __call__(self, step: int) -> Batch:
-        """A step's batch."""
+        """The batch of a step."""
         rng = np.random.default_rng([self.settings.seed, step])
         rows = rng.choice(self.rows, self.settings.batch_size, replace=False, p=self.shares)
         captions = [self.captions[row] for row in rows]
@@ -99,7 +99,7 @@ class Batches:
         )
 
     def _photographs(self, rng: np.random.Generator) -> np.ndarray:
-        """Crops of photographs; half of them moved towards a class, for there are more classes than crops."""
+        """Crops of photographs. Half of them are moved towards a class: the photographs show few classes."""
         count = self.settings.photographs
         crops = self.features.draw_photographs(count, rng)
         pushed = rng.random(count) < PUSHED_SHARE
@@ -110,13 +110,13 @@ class Batches:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def sampling_weight(caption: Caption) -> float:
-    """How often a picture is shown: flags and the many emoji of persons less than things."""
+    """How often training shows an image: flags and the many emoji of persons less often than things."""
     if caption.concept.startswith("flag-"):
         return 0.1 * caption.weight
     if any(

@@ -1,4 +1,4 @@
-"""What an image is called in training: its name, its head noun or a tag."""
+"""Captions for training: an image's name, its head noun or a tag."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-# Of these, which users put labels in, only what stands for "{}" says anything.
+# Templates that users put labels in. Only the label in place of "{}" carries meaning.
 TEMPLATES = (
     "{}",
     "a {}",
@@ -24,7 +24,7 @@ TEMPLATES = (
 )
 HEAD_SHARE, TAG_SHARE = 0.28, 0.12
 
-# A name with one of these words, whole or as the beginning of a word where it ends in "*", is left out.
+# Names with one of these words are left out; "*" matches any ending.
 _OFFENSIVE = (
     "nigg* fag* slut* whore* bitch* rape* raping nazi* hitler swastika genocid* lynch* retard* porn* nude* "
     "naked sex sexy sexual* penis* vagina* boob* breast* tits fuck* shit* cunt* dick cock pussy jap japs "
@@ -40,7 +40,7 @@ _FILTER = re.compile(
     + r")\b",
     re.IGNORECASE,
 )
-# Words that end a name without saying what it shows, and names whose last word is something else.
+# Last words that do not say what an image shows; and names whose last word is not the thing shown.
 _GENERIC = set("face symbol icon sign button mark emoji selector outline one two three".split())
 _NO_HEAD = set(
     "hot dog, sea horse, guinea pig, bow and arrow, ice cream, light bulb, hot pepper, mouse trap".split(", ")
@@ -49,12 +49,12 @@ _CUT = re.compile(r"\s(with|of|in|on|for|and|from|at|without|facing|over|under)\
 
 
 def is_clean(text: str) -> bool:
-    """Whether a name or a tag has none of the filtered words."""
+    """Whether a name or tag contains none of the filtered words."""
     return not _FILTER.search(_HARMLESS.sub("", text.replace("_", " ")))
 
 
 def head_noun(name: str) -> str:
-    """The thing itself: "fuji apple" is an apple, "dog face" a dog, "bird on a branch" a bird."""
+    """The main noun of a name: "apple" of "fuji apple", "dog" of "dog face", "bird" of "bird on a branch"."""
     if name.lower() in _NO_HEAD:
         return name.lower()
     words = _CUT.split(name.lower())[0].split()
@@ -64,20 +64,20 @@ def head_noun(name: str) -> str:
 
 
 def subject_shares(name: str, tags: tuple[str, ...]) -> list[tuple[str, float]]:
-    """What an image is called, in lower case, and how often: its name, its head noun or a tag."""
+    """The captions of an image in lower case (name, head noun, tags), each with its probability."""
     of_tags = TAG_SHARE if tags else 0.0
     shares = [(name.lower(), 1 - HEAD_SHARE - of_tags), (head_noun(name), HEAD_SHARE)]
     return shares + [(tag.lower(), of_tags / len(tags)) for tag in tags]
 
 
 def draw_subject(name: str, tags: tuple[str, ...], rng: np.random.Generator) -> str:
-    """What one showing of an image is called."""
+    """Draw a caption for an image at random."""
     subjects, shares = zip(*subject_shares(name, tags), strict=True)
     return str(subjects[rng.choice(len(subjects), p=shares)])
 
 
 def plural(noun: str) -> str:
-    """The plural of a noun that has a regular one."""
+    """The regular plural of a noun."""
     if noun.endswith(("s", "x", "z", "ch", "sh")):
         return f"{noun}es"
     if noun.endswith("y") and noun[-2:-1] not in set("aeiou"):

@@ -1,8 +1,8 @@
-"""Data preparation: packages to one folder of pictures and captions.
+"""Prepares the training data: converts packages of drawings to one folder of images and captions.
 
 `python -m recipes.clip_mini.data --output DATA` writes `pictures.npy` (uint8 [N, 192, 192, 4], premultiplied
-RGBA, a memory map), `captions.jsonl` (one record per image) and `report.json`. The folder appears only when
-it is whole; a folder of your own images is read by `--pictures FOLDER` (see README.md).
+RGBA, opened as a memory map), `captions.jsonl` (one record per image) and `report.json`. The folder appears
+only when it is complete. `--pictures FOLDER` uses your own images instead (see README.md).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _FILES = ("pictures.npy", "captions.jsonl", "report.json")
 
 @dataclass(frozen=True)
 class Caption:
-    """What is known of one picture.
+    """The name of an image and its other metadata.
 
     Attributes:
-        concept: what it shows; the same in every style that draws it.
-        near: an id shared by near-duplicates, by which splits keep them on one side.
+        concept: an id of what the image shows, the same in every style.
+        near: an id shared by near-duplicates, so that splits keep them together.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared folder, opened."""
+    """The data of a prepared folder."""
 
     images: np.ndarray  # uint8 [N, SIDE, SIDE, 4], premultiplied RGBA
     captions: list[Caption]
@@ -65,7 +65,7 @@ class Dataset:
         """Open a prepared folder.
 
         Raises:
-            TrainingError: it is not there, not whole, or damaged.
+            TrainingError: the folder is missing, incomplete or damaged.
         """
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
@@ -81,14 +81,17 @@ class Dataset:
         return cls(pictures, captions)
 
 
-# --- pictures -----------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------
 
 
 def rasterise(content: str | bytes) -> np.ndarray:
-    """A drawing to premultiplied RGBA, uint8 [SIDE, SIDE, 4], whole and centred.
+    """Render a drawing to premultiplied RGBA, uint8 [SIDE, SIDE, 4], not cropped and centred.
+
+    Args:
+        content: SVG as text, or an encoded image file as bytes.
 
     Raises:
-        ValueError: it cannot be decoded, or shows nothing.
+        ValueError: the drawing cannot be decoded, or is empty.
     """
     if isinstance(content, str):
         import resvg_py
@@ -114,23 +117,23 @@ def rasterise(content: str | bytes) -> np.ndarray:
 
 
 def to_image(array: np.ndarray) -> Image.Image:
-    """A stored picture as a transparent PIL picture."""
+    """A stored image as a PIL image with transparency."""
     return Image.frombytes("RGBa", array.shape[1::-1], np.ascontiguousarray(array).tobytes()).convert("RGBA")
 
 
 def perceptual_hash(array: np.ndarray) -> np.ndarray:
-    """256 bits, uint64 [4], that near-duplicates nearly share: which of neighbouring cells is lighter."""
+    """A difference hash of 256 bits, uint64 [4]: near-duplicates differ in few bits."""
     grey = (array[..., :3].astype(np.float32).mean(-1) + (255 - array[..., 3])).astype(np.uint8)
     cells = np.asarray(Image.fromarray(grey).resize((17, 16), Image.Resampling.BOX), np.int16)
     return np.packbits(cells[:, 1:] > cells[:, :-1] + 2).view(np.uint64)
 
 
-# How many bits each 16-bit number has set; np.bitwise_count needs numpy 2, which Python 3.12 does not get.
+# The number of set bits of each 16-bit number; np.bitwise_count needs numpy 2, which not all Pythons get.
 _BITS = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(1, np.uint8)
 
 
 def near_duplicates(hashes: np.ndarray, distance: int = 12) -> list[int]:
-    """For each hash, uint64 [n, 4], the index of the first one that it differs from in few bits only."""
+    """For each hash, uint64 [n, 4], the index of the first one that differs in at most `distance` bits."""
     first = np.full(len(hashes), -1)
     for i in range(len(hashes)):
         if first[i] < 0:
@@ -140,7 +143,7 @@ def near_duplicates(hashes: np.ndarray, distance: int = 12) -> list[int]:
 
 
 def _near_ids(drawings: list[Drawing], arrays: list[np.ndarray]) -> list[str]:
-    """For each picture the concept of the first near-duplicate of its style, perhaps itself."""
+    """For each image the concept of its first near-duplicate in the same style, which may be itself."""
     ids = [drawing.concept for drawing in drawings]
     for style in {drawing.source.style for drawing in drawings}:
         rows = [i for i, drawing in enumerate(drawings) if drawing.source.style == style]
@@ -154,7 +157,7 @@ def _near_ids(drawings: list[Drawing], arrays: list[np.ndarray]) -> list[str]:
 
 
 def package_drawings(downloads: Path, sources: Iterable[Source] = SOURCES) -> Iterator[Drawing]:
-    """All drawings of the packages, downloaded if need be, then the generated diagrams."""
+    """All drawings of the packages, which are downloaded if missing, then the generated diagrams."""
     _need_resvg()
     names = read_emoji_names(fetch(EMOJI_NAMES, downloads))
     for source in sources:
@@ -164,7 +167,7 @@ def package_drawings(downloads: Path, sources: Iterable[Source] = SOURCES) -> It
 
 
 def folder_drawings(folder: Path) -> Iterator[Drawing]:
-    """A user's own pictures: each with its caption in a `.txt` of its name, else its file name."""
+    """A user's own images. The caption is in a `.txt` file of the same name; else it is the file name."""
     own = Source(folder.name, "1", "the user's", "the user", "own")
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".svg"):
@@ -182,19 +185,19 @@ def folder_drawings(folder: Path) -> Iterator[Drawing]:
 
 
 def _need_resvg() -> None:
-    """Without it every SVG would be skipped, and what is left be taken for the whole."""
+    """Check that resvg-py is installed: without it every SVG would be skipped as damaged."""
     if importlib.util.find_spec("resvg_py") is None:
         raise TrainingError("resvg-py is not installed, which draws SVG: pip install '.[train]'")
 
 
 def prepare(drawings: Iterable[Drawing], output: Path, workers: int = 2) -> dict:
-    """Write a data folder: whole, or not at all.
+    """Write a data folder; if it fails, no folder is left.
 
     Returns:
-        The report: counts per source, and what was skipped and why.
+        The report: counts per source, and the skipped drawings with reasons.
 
     Raises:
-        TrainingError: nothing usable, or the disk is full.
+        TrainingError: no drawing is usable, the folder exists, or it cannot be written.
     """
     if output.exists():
         raise TrainingError(f"{output} exists: remove it to prepare it anew")
@@ -226,7 +229,7 @@ def _write(drawings: Iterable[Drawing], folder: Path, workers: int) -> dict:
         raise TrainingError(f"no usable image; {len(skipped)} were skipped, the first: {skipped[:1]}")
     near = _near_ids(kept, arrays)
     first_of: dict[tuple, int] = {}
-    for i, drawing in enumerate(kept):  # the same picture under the same name adds nothing
+    for i, drawing in enumerate(kept):  # drop identical images with the same name
         first_of.setdefault((drawing.name, drawing.source.style, arrays[i].tobytes()), i)
     rows = sorted(first_of.values())
     images = np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, (len(rows), SIDE, SIDE, 4))
@@ -243,7 +246,7 @@ def _write(drawings: Iterable[Drawing], folder: Path, workers: int) -> dict:
 
 
 def _render(drawing: Drawing) -> tuple[Drawing, np.ndarray | str]:
-    """A drawing without its content, and its picture or why it is skipped."""
+    """Return the drawing without its content, and its image or the reason to skip it."""
     light = Drawing(drawing.name, drawing.tags, drawing.concept, drawing.source, "")
     if not drawing.name.strip():
         return light, "no caption"

@@ -1,4 +1,4 @@
-"""Images of diagrams, drawn at random: "a diagram" must be known, and the packages hold few."""
+"""Draws random diagrams: the model should know "a diagram", and the packages have few."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Colour = tuple[int, ...]
 
 
 class _Sheet:
-    """A square to draw on, with colours and line widths drawn at random."""
+    """A square to draw on, with random colours and line width."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -55,7 +55,7 @@ class _Sheet:
 
 
 def _grid(sheet: _Sheet, flow: bool) -> None:
-    """Boxes in rows and columns with arrows between neighbours; a flow chart is tall and has diamonds."""
+    """Boxes in a grid with arrows between neighbours; a flow chart is tall and has diamonds."""
     rng = sheet.rng
     columns, rows = (
         (int(rng.integers(1, 3)), int(rng.integers(3, 6))) if flow else rng.integers(2, 5, 2).tolist()
@@ -80,7 +80,7 @@ def _grid(sheet: _Sheet, flow: bool) -> None:
 
 
 def _tree(sheet: _Sheet) -> None:
-    """A root, its children, and theirs: an organisation chart."""
+    """A tree of three levels, like an organisation chart."""
     above = [(_SIDE / 2, 55.0)]
     size = (sheet.rng.uniform(60, 100), sheet.rng.uniform(34, 50))
     shape = int(sheet.rng.integers(2))
@@ -95,7 +95,7 @@ def _tree(sheet: _Sheet) -> None:
 
 
 def _network(sheet: _Sheet) -> None:
-    """Nodes around a circle, some joined."""
+    """Nodes on a circle, some of them connected."""
     count = int(sheet.rng.integers(4, 8))
     angles = np.arange(count) * 2 * np.pi / count + sheet.rng.uniform(0, 6)
     points = [(192 + 130 * np.cos(a), 192 + 130 * np.sin(a)) for a in angles]
@@ -146,7 +146,7 @@ _KINDS: tuple[tuple[str, Callable[[_Sheet], None]], ...] = (
 
 
 def draw_diagrams(count: int = 450, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Names and PNG files of diagrams, each kind as often as the others."""
+    """Yield names and PNG files of diagrams, the same number of each kind."""
     for number in range(count):
         name, draw = _KINDS[number % len(_KINDS)]
         sheet = _Sheet(np.random.default_rng([seed, number]))

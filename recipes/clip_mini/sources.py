@@ -1,6 +1,6 @@
-"""The packages that images come from, as data, and their readers. Licences are checked as they are read.
+"""The list of packages with drawings, and their readers. The licence of a package is checked when it is read.
 
-Left out on purpose: Mozilla's FxEmojis (the acceptance test's own style), sets under CC-BY-SA or GPL
+Left out on purpose: Mozilla's FxEmojis (the style of the acceptance test), sets under CC-BY-SA or GPL
 (OpenMoji, EmojiOne 1, Tux Paint), emoji without an open licence (Apple, Facebook), logos and brands.
 """
 
@@ -27,10 +27,10 @@ class Source:
     """One package of images.
 
     Attributes:
-        package: its name on npm, or of a Debian package.
-        style: the hand it is drawn by; versions of one hand share it, so that splits keep them together.
-        weight: how often its images are drawn in training, relative to emoji.
-        emoji: whether its images are named as Unicode names them.
+        package: name of the npm or Debian package.
+        style: drawing style; versions of a set share it, so that splits keep them together.
+        weight: how often training shows its images, relative to emoji.
+        emoji: whether its images have Unicode names.
     """
 
     package: str
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def archive(self) -> str:
-        """The name that `npm pack` gives the package's file."""
+        """The file name that `npm pack` gives to the package."""
         return f"{self.package.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
 
@@ -84,7 +84,7 @@ SOURCES = (
     CLIP_ART,
 )
 
-# Folders of the clip-art: no real persons, weapons, logos, flags, maps, and none of the 1,378 star polygons.
+# Folders of the clip-art: without real persons, weapons, logos, flags, maps, and the 1,378 star polygons.
 _FOLDERS = re.compile(
     r"(animals|buildings|computer|containers|decorations|education|electronics|food|office|plants|recreation"
     r"|science|transportation|geography/astronomy|shapes/(arrows|flowchart|callouts)|tools|people/(bodypart"
@@ -100,7 +100,7 @@ _MAX_SIDE = 4000
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image as its package holds it: an SVG text or an encoded file, with its name and words."""
+    """An image of a package with its name and tags; `content` is SVG text or an encoded image file."""
 
     name: str
     tags: tuple[str, ...]
@@ -110,15 +110,15 @@ class Drawing:
 
 
 def slug(text: str) -> str:
-    """A name as a package's file would spell it: the key that sets of one emoji agree on."""
+    """A name as in package files, such as "grinning-face": the same key for an emoji in all sets."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("’", "").replace("'", "")).strip("-")
 
 
 def fetch(source: Source, folder: Path) -> Path:
-    """A package's file, downloaded into a folder with the ordinary client unless it is there.
+    """The path of a package's file in a folder; it is downloaded with npm or apt-get if missing.
 
     Raises:
-        TrainingError: it cannot be had.
+        TrainingError: the package cannot be downloaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if source is CLIP_ART:
@@ -140,10 +140,10 @@ def fetch(source: Source, folder: Path) -> Path:
 def read(
     source: Source, archive: Path, emoji_tags: dict[str, tuple[str, tuple[str, ...]]]
 ) -> Iterator[Drawing]:
-    """The drawings of a package.
+    """Yield the drawings of a package.
 
     Raises:
-        TrainingError: the file is damaged, or its licence is not the one recorded here.
+        TrainingError: the file is damaged, or its licence differs from the one recorded here.
     """
     try:
         if source is CLIP_ART:
@@ -155,7 +155,7 @@ def read(
 
 
 def read_emoji_names(archive: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Unicode's name and tags of each emoji, by the slug of the name."""
+    """The Unicode name and the tags of each emoji, by the slug of the name."""
     labels = json.loads(_member(archive, "package/en/data.json"))
     return {slug(item["label"]): (item["label"], tuple(item.get("tags", ()))) for item in labels}
 
@@ -200,7 +200,7 @@ def _svg(icons: dict, icon: dict) -> str:
 
 
 def _read_clip_art(archive: Path) -> Iterator[Drawing]:
-    """Drawings of the Debian package; its symbolic links are other names of the same images."""
+    """Yield the drawings of the Debian package. Symbolic links, other names of images, are skipped."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
@@ -218,7 +218,7 @@ def _read_clip_art(archive: Path) -> Iterator[Drawing]:
 
 
 def _clip_art_name(stem: str, content: bytes) -> str | None:
-    """A file name without its number and its cut author name; None for Italian ones and huge images."""
+    """A file name without its number and (cut-off) author; None for Italian names and huge images."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             author = slug(str(image.info.get("Author", "")))

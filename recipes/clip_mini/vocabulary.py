@@ -1,6 +1,6 @@
-"""The tokens that captions can have: training holds only their rows of the embedding table.
+"""The tokens that occur in captions: training has only their rows of the embedding table.
 
-The rows of all other tokens would get no gradient, and are zero in the exported file.
+Other tokens would get no gradient; their rows are zero in the exported model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .splits import rows_of
 
 
 def tokens_of(captions: Iterable[Caption], nouns: Iterable[str] = ()) -> np.ndarray:
-    """Sorted ids, int64 [V], of all tokens that captions of these images and texts of these nouns can have,
-    padding included."""
+    """Sorted ids, int64 [V], of all tokens that can occur in captions of these images and in texts of these
+    nouns, including padding."""
     subjects = set(nouns) | {
         subject
         for caption in captions
@@ -28,19 +28,19 @@ def tokens_of(captions: Iterable[Caption], nouns: Iterable[str] = ()) -> np.ndar
         ending.format(form)
         for subject in subjects
         for form in (subject, plural(subject))
-        for ending in ("{}", "{}.")  # a sign at the end is one token with the stop of a template
+        for ending in ("{}", "{}.")  # punctuation at the end forms one token with a template's full stop
     }
     texts |= {template.replace("{}", "x") for template in TEMPLATES}
     return np.unique(tokenize(sorted(texts), truncate=True))
 
 
 def training_vocabulary(captions: Sequence[Caption], nouns: Sequence[str]) -> np.ndarray:
-    """The vocabulary of a data set's training images, and of nouns."""
+    """The vocabulary of the training images of a data set, and of nouns."""
     return tokens_of((captions[row] for row in rows_of(captions, "train")), nouns)
 
 
 def rows_in(vocabulary: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Token ids as rows of the table that training holds; order, so the end token's rank, is kept.
+    """Convert token ids to rows of the training table, of the same shape; their order is kept.
 
     Raises:
         ValueError: a token is not in the vocabulary.

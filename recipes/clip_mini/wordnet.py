@@ -1,4 +1,4 @@
-"""WordNet's nouns: their names, what they are kinds of, and how common each sense is."""
+"""Reads the nouns of WordNet: names, hypernyms, and the order of their senses."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-# Lexicographers' files of things that can be seen; wndb(5WN), lexnames(5WN).
+# The lexicographer files of visible things, see wndb(5WN) and lexnames(5WN).
 _SEEN = {3: "Tops", 5: "animal", 6: "artifact", 8: "body", 13: "food", 15: "location", 17: "object",
          18: "person", 19: "phenomenon", 20: "plant", 25: "shape", 27: "substance"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Synset:
-    """A meaning, and the words for it."""
+    """A meaning with its words; `parents` are its hypernyms, `is_seen` says whether it is a visible thing."""
 
     words: tuple[str, ...]
     parents: tuple[int, ...]
@@ -24,12 +24,12 @@ class Synset:
 
 
 class WordNet:
-    """The nouns of WordNet 3.0, by the offset that also names ImageNet's classes (n02119789).
+    """The nouns of WordNet 3.0. The offset of a synset is also the id of ImageNet's class (n02119789).
 
     Attributes:
-        synsets: by their offsets.
-        senses: of each word, in lower case, the synsets' offsets, the commonest first.
-        common: words that the texts have which WordNet's makers counted senses in.
+        synsets: the synsets by offset.
+        senses: for each word in lower case the offsets of its synsets, the most common first.
+        common: words that occur in the texts in which WordNet's authors counted senses.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class WordNet:
 
     @cached_property
     def children(self) -> dict[int, list[int]]:
-        """The synsets right below each."""
+        """The offsets of the direct hyponyms of each synset."""
         below: dict[int, list[int]] = {}
         for offset, synset in self.synsets.items():
             for parent in synset.parents:
@@ -51,7 +51,7 @@ class WordNet:
         return below
 
     def above(self, offset: int) -> Iterator[tuple[int, int]]:
-        """A synset and all above it, each with its distance, the nearest first."""
+        """Yield a synset and all its ancestors with their distances, the nearest first."""
         seen, queue = {offset}, deque([(offset, 0)])
         while queue:
             here, distance = queue.popleft()
@@ -62,7 +62,7 @@ class WordNet:
                     queue.append((parent, distance + 1))
 
     def classes_below(self, classes: Iterable[int]) -> dict[int, list[int]]:
-        """For each synset above classes, their numbers; a class is below itself."""
+        """For each synset above classes, the indices of these classes; a class counts as below itself."""
         below: dict[int, list[int]] = {}
         for number, offset in enumerate(classes):
             for above, _ in self.above(offset):
@@ -86,7 +86,7 @@ def _read_data(path: Path) -> Iterator[tuple[int, Synset]]:
 
 
 def _read_index(path: Path) -> Iterator[tuple[str, list[int], bool]]:
-    """Each word with its senses, the commonest first, and whether texts that were tagged have it."""
+    """Yield each word with its senses, the most common first, and whether it occurs in tagged texts."""
     for line in path.read_text("latin-1").splitlines():
         if not line.startswith(" "):
             part = line.split()

@@ -1,4 +1,4 @@
-"""Comparing answers of the model in their JSON form."""
+"""Compares answers of the model in their JSON form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def flat(result: Any) -> tuple[list[str], np.ndarray]:
-    """An answer's words and numbers, in order."""
+    """The labels and numbers of an answer, in order."""
     if isinstance(result, dict):
         return [], np.array([value for rows in result.values() for row in rows or [] for value in row])
     items = [item for image in result for item in image]

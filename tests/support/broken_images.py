@@ -1,4 +1,4 @@
-"""Images that open and then fail in Pillow, each with another kind of exception."""
+"""Images that Pillow can open but not load, each failing with another kind of exception."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(*chunks: bytes) -> bytes:
-    """A PNG of these chunks and the last one."""
+    """A PNG file of these chunks and the end chunk."""
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def header(colours: int, side: int = 16) -> bytes:
-    """A PNG's header: a square of so many pixels a side."""
+    """The header chunk of a square PNG with `side` pixels per side."""
     return chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, colours, 0, 0, 0))
 
 
 def two_headers(first: int, transparency: bytes, second: int, bands: int) -> bytes:
-    """A PNG that says twice, differently, what it is."""
+    """A PNG with two different headers."""
     rows = zlib.compress((b"\0" + bytes(16 * bands)) * 16)
     return png(header(first), chunk(b"tRNS", transparency), header(second), chunk(b"IDAT", rows))
 
 
 PALETTE_THEN_COLOURS = two_headers(3, b"\0\x10\xff", 2, 3)
-"""Fails in `convert` with a TypeError, where there is a background."""
+"""Fails in `convert` with a TypeError."""
 
 
 def with_exif(exif: bytes) -> bytes:
-    """A healthy PNG with this EXIF."""
+    """A valid PNG with this EXIF."""
     buffer = io.BytesIO()
     Image.new("RGB", (70, 90)).save(buffer, "PNG", exif=exif)
     return buffer.getvalue()
 
 
 def ico(inner: bytes, side: int = 16) -> bytes:
-    """An icon of one image, which its own header may say to be smaller."""
+    """An icon file with one image, whose own size may differ from `side`."""
     return struct.pack("<HHHBBBBHHII", 0, 1, 1, side, side, 0, 0, 1, 32, len(inner), 22) + inner
 
 
 def tiled(tile: int) -> bytes:
-    """A TIFF of 64 x 64 pixels in one tile of many more."""
+    """A TIFF of 64 x 64 pixels in one much larger tile."""
     content = zlib.compress(bytes(tile * tile))
     tags = [(256, 64), (257, 64), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile), (323, tile)]
     begins = 8 + 2 + 12 * (len(tags) + 2) + 4

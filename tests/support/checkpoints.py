@@ -1,4 +1,4 @@
-"""Seeded checkpoints as files."""
+"""Weights files with seeded random values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.parity import seeded
 
 
 class Checkpoints:
-    """Seeded checkpoints as files, each written when it is first asked for."""
+    """Weights files with seeded random values, each written at its first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""What the HTTP routes call, in this process, without Ray."""
+"""A service for the HTTP routes that runs in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ URL = f"/predict/{MODULE}"
 
 
 class Direct:
-    """A service in this process."""
+    """A service in this process; it records what it is told and can fail."""
 
     modules = (MODULE,)
 

@@ -1,4 +1,4 @@
-"""Drawings of three kinds by names that mean nothing to a model, to adapt to."""
+"""Drawings of three kinds with made-up names that no model knows, for tests of adaptation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KINDS = ("bim", "drel", "fosk")  # bars, discs and frames
 
 
 def drawing(kind: str, number: int) -> Image.Image:
-    """The drawing of a kind with this number: the same number, the same drawing."""
+    """A drawing of a kind; the same number gives the same drawing."""
     rng = np.random.default_rng([KINDS.index(kind), number])
     image = Image.new("RGB", (64, 64), tuple(int(v) for v in rng.integers(180, 256, 3)))
     draw, colour = ImageDraw.Draw(image), tuple(int(v) for v in rng.integers(0, 120, 3))
@@ -26,7 +26,7 @@ def drawing(kind: str, number: int) -> Image.Image:
 
 
 def write_drawings(root: Path, count: int, kinds: tuple[str, ...] = KINDS) -> Path:
-    """A folder of each kind with so many drawings."""
+    """Write a folder of `count` drawings for each kind."""
     for kind in kinds:
         (root / kind).mkdir(parents=True)
         for number in range(count):

@@ -1,4 +1,4 @@
-"""Python with the installed packages and without this repository."""
+"""Runs Python with the installed packages but without this repository."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def run_elsewhere(code: str, *args: str, cwd: Path, home: Path | None = None) -> str:
-    """What a program prints; PaddleHub's home is `home`, or in the current folder.
+    """Run a program and return its output; PaddleHub's home is `home`, default `cwd / "home"`.
 
-    `-S` leaves out the .pth file that makes this tree importable.
+    `-S` skips the .pth file that makes this repository importable.
     """
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     places = {"HUB_HOME": str(home or cwd / "home"), "CLIP_HUB_CACHE": str(cwd / "cache")}

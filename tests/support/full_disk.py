@@ -1,4 +1,4 @@
-"""A file on a disk that is full."""
+"""A file on a full disk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 
 class FullDisk(io.BytesIO):
-    """What `open` gives there; it stands for the path too."""
+    """An open file on a full disk; it also stands in for the path."""
 
     def open(self, _mode: str) -> FullDisk:
-        """As of a path."""
+        """Like `Path.open`."""
         return self
 
     def write(self, _content: Any) -> NoReturn:

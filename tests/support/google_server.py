@@ -1,6 +1,6 @@
-"""A server that answers as Google's object storage does, as far as Arrow's client asks it.
+"""A server with the part of Google Cloud Storage's API that Arrow's client uses.
 
-In a process of its own: Arrow's client waits for some answers while it holds Python's lock.
+It runs in its own process: Arrow's client waits for some answers while it holds Python's global lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOT_FOUND: Answer = 404, {}, b'{"error": {"code": 404, "message": "not found"}}'
 
 
 class GoogleServer:
-    """The bucket `photos`, at an address, and the process that serves it."""
+    """The bucket `photos` at an address, and its server process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
@@ -29,7 +29,7 @@ class GoogleServer:
         self.address = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
 
     def environment(self) -> dict[str, str]:
-        """Variables with which the bucket is found here."""
+        """Environment variables that make clients use this server."""
         return {"STORAGE_EMULATOR_HOST": self.address, "CLIP_HUB_ANONYMOUS": "1"}
 
     def put(self, key: str, content: bytes) -> None:
@@ -39,11 +39,11 @@ class GoogleServer:
         requests.delete(f"{self.address}/control/{quote(key)}", timeout=30).raise_for_status()
 
     def fail_every(self, number: int) -> None:
-        """Answer 503 to every so many-th request; 0 to none."""
+        """Answer 503 to every `number`-th request; 0 for none."""
         requests.post(f"{self.address}/control/{number}", timeout=30).raise_for_status()
 
     def taken_requests(self) -> list[str]:
-        """What was asked since the last call, `METHOD path?query`."""
+        """The requests since the last call, as `METHOD path?query`."""
         return requests.get(f"{self.address}/control/", timeout=30).json()
 
     def stop(self) -> None:
@@ -52,7 +52,7 @@ class GoogleServer:
 
 
 class _Bucket:
-    """The objects, their bytes and the number of the change that wrote them, by key."""
+    """The objects by key: their bytes, and the number of the change that wrote them."""
 
     def __init__(self) -> None:
         self._objects: dict[str, tuple[bytes, int]] = {}
@@ -61,7 +61,7 @@ class _Bucket:
         self._count = self._fails_every = 0
 
     def control(self, method: str, key: str, body: bytes) -> Answer:
-        """What the test asks."""
+        """Answer a request of the test."""
         if method == "PUT":
             self._put(key, body)
         elif method == "DELETE":
@@ -74,7 +74,7 @@ class _Bucket:
         return 200, {}, b""
 
     def answer(self, method: str, path: str, body: bytes, wanted: str | None) -> Answer:
-        """What the client asks; `wanted` is a range of bytes."""
+        """Answer a request of the client; `wanted` is the Range header, or the Host header for POST."""
         self._asked.append(f"{method} {path}")
         self._count += 1
         if self._fails_every and self._count % self._fails_every == 0:
@@ -127,7 +127,7 @@ class _Bucket:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits 40 ms between its headers and its body
+    disable_nagle_algorithm = True  # otherwise each answer waits 40 ms between headers and body
     bucket = _Bucket()
 
     def log_message(self, *_: Any) -> None:

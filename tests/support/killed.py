@@ -1,4 +1,4 @@
-"""Work that is cut short: in a step of training, or by SIGKILL at any moment."""
+"""Interrupts work: training after some steps, or a command by SIGKILL at a random moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.stores import contents
 
 @contextmanager
 def killed_after(trainer: type[Any], steps: int) -> Iterator[None]:
-    """While a run is cut short, when a trainer has done so many steps."""
+    """Interrupt the training run within this context after `steps` steps."""
     step = trainer.step
 
     def step_or_end(self: Any, batch: Any) -> float:
@@ -39,15 +39,15 @@ def killed_after(trainer: type[Any], steps: int) -> Iterator[None]:
 def embedded_through_kills(
     command: Sequence[str], output: Path | str, part: int, most: int, look_every: float, wait_most: float
 ) -> None:
-    """Run `embed` to its end, killed five times before; whatever is there after a kill is whole parts.
+    """Run `embed`, kill it five times, then run it to the end; after each kill only complete parts are there.
 
     Args:
-        command: the command; its parts are of so many images.
+        command: the command.
         output: its store.
-        part: images in a part.
-        most: parts that are written between two kills, at most.
-        look_every: seconds between two looks at the store.
-        wait_most: seconds from the last of these parts to the kill, at most.
+        part: number of images in a part.
+        most: maximum number of parts between two kills.
+        look_every: seconds between two checks of the store.
+        wait_most: maximum seconds from the last of these parts to the kill.
     """
     rng = random.Random(1)
     kills = 0

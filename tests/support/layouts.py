@@ -1,4 +1,4 @@
-"""Weights in the layouts of others."""
+"""Converts weights to the layouts of other projects."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 
 def to_huggingface(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """OpenAI's names to those of transformers' `CLIPModel`, and a BERT's to `ChineseCLIPModel`'s, by their
-    documentation."""
+    """Convert from OpenAI's names to those of `CLIPModel` in transformers, or of `ChineseCLIPModel` for a
+    BERT, following their documentation."""
     tops = {
         "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
         "positional_embedding": "text_model.embeddings.position_embedding.weight",

@@ -1,4 +1,4 @@
-"""What a process has in memory, on Linux."""
+"""Measures memory of this process, on Linux."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ mapped_pages = pytest.mark.skipif(
 
 
 def resident(path: Path) -> int:
-    """Of a mapped file, what is in memory, in kB."""
+    """The part of a memory-mapped file that is in memory, in kB."""
     _, *mappings = Path("/proc/self/smaps").read_text().split(f"{path}\n")
     assert mappings
     return sum(int(mapping.split("Rss:")[1].split()[0]) for mapping in mappings)

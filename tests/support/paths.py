@@ -1,4 +1,4 @@
-"""Where things are in the tree, and the environment's commands."""
+"""Folders of the repository, and the folder of the environment's commands."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Commands and servers as processes of their own."""
+"""Runs commands and servers as separate processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hub_run(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def free_port() -> int:
-    """A free port that no connection or process is given by itself, as Ray's are from 32768 up."""
+    """A free port below the range (32768 and up) from which the system and Ray choose ports."""
     for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""How a command ends that cannot start."""
+"""Runs a command that is expected to fail at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from clip_common.cli.main import main
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line with which `clip-hub` ends."""
+    """Run `clip-hub`, which must fail with one line of error, and return that line."""
     status: object
     try:
         status = main(list(argv))

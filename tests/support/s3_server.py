@@ -1,4 +1,4 @@
-"""An S3 server on this machine (moto), in threads of the test's process, that fails when it is told to."""
+"""An S3 server (moto) in threads of the test's process; it can be made to fail."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class _Handler(WSGIRequestHandler):
 
 
 class S3Server:
-    """Buckets at an address.
+    """An S3 server at an address.
 
     Attributes:
-        requests: what was asked, `METHOD /bucket/key?query`.
-        encodings: the Content-Encoding of all requests.
-        fails: says of a request, as it stands in `requests`, whether its answer is an error.
-        error: which, and its status.
+        requests: requests so far, as `METHOD /bucket/key?query`.
+        encodings: Content-Encoding headers of all requests.
+        fails: called with a request as in `requests`; if it returns true, the answer is an error.
+        error: HTTP status and code of this error.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class S3Server:
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        buckets._system.cache_clear()  # it knows the servers of earlier tests
-        requests.post(f"{self.address}/moto-api/reset", timeout=30)  # buckets are those of the process
+        buckets._system.cache_clear()  # it remembers the servers of earlier tests
+        requests.post(f"{self.address}/moto-api/reset", timeout=30)  # moto's buckets are global
 
     def environment(self) -> dict[str, str]:
-        """Variables with which buckets are found here, by this process and those that it starts."""
+        """Environment variables that make this process and its children use this server."""
         return {
             "AWS_ACCESS_KEY_ID": "a",
             "AWS_SECRET_ACCESS_KEY": "b",
@@ -65,7 +65,7 @@ class S3Server:
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         what = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
-        if "aws-sdk-cpp" in environ.get("HTTP_USER_AGENT", ""):  # Arrow's, not that of whoever fills buckets
+        if "aws-sdk-cpp" in environ.get("HTTP_USER_AGENT", ""):  # Arrow, not the client that fills buckets
             self.requests.append(what)
             self.encodings.add(environ.get("HTTP_CONTENT_ENCODING", ""))
             if self.fails(what):

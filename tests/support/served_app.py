@@ -1,4 +1,4 @@
-"""The Ray Serve app as a process of its own."""
+"""Runs the Ray Serve app as a separate process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.processes import free_port
 
 
 class Server:
-    """A started server; `stop` ends it with SIGTERM."""
+    """A running server; `stop` ends it with SIGTERM."""
 
     def __init__(self, log: Path, *options: str, **environment: str) -> None:
         self.log, self.port = log, free_port()
@@ -48,7 +48,7 @@ class Server:
         return requests.post(f"http://127.0.0.1:{self.port}/predict/clip_mini", json=content, timeout=120)
 
     def replica(self) -> psutil.Process:
-        """The process that holds the model."""
+        """The process of the replica, which has the model."""
         family = psutil.Process(self.process.pid).children(recursive=True)
         return next(p for p in family if "ServeReplica:clip-clip_mini:clip_mini" in " ".join(p.cmdline()))
 

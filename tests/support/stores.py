@@ -1,4 +1,4 @@
-"""Folders of images, and what `embed` writes of them."""
+"""Folders of images, and stores of embeddings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clip_common.zero_shot.scoring import l2_normalize
 
 JOB = Job(pretrained("clip_mini"), part_size=7, batch_size=4)
 ORIGIN = Origin("clip_mini", "0" * 64, 64)
-"""Of random embeddings."""
+"""The origin of random embeddings."""
 
 
 def random_rows(count: int, seed: int = 0) -> list[Row]:
@@ -42,7 +42,7 @@ def random_store(folder: Path, count: int = 1200, origin: Origin = ORIGIN) -> St
 
 
 def write_images(folder: Path) -> Path:
-    """Twenty images of mixed formats and sizes in folders, and one that is none."""
+    """Write twenty images of mixed formats and sizes in folders, a broken image, and a text file."""
     rng = np.random.default_rng(0)
     for number in range(20):
         path = folder / f"{number % 3}" / f"{number:02d}.{('png', 'jpg', 'webp')[number % 3]}"
@@ -78,7 +78,7 @@ def run(source: Any, output: Path | str, **options: Any) -> Report:
 
 
 def contents(output: Path | str) -> dict[str, np.ndarray]:
-    """Vectors by path; a path that is there twice is an error."""
+    """The embeddings in a store by path; a path must not occur twice."""
     found: dict[str, np.ndarray] = {}
     for table in Store(output).tables():
         for path, vector in zip(table["path"].to_pylist(), vectors_of(table), strict=True):

@@ -1,4 +1,4 @@
-"""Torch's files, opcode by opcode, where torch is not."""
+"""Writes torch's files opcode by opcode, without torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def numbers(*values: int) -> bytes:
 def tensor(
     kind: str, count: int, shape: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, key: str = "0"
 ) -> bytes:
-    """The opcodes for a tensor as torch writes them, of one storage."""
+    """The opcodes of a tensor with its own storage, as torch writes them."""
     storage = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu")
     storage += b"J" + struct.pack("<i", count) + b"tQ"
     built = (
@@ -43,7 +43,7 @@ def tensor(
 
 
 def archive(members: dict[str, bytes], packed: bool = False) -> bytes:
-    """The zip file that torch writes."""
+    """A zip file like torch's."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as target:
         for name, content in members.items():
@@ -64,17 +64,17 @@ def _pickled(state: dict[str, np.ndarray]) -> bytes:
 
 
 def _storage(value: np.ndarray) -> bytes:
-    return value.ravel("K").tobytes()  # as it lies in memory, however it is turned
+    return value.ravel("K").tobytes()  # in memory order
 
 
 def in_zip(state: dict[str, np.ndarray]) -> bytes:
-    """A state dict as torch.save writes it, each tensor with a storage of its own."""
+    """A state dict as torch.save writes it, each tensor with its own storage."""
     storages = {f"data/{key}": _storage(value) for key, value in enumerate(state.values())}
     return archive({"data.pkl": _pickled(state), **storages})
 
 
 def in_stream(state: dict[str, np.ndarray]) -> bytes:
-    """The same as torch wrote it before 1.6."""
+    """A state dict as torch.save wrote it before version 1.6."""
     keys = pickle.dumps([str(key) for key in range(len(state))], 2)
     storages = [struct.pack("<q", value.size) + _storage(value) for value in state.values()]
     return b"".join([_LEGACY, _pickled(state), keys, *storages])

@@ -1,4 +1,4 @@
-"""Waiting for what happens in its own time, but not for ever."""
+"""Waits for events, with a time limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 async def until(holds: Callable[[], object], *tasks: asyncio.Task) -> None:
-    """Wait for what tasks bring about; one that ends before it does is shown."""
+    """Wait until a condition holds; fails if a task ends before, or after a minute."""
     loop = asyncio.get_running_loop()
     end = loop.time() + 60
     while not holds():

@@ -1,4 +1,4 @@
-"""A pytest plugin, `-p tests.support.without_extras`: as if only the extra [dev] were installed."""
+"""A pytest plugin, `-p tests.support.without_extras`, that hides the packages of all extras but [dev]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# What the other extras bring at the top of their import names; `pip install .[dev]` lacks them.
+# Top-level import names of packages that `pip install .[dev]` does not install.
 HIDDEN = {
     "ray",
     "httptools",
@@ -56,7 +56,7 @@ _find_spec = importlib.util.find_spec
 
 
 def _spec(name: str, package: str | None = None) -> ModuleSpec | None:
-    """None for what is not installed, as whoever asks before an import expects it."""
+    """`find_spec` that returns None for hidden packages."""
     return None if name in HIDDEN else _find_spec(name, package)
 
 
