@@ -6,8 +6,7 @@ HTTP or the command line: `hub/`, `server/` and `cli/` are adapters around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,41 +17,22 @@ import numpy as np
 
 from .config import Pretrained, pretrained
 from .engines.base import Engine
+from .engines.image_batching import encode_images
 from .engines.select import Engines, choose
 from .errors import ImageError, RequestError
 from .inputs import FilePath, NamedImage, check_count, check_flag, check_texts, named_images
 from .preprocessing.image import ImageInput, Preprocess
-from .system.prefetch import prefetch
-from .text.prompts import (
-    Prompts,
-    prompts_for,
-    require_distinct,
-    template_texts,
-    warn_of_same_classes,
-)
+from .text.prompts import Prompts
 from .text.tokenizer import tokenize, tokenizer_of
-from .weights.class_head import Classes, read_classes
 from .weights.locate import find
 from .weights.weights_file import WeightsFile
-from .zero_shot.cached_labels import CachedLabels, LabelTargets
-from .zero_shot.label_embeddings import Encode, LabelEmbeddings, Progress, warn_of_equal
-from .zero_shot.scoring import (
-    SOFTMAX,
-    Answer,
-    Nearest,
-    ScoreKind,
-    Scoring,
-    check_score_kind,
-    l2_normalize,
-    nearest_label,
-    top_k_labels,
-)
-from .zero_shot.thresholds import GivenThresholds, Thresholds, read_given, values_of
+from .zero_shot.label_embeddings import Encode, Progress
+from .zero_shot.labels import Labels, WeightsLabels
+from .zero_shot.scoring import Answer, ScoreKind, l2_normalize, top_k_labels
+from .zero_shot.thresholds import GivenThresholds
 
 if TYPE_CHECKING:
     from .models.clip import CLIP
-
-_PROMPTS_AT_ONCE = 128  # mostly a few tokens long
 
 
 class Embeddings(TypedDict):
@@ -101,8 +81,7 @@ class _Loaded:
 
     weights: WeightsFile
     engines: Engines
-    label_embeddings: LabelEmbeddings
-    classes: Classes | None
+    labels: WeightsLabels
 
 
 class Predictor:
@@ -158,16 +137,8 @@ class Predictor:
         with self._lock:
             if self._loaded is None:
                 weights = find(self.record, self.options.weights, self.module_dir)
-                embed_dim = self.record.config.embed_dim
-                classes = read_classes(weights.path, embed_dim)
-                if classes:
-                    weights.require_unchanged()
-                self._loaded = _Loaded(
-                    weights,
-                    Engines(weights, self._choice),
-                    LabelEmbeddings(weights.identity, embed_dim, self._choice.precision),
-                    classes,
-                )
+                labels = WeightsLabels.read(weights, self._choice.precision)
+                self._loaded = _Loaded(weights, Engines(weights, self._choice), labels)
             return self._loaded
 
     @property
@@ -260,10 +231,11 @@ class Predictor:
         if not named:
             raise RequestError("nothing to classify: give images or paths")
         check_count("top_k", top_k)
-        prompts, scoring = self.prompts_and_scoring(labels, templates, scores, thresholds)
-        targets = self.label_targets(prompts, use_gpu)
+        prompts, scoring = self.labels.prompts_and_scoring(labels, templates, scores, thresholds)
+        targets = self.labels.targets(prompts, use_gpu)
         features = self._all_features(named, batch_size, use_gpu)
-        return [self.top_k_labels(feature, targets, prompts.labels, top_k, scoring) for feature in features]
+        scale = self.logit_scale
+        return [top_k_labels(one, targets, scale, prompts.labels, top_k, scoring) for one in features]
 
     @overload
     def embed(
@@ -379,9 +351,7 @@ class Predictor:
 
     def text_features(self, texts: Sequence[str], batch_size: int = 32, use_gpu: bool = False) -> np.ndarray:
         """Encode texts to features, float32 [n, d], not normalised. Equal texts are computed once."""
-        return self._encode_texts(self._engine_for(batch_size, use_gpu), texts, batch_size)
-
-    def _encode_texts(self, engine: Engine, texts: Sequence[str], batch_size: int) -> np.ndarray:
+        engine = self._engine_for(batch_size, use_gpu)
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         ids = self.tokenize(list(distinct))
         features = engine.encode_text(ids, batch_size)
@@ -402,87 +372,22 @@ class Predictor:
 
     # --- labels ---------------------------------------------------------------------------------------
 
+    @property
+    def labels(self) -> Labels:
+        """The labels of this module: prompts, thresholds and what images are compared with.
+
+        New at each access: an object kept here that refers back to its predictor would keep the model in
+        memory until the garbage collector runs.
+        """
+        return Labels(self.record, lambda: self._load().labels, self.text_features)
+
     def prompts(self, labels: Iterable[str] | None, templates: str | Iterable[str] | None) -> Prompts:
-        """Resolve a call's labels and templates, see `prompts_for`. Adapted weights default to their classes.
+        """Resolve labels and templates to the prompts of `label_embeddings`, with the defaults of `classify`.
 
         Raises:
             LabelError: invalid labels or templates.
         """
-        asked = prompts_for(self.record, labels, templates)  # before weights are looked for
-        classes = self._load().classes
-        if classes is not None:
-            chosen = classes.names if labels is None else asked.labels
-            asked = Prompts(chosen, () if templates is None and classes.have(chosen) else asked.templates)
-        if labels is not None and asked.templates:
-            require_distinct(asked.labels, self.record.config.text)
-        return asked
-
-    def prompts_and_scoring(
-        self,
-        labels: Iterable[str] | None,
-        templates: str | Iterable[str] | None,
-        scores: ScoreKind | None = None,
-        thresholds: GivenThresholds | None = None,
-    ) -> tuple[Prompts, Scoring]:
-        """Resolve the arguments of `classify` to the prompts to compare with and the way to score them.
-
-        Raises:
-            LabelError: invalid labels or templates.
-            RequestError: invalid scores or thresholds, or thresholds that were fitted to another model.
-        """
-        given = read_given(thresholds)
-        kind = check_score_kind(scores)
-        if not isinstance(given, Thresholds):
-            prompts = self.prompts(labels, templates)
-            return prompts, Scoring(kind, None if given is None else values_of(given, prompts.labels, kind))
-        given.require_module(self.record.name)  # before weights are looked for
-        given.require_weights(self.weights_sha256)
-        if scores not in (None, given.scores):
-            raise RequestError(f"thresholds are of {given.scores} scores: leave scores={kind!r} out")
-        asked = self.prompts(list(given.values) if labels is None else labels, given.templates or templates)
-        if (templates is not None and template_texts(templates) != given.templates) or (
-            asked.templates != given.templates
-        ):
-            raise RequestError(
-                f"thresholds are of the templates {list(given.templates)}: leave other templates out, or fit "
-                "thresholds to yours with `evaluate --thresholds`"
-            )
-        return asked, Scoring(given.scores, values_of(given, asked.labels, given.scores))
-
-    def class_prompts(self, classes: Sequence[str], templates: str | Iterable[str] | None = None) -> Prompts:
-        """Prompts for a data set's classes, whose names need not be distinct.
-
-        Default templates are the module's; none for classes that are stored in the weights file.
-        """
-        own = self._load().classes
-        if templates is None and not (own and own.have(classes)):
-            templates = self.record.default_templates
-        if templates is not None:
-            warn_of_same_classes(tuple(classes), self.record.config.text)
-        return Prompts(tuple(classes), template_texts(templates))
-
-    def known_label_targets(self, prompts: Prompts) -> LabelTargets | None:
-        """As `label_targets`, but None where a text would have to be encoded first."""
-        loaded = self._load()
-        if not prompts.templates and loaded.classes:
-            return self.label_targets(prompts)
-        return loaded.label_embeddings.find(prompts)
-
-    def label_targets(
-        self,
-        prompts: Prompts,
-        use_gpu: bool = False,
-        on_progress: Progress | None = None,
-        encode: Encode | None = None,
-    ) -> LabelTargets:
-        """What images are compared with: the label embeddings, plus the image cache of adapted weights."""
-        embeddings = self.label_embeddings(prompts, use_gpu, on_progress, encode)
-        classes = self._load().classes
-        if prompts.templates or classes is None or classes.cache is None:
-            return embeddings
-        keys = classes.cache.by_class()
-        own_keys = tuple(keys[place] for place in classes.places(prompts.labels))
-        return CachedLabels(embeddings, own_keys, classes.cache.strength)
+        return self.labels.prompts(labels, templates)
 
     def label_embeddings(
         self,
@@ -494,65 +399,9 @@ class Predictor:
         """One embedding per label, float32 [labels, d]; see `LabelEmbeddings.of` and `Classes`.
 
         Args:
-            prompts: labels and templates.
+            prompts: labels and templates, see `prompts`.
             use_gpu: run on the GPU.
             on_progress: see `LabelEmbeddings.of`.
             encode: function from texts to features, float32 [n, d]; default: the text tower.
         """
-        loaded = self._load()
-        if not prompts.templates and loaded.classes:
-            return loaded.classes.vectors[loaded.classes.places(prompts.labels)]
-
-        def at_once(texts: Sequence[str]) -> np.ndarray:
-            return self.text_features(texts, _PROMPTS_AT_ONCE, use_gpu)
-
-        embeddings = loaded.label_embeddings.of(prompts, encode or at_once, on_progress)
-        warn_of_equal(self.record.name, prompts.labels, embeddings)
-        return embeddings
-
-    def top_k_labels(
-        self,
-        feature: np.ndarray,
-        targets: LabelTargets,
-        labels: Sequence[str],
-        top_k: int,
-        scoring: Scoring = SOFTMAX,
-    ) -> Answer:
-        """The best labels for an image feature [d], see `scoring.top_k_labels`."""
-        return top_k_labels(feature, targets, self.logit_scale, labels, top_k, scoring)
-
-    def nearest_label(
-        self, feature: np.ndarray, targets: LabelTargets, labels: Sequence[str], scoring: Scoring
-    ) -> Nearest:
-        """The label closest to its threshold, for an image where no label reaches it."""
-        return nearest_label(feature, targets, self.logit_scale, labels, scoring)
-
-
-def encode_images(
-    engine: Engine,
-    prepare: Callable[[NamedImage], np.ndarray | ImageError],
-    images: Iterable[NamedImage],
-    batch_size: int,
-) -> Iterator[list[np.ndarray | ImageError]]:
-    """Encode images batch by batch. Threads preprocess the next batches while the model runs.
-
-    Yields:
-        One list per batch, in order, of features, float32 [d], not normalised; an unreadable image is
-        represented by its error.
-    """
-    batch: list[np.ndarray | ImageError] = []
-    with closing(prefetch(prepare, images, batch_size)) as all_prepared:
-        for prepared in all_prepared:
-            batch.append(prepared)
-            if len(batch) == batch_size:
-                yield _encode_readable(engine, batch)
-                batch = []
-    if batch:
-        yield _encode_readable(engine, batch)
-
-
-def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:
-    """Encode the readable images of a batch; errors keep their positions."""
-    pixels = [item for item in batch if isinstance(item, np.ndarray)]
-    features = iter(engine.encode_image(np.stack(pixels)) if pixels else ())
-    return [next(features) if isinstance(item, np.ndarray) else item for item in batch]
+        return self.labels.embeddings(prompts, use_gpu, on_progress, encode)

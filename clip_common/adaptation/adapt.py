@@ -194,7 +194,7 @@ def _names(task: AdaptationTask, predictor: Predictor, train: Dataset) -> np.nda
     Raises:
         RequestError: the weights have an image cache of these classes.
     """
-    targets = predictor.label_targets(predictor.class_prompts(train.texts))
+    targets = predictor.labels.targets(predictor.labels.class_prompts(train.texts))
     if isinstance(targets, CachedLabels):
         raise RequestError(
             f"{task.weights}: has a cache of images of these classes, from which nothing can go on: give the "

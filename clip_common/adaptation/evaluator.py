@@ -7,13 +7,14 @@ from itertools import chain
 
 import numpy as np
 
+from ..engines.image_batching import encode_images
 from ..engines.paddle_engine import PaddleEngine
 from ..errors import ImageError, RequestError
 from ..evaluation.evaluate import image_features
 from ..evaluation.labelled import Labelled
 from ..evaluation.metrics import retrieval_recall
 from ..models.clip import CLIP
-from ..predictor import Predictor, encode_images
+from ..predictor import Predictor
 from ..text.prompts import Prompts
 from ..trainer.checkpoint import Arrays, model_arrays
 from ..zero_shot.label_embeddings import compute_label_embeddings
@@ -66,8 +67,8 @@ class Evaluator:
             tower = {}
         if self._held_out.captioned:
             return arrays
-        prompts = self._predictor.class_prompts(self._held_out.texts)
-        return tower | {"classes": self._predictor.label_embeddings(prompts)}
+        prompts = self._predictor.labels.class_prompts(self._held_out.texts)
+        return tower | {"classes": self._predictor.labels.embeddings(prompts)}
 
     def __call__(self, arrays: Arrays) -> tuple[float, float | None]:
         """The share of right answers, held out and on the reference, 0 to 1; recall at 1 for captions."""
@@ -104,7 +105,7 @@ class Evaluator:
         if self._held_out.captioned:
             embeddings = compute_label_embeddings(prompts, self._encode_text)
         else:  # the text tower is as it was, so they are computed once
-            embeddings = self._predictor.label_embeddings(prompts)
+            embeddings = self._predictor.labels.embeddings(prompts)
         return self._accuracy(embeddings, data)
 
     def _encode_text(self, texts: Sequence[str]) -> np.ndarray:

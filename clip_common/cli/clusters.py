@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     stored = read_images(args.embeddings)
     predictor = options.predictor_options(args).predictor(pretrained(stored.origin.module))
-    prompts = predictor.prompts(options.given_labels(args), args.templates)
+    prompts = predictor.labels.prompts(options.given_labels(args), args.templates)
     clusters = find_clusters(stored, args.clusters, prompts, predictor)
     emit(as_json(stored, clusters) if args.format == "json" else as_table(clusters))
     if args.output_dir:

@@ -155,7 +155,7 @@ def _figures(
 def _check_labels(predictor: Predictor, classes: Sequence[str], args: argparse.Namespace) -> None:
     """Refuse labels that `classify` would refuse when it is given the file of their thresholds."""
     if args.thresholds:
-        predictor.prompts(classes, args.templates)
+        predictor.labels.prompts(classes, args.templates)
 
 
 def _fit_thresholds(

@@ -25,7 +25,15 @@ from ..system.progress import progress_bar
 from ..system.words import counted
 from ..zero_shot.cached_labels import LabelTargets
 from ..zero_shot.explain import heat_maps
-from ..zero_shot.scoring import Answer, Nearest, ScoreKind, l2_normalize, shown_score
+from ..zero_shot.scoring import (
+    Answer,
+    Nearest,
+    ScoreKind,
+    l2_normalize,
+    nearest_label,
+    shown_score,
+    top_k_labels,
+)
 from ..zero_shot.thresholds import GivenThresholds
 
 Format = Literal["table", "json"]
@@ -116,22 +124,23 @@ def perform(predictor: Predictor, task: Classification | Embedding) -> Outcome:
 def _classify(predictor: Predictor, task: Classification) -> Outcome:
     if task.output_folder:
         _require_folder(task.output_folder)
-    prompts, scoring = predictor.prompts_and_scoring(
+    prompts, scoring = predictor.labels.prompts_and_scoring(
         task.labels, task.templates, task.scores, task.thresholds
     )
     outcome = Outcome(scores=scoring.kind)
     paths = _input_paths(task, outcome)
     with progress_bar(desc="labels", unit="label", delay=2) as bar:
         # Before the first image, so that invalid labels are reported at once.
-        targets = predictor.label_targets(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
+        targets = predictor.labels.targets(prompts, task.use_gpu, lambda *done: _advance(bar, *done))
     for path, feature in _features(predictor, paths, task):
         if isinstance(feature, ImageError):
             outcome.add_error(path, feature)
             continue
-        answer = predictor.top_k_labels(feature, targets, prompts.labels, task.top_k, scoring)
+        scale = predictor.logit_scale
+        answer = top_k_labels(feature, targets, scale, prompts.labels, task.top_k, scoring)
         result: dict[str, Any] = {"path": str(path), "labels": answer}
         if not answer:
-            result["nearest"] = predictor.nearest_label(feature, targets, prompts.labels, scoring)
+            result["nearest"] = nearest_label(feature, targets, scale, prompts.labels, scoring)
         outcome.results.append(result)
         try:
             if task.figures:

@@ -17,7 +17,7 @@ from ..inputs import NamedImage
 from ..predictor import Predictor
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
-from ..zero_shot.scoring import l2_normalize
+from ..zero_shot.scoring import l2_normalize, top_k_labels
 
 BATCH_SIZE = 32
 _ROUNDS = 5  # after one for warm-up
@@ -77,11 +77,10 @@ class _Candidate:
 
     def first_labels(self, labels: Sequence[str] | None, templates: Sequence[str] | None) -> list[str]:
         """The label that `classify` puts first, for each image."""
-        prompts = self.predictor.prompts(labels, templates)
-        targets = self.predictor.label_targets(prompts)
-        answers = (
-            self.predictor.top_k_labels(feature, targets, prompts.labels, 1) for feature in self.features
-        )
+        prompts = self.predictor.labels.prompts(labels, templates)
+        targets = self.predictor.labels.targets(prompts)
+        scale = self.predictor.logit_scale
+        answers = (top_k_labels(feature, targets, scale, prompts.labels, 1) for feature in self.features)
         return [answer[0]["label"] for answer in answers]
 
 
@@ -103,7 +102,7 @@ def check_engines(
         RequestError: no image can be read.
         ClipError: the labels or the weights cannot be used.
     """
-    asked = predictor.prompts(labels, templates)  # bad labels are an error before the work starts
+    asked = predictor.labels.prompts(labels, templates)  # bad labels are an error before the work starts
     candidates, refused = _candidates(predictor)
     timed, errors = _encode(candidates, predictor, images)
     if timed is None:

@@ -78,9 +78,10 @@ def score(
     use_gpu: bool = False,
 ) -> Scored:
     """Encode a data set and its classes; arguments and errors as for `zero_shot`."""
-    prompts = predictor.class_prompts(data.classes, templates)  # reports errors before any image is read
+    # Before the images, so that invalid classes and templates are reported at once.
+    prompts = predictor.labels.class_prompts(data.classes, templates)
     features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
-    return Scored(prompts, features, predictor.label_targets(prompts, use_gpu), kept, errors)
+    return Scored(prompts, features, predictor.labels.targets(prompts, use_gpu), kept, errors)
 
 
 def zero_shot(

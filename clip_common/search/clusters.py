@@ -68,7 +68,7 @@ def find_clusters(stored: StoredImages, count: int, prompts: Prompts, predictor:
     if count > len(different):
         there = counted(len(different), "different image")
         raise RequestError(f"--clusters is {count}, and the embeddings are of only {there}")
-    targets = predictor.label_targets(prompts)
+    targets = predictor.labels.targets(prompts)
     fitted = KMeans(count, n_init=_STARTS, random_state=_SEED).fit(stored.embeddings)
     clusters = []
     for number in range(count):

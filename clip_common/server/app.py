@@ -62,8 +62,8 @@ class Replica:
         )
         compiled.load()
         self._thresholds = settings.thresholds_of(name)
-        prompts, _ = self._predictor.prompts_and_scoring(None, None, None, self._thresholds)
-        self._predictor.label_targets(prompts, settings.use_gpu)
+        prompts, _ = self._predictor.labels.prompts_and_scoring(None, None, None, self._thresholds)
+        self._predictor.labels.targets(prompts, settings.use_gpu)
         self._predictor.classify(images=[_grey_image()], use_gpu=settings.use_gpu)
         self._busy_since: float | None = None
         self._model = ThreadPoolExecutor(1, "clip-model")  # the model has all CPUs; one batch at a time

@@ -25,7 +25,7 @@ from ..text.prompts import Prompts
 from ..zero_shot.cached_labels import LabelTargets
 from ..zero_shot.explain import heat_maps
 from ..zero_shot.label_embeddings import Encode
-from ..zero_shot.scoring import SOFTMAX, Answer, Scoring, l2_normalize
+from ..zero_shot.scoring import SOFTMAX, Answer, Scoring, l2_normalize, top_k_labels
 from .request import FEW_TEXTS, PredictRequest
 
 _AT_ONCE = 64  # images per part of a batch; deadlines are checked between parts
@@ -173,13 +173,13 @@ def checked(predictor: Predictor, work: PredictRequest) -> Job:
         texts = check_texts(work.texts) if work.texts is not None else []
         work.limits.check_embeddings(len(work.images) + len(texts), predictor.record.config.embed_dim)
         return Job(work, None, [], tokens=predictor.count_tokens(texts) if work.count_tokens else None)
-    prompts, scoring = predictor.prompts_and_scoring(
+    prompts, scoring = predictor.labels.prompts_and_scoring(
         work.labels, work.templates, work.scores, work.thresholds
     )
     work.limits.check_prompts(prompts)
     work.limits.check_scores(len(work.images), work.top_k, prompts.labels)
     work.limits.check_heat_maps(work.explain, predictor.record.config.image_resolution)
-    known = predictor.known_label_targets(prompts)
+    known = predictor.labels.known_targets(prompts)
     return Job(work, prompts, [], targets=known, scoring=scoring)
 
 
@@ -188,7 +188,7 @@ def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
     if job.texts_to_encode <= FEW_TEXTS:
         return
     if job.prompts:
-        job.targets = predictor.label_targets(job.prompts, job.work.use_gpu, encode=encode)
+        job.targets = predictor.labels.targets(job.prompts, job.work.use_gpu, encode=encode)
     else:
         job.encoded = encode(job.texts)
 
@@ -322,9 +322,9 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
             answers.append(_embedding(job, images, texts))
             continue
         if job.targets is None:
-            job.targets = predictor.label_targets(job.prompts, use_gpu, encode=encode)
-        targets, labels, top_k, scoring = job.targets, job.prompts.labels, job.work.top_k, job.scoring
-        answers.append([predictor.top_k_labels(one, targets, labels, top_k, scoring) for one in images])
+            job.targets = predictor.labels.targets(job.prompts, use_gpu, encode=encode)
+        scale, labels, top_k = predictor.logit_scale, job.prompts.labels, job.work.top_k
+        answers.append([top_k_labels(one, job.targets, scale, labels, top_k, job.scoring) for one in images])
     return answers
 
 

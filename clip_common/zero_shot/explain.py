@@ -19,7 +19,7 @@ from PIL import Image
 from ..inputs import check_count
 from ..preprocessing.image import ImageInput
 from .cached_labels import LabelTargets
-from .scoring import label_logits
+from .scoring import label_logits, top_k_labels
 
 if TYPE_CHECKING:
     from ..predictor import Predictor
@@ -74,11 +74,12 @@ def explain(
     """
     check_count("top_k", top_k)
     check_count("batch_size", batch_size)
-    prompts, _ = predictor.prompts_and_scoring(labels, templates)
+    prompts, _ = predictor.labels.prompts_and_scoring(labels, templates)
     pixels = predictor.preprocess.pixels(image, str(image) if isinstance(image, (str, Path)) else "image")
-    targets = predictor.label_targets(prompts, use_gpu)
+    targets = predictor.labels.targets(prompts, use_gpu)
     feature = predictor.encode_image(pixels[None], use_gpu)[0]
-    chosen = [item["label"] for item in predictor.top_k_labels(feature, targets, prompts.labels, top_k)]
+    best = top_k_labels(feature, targets, predictor.logit_scale, prompts.labels, top_k)
+    chosen = [item["label"] for item in best]
     places = [prompts.labels.index(label) for label in chosen]
     return dict(zip(chosen, heat_maps(predictor, pixels, targets, places, batch_size, use_gpu), strict=True))
 

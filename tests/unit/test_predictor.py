@@ -207,7 +207,7 @@ def test_thresholds_of_classes_that_travel_with_the_weights(mini: Predictor, tmp
         adapted.classify(paths=[DOG], thresholds=own, templates="a {}")
     in_words = fitted(adapted, values=values)  # the same names, through the text tower
     assert [item["label"] for item in adapted.classify(paths=[DOG], thresholds=in_words)[0]] == ["hound"]
-    assert adapted.prompts_and_scoring(None, None, None, in_words)[0].templates == ("the {}",)
+    assert adapted.labels.prompts_and_scoring(None, None, None, in_words)[0].templates == ("the {}",)
 
 
 @pytest.mark.parametrize(
@@ -238,13 +238,13 @@ def test_label_vectors_are_computed_once(
 ) -> None:
     labels: dict[str, Any] = {"labels": ["a lighthouse", "a windmill"], "images": pictures(1)}
     encoded: list[list[str]] = []
-    original = Predictor._encode_texts
+    original = Predictor.text_features
 
-    def counted(self: Predictor, engine: Any, texts: list[str], *rest: Any) -> np.ndarray:
+    def counted(self: Predictor, texts: list[str], *rest: Any) -> np.ndarray:
         encoded.append(list(texts))
-        return original(self, engine, texts, *rest)
+        return original(self, texts, *rest)
 
-    monkeypatch.setattr(Predictor, "_encode_texts", counted)
+    monkeypatch.setattr(Predictor, "text_features", counted)
     first_process, second_process = Predictor(mini.record), Predictor(mini.record)
     first = first_process.classify(**labels)
     assert encoded == [["a lighthouse", "a windmill"]]
@@ -275,7 +275,7 @@ def test_the_cache_of_label_embeddings_is_bounded_in_bytes(
     files = list((cache_dir() / "labels").iterdir())
     assert len(files) >= 2 and sum(file.stat().st_size for file in files) <= 10_000
     predictor.classify(images=pictures(1), labels=[f"many {number}" for number in range(20)])
-    kept = predictor._load().label_embeddings._in_memory.values()
+    kept = predictor._load().labels.computed._in_memory.values()
     assert sum(vectors.nbytes for vectors in kept) <= 6_000
     files = list((cache_dir() / "labels").iterdir())
     assert sum(file.stat().st_size for file in files) <= 10_000

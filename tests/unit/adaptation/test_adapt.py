@@ -274,7 +274,7 @@ def test_alpha_0_is_the_module_as_it_was(folder: Path, adapted: adapting.Adapted
         np.testing.assert_array_equal(state["visual.conv_stem.weight"], before["visual.conv_stem.weight"])
         plain = Predictor(MINI)
         np.testing.assert_array_equal(
-            state["class_vectors"], plain.label_embeddings(plain.class_prompts(list(KINDS)))
+            state["class_vectors"], plain.label_embeddings(plain.labels.class_prompts(list(KINDS)))
         )
     finally:
         path.rename(adapted.path)

@@ -24,6 +24,8 @@ LABELS = ["a dog", "a cat"]
 class _Stub:
     """A predictor whose features are written down, one for each image."""
 
+    logit_scale = 1.0
+
     def __init__(self, features: list[list[float]], took: list[int] | None = None) -> None:
         self.given, self.took = np.array(features, np.float32), took
 
@@ -36,14 +38,10 @@ class _Stub:
     def prepare(self, image: tuple[str, Any]) -> np.ndarray:
         return np.full((3, 1, 1), image[1], np.float32)
 
-    def prompts(self, *_: object) -> Any:
-        return type("Prompts", (), {"labels": LABELS})
-
-    def label_targets(self, _prompts: object) -> np.ndarray:
-        return np.eye(2)
-
-    def top_k_labels(self, feature: np.ndarray, embeddings: np.ndarray, labels: list[str], _: int) -> Any:
-        return [{"label": labels[int(np.argmax(embeddings @ feature))]}]
+    @property
+    def labels(self) -> Any:
+        prompts = type("Prompts", (), {"labels": LABELS})
+        return type("Labels", (), {"prompts": lambda *_: prompts, "targets": lambda *_: np.eye(2)})()
 
 
 def test_the_figures_are_those_of_the_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_together_is_as_alone(predictor: Predictor, monkeypatch: pytest.MonkeyPa
     together = answer(predictor, works(BODIES))
     # In another process nothing is in memory: alone, each computes its own label vectors.
     fresh = Predictor(pretrained("clip_mini"))
-    monkeypatch.setattr(fresh._load().label_embeddings, "find", lambda _prompts: None)
+    monkeypatch.setattr(fresh._load().labels.computed, "find", lambda _prompts: None)
     for result, work in zip(together, works(BODIES), strict=True):
         assert_same(result, answer(fresh, [work])[0])
 

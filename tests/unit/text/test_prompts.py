@@ -87,8 +87,8 @@ def test_on_every_route() -> None:
 def test_classes_of_a_data_set_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     predictor = Predictor("clip_mini")
     with caplog.at_level(logging.WARNING):
-        prompts = predictor.class_prompts(["Apple pie", "apple pie", "tart"])
-        predictor.class_prompts(["Apple pie", "apple pie", "tart"])
+        prompts = predictor.labels.class_prompts(["Apple pie", "apple pie", "tart"])
+        predictor.labels.class_prompts(["Apple pie", "apple pie", "tart"])
     assert prompts.labels == ("Apple pie", "apple pie", "tart")
     (record,) = caplog.records  # once
     assert "class 1, 'apple pie', reads the same as class 0, 'Apple pie'" in record.getMessage()
