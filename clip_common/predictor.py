@@ -374,11 +374,7 @@ class Predictor:
 
     @property
     def labels(self) -> Labels:
-        """The labels of this module: prompts, thresholds and what images are compared with.
-
-        New at each access: an object kept here that refers back to its predictor would keep the model in
-        memory until the garbage collector runs.
-        """
+        """The labels of this module: prompts, thresholds and what images are compared with."""
         return Labels(self.record, lambda: self._load().labels, self.text_features)
 
     def prompts(self, labels: Iterable[str] | None, templates: str | Iterable[str] | None) -> Prompts:

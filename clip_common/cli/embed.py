@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     ray = args.executor == "ray"
     if ray:
         require_package("ray", "ray")
-    from ..embedding.embed import Job, embed
+    from ..embedding.embed import embed
+    from ..embedding.parts import Job
     from ..embedding.sources import items_of
 
     job = Job(

@@ -4,72 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
-
-from ..config import Pretrained
-from ..errors import ClipError, ImageError, RequestError
+from ..errors import ClipError, RequestError
 from ..inputs import check_count
-from ..predictor import Predictor, PredictorOptions
-from ..preprocessing.image import image_size
 from ..system.prefetch import prefetch
 from ..system.progress import progress_bar
 from ..system.words import counted
-from ..zero_shot.scoring import l2_normalize
 from .items import Item, Items
-from .origin import Origin
-from .store import Row, Store
-
-
-class Failure(NamedTuple):
-    """An item that could not be embedded, and why.
-
-    Attributes:
-        may_pass: the fault may be temporary, such as a read error, so the next run tries again.
-    """
-
-    item: Item
-    reason: str
-    may_pass: bool = False
-
-
-_WAITING = 32  # concurrent reads from other machines
-
-Part = tuple[int, list[Item]]
-"""The number of a part, and its items."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """How items are embedded; the same on every machine that takes part.
-
-    Attributes:
-        part_size: number of items per part. A killed run loses at most two parts: the one being computed and
-            the one being written.
-    """
-
-    record: Pretrained
-    options: PredictorOptions = field(default_factory=PredictorOptions)
-    batch_size: int = 32
-    use_gpu: bool = False
-    dtype: str = "float32"
-    part_size: int = 1000
-
-    def predictor(self) -> Predictor:
-        """Create the predictor that computes the embeddings."""
-        return self.options.predictor(self.record)
-
-    def origin(self, predictor: Predictor) -> Origin:
-        """The origin that is written into the metadata of each part."""
-        return Origin.of(predictor, self.dtype)
+from .parts import Failure, Job, Part, make_parts, threads_for
+from .store import Store
 
 
 @dataclass
@@ -190,7 +137,7 @@ class _Run:
         return report
 
     def _pending(self) -> list[Item]:
-        """The items to embed. Records known faults, and refreshes the stamps of unchanged content."""
+        """The items to embed. Records known faults."""
         pending, doubtful = [], []
         for item in self._items:
             stamp, _ = self._known.get(item.path, (None, None))
@@ -208,8 +155,13 @@ class _Run:
             else:
                 self._errors.pop(item.path, None)
                 pending.append(item)
+        return pending + self._changed(doubtful)
+
+    def _changed(self, doubtful: Sequence[Item]) -> list[Item]:
+        """Of items whose stamps have changed, those with other content. The others get their new stamps."""
+        changed: list[Item] = []
         stamps: dict[str, str] = {}
-        with closing(prefetch(self._compared, doubtful, 32, _waiting(doubtful))) as verdicts:
+        with closing(prefetch(self._compared, doubtful, 32, threads_for(doubtful))) as verdicts:
             for item, verdict in zip(doubtful, verdicts, strict=True):
                 self._errors.pop(item.path, None)
                 if isinstance(verdict, Failure):  # what was embedded stays until the file can be read
@@ -219,9 +171,9 @@ class _Run:
                     self._report.known += 1
                 else:
                     self._gone.add(item.path)
-                    pending.append(item)
+                    changed.append(item)
         self._store.restamp(stamps)
-        return pending
+        return changed
 
     def _compared(self, item: Item) -> bool | Failure:
         """Whether an item whose stamp has changed still has the same content and caption."""
@@ -231,7 +183,7 @@ class _Run:
                 return False
             content = item.read()
         except OSError as error:
-            return _unreadable(item, error)
+            return Failure.unread(item, error)
         except ClipError:
             return False
         _, _, caption = stamp.partition(" ")
@@ -257,119 +209,3 @@ def _root(store: Store, given: Path) -> Path:
 def _parts(items: Sequence[Item], first: int, size: int) -> Iterator[Part]:
     for number, start in zip(itertools.count(first), range(0, len(items), size), strict=False):
         yield number, list(items[start : start + size])
-
-
-def make_parts(
-    parts: Iterable[Part],
-    store: Store,
-    job: Job,
-    origin: Origin,
-    predictor: Predictor,
-    bar: tqdm | None = None,
-) -> Generator[tuple[int, list[Failure]], None, None]:
-    """Compute and write parts; a part is written while the next one is computed.
-
-    Yields:
-        For each written part, its number of embeddings and its failures.
-    """
-    parts = list(parts)
-    images = [item for _, items in parts for item in items if item.file is not None]
-    reading = prefetch(partial(_prepare, predictor), images, job.batch_size, _waiting(images))
-    writing: Future[tuple[int, list[Failure]]] | None = None
-    with closing(reading) as prepared, ThreadPoolExecutor(1, "clip-write") as writer:
-        for number, items in parts:
-            rows, failures = _make_rows(items, prepared, job, predictor, bar)
-            if writing:
-                yield writing.result()
-            writing = writer.submit(_write, store, number, rows, failures, origin)
-        if writing:
-            yield writing.result()
-
-
-def _make_rows(
-    items: Sequence[Item],
-    prepared: Iterator[_Prepared | Failure],
-    job: Job,
-    predictor: Predictor,
-    bar: tqdm | None,
-) -> tuple[list[Row], list[Failure]]:
-    """The rows and failures of a part. Takes the part's images from the iterator of prepared images."""
-    rows: list[Row] = []
-    failures: list[Failure] = []
-    left = sum(item.file is not None for item in items)
-    while batch := list(itertools.islice(prepared, min(left, job.batch_size))):
-        left -= len(batch)
-        good = [image for image in batch if isinstance(image, _Prepared)]
-        failures += [failure for failure in batch if isinstance(failure, Failure)]
-        if good:
-            features = predictor.encode_image(np.stack([image.pixels for image in good]), job.use_gpu)
-            for image, vector in zip(good, l2_normalize(features), strict=True):
-                rows.append(Row(image.item, vector, image.width, image.height, image.sha256))
-        if bar is not None:
-            bar.update(len(batch))
-    texts = [item for item in items if item.file is None]
-    for item, vector in _text_vectors(predictor, texts, job, failures):
-        rows.append(Row(item, vector))
-    if bar is not None:
-        bar.update(len(texts))
-    return rows, failures
-
-
-def _write(
-    store: Store, number: int, rows: list[Row], failures: list[Failure], origin: Origin
-) -> tuple[int, list[Failure]]:
-    if rows:
-        store.write_part(number, rows, origin)
-    return len(rows), failures
-
-
-def _waiting(items: Iterable[Item]) -> int:
-    """Minimum number of threads for items that are read from other machines; 0 if there are none."""
-    return _WAITING if any(item.is_remote for item in items) else 0
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    item: Item
-    pixels: np.ndarray  # float32 [3, R, R]
-    width: int
-    height: int
-    sha256: str
-
-
-def _prepare(predictor: Predictor, item: Item) -> _Prepared | Failure:
-    """Read, hash, decode and resize an image, in a thread; any error becomes the failure of this item."""
-    try:
-        content = item.read()
-    except OSError as error:
-        return _unreadable(item, error)
-    except ImageError as error:
-        return Failure(item, str(error))
-    try:
-        pixels = predictor.prepare((item.path, content))
-        if isinstance(pixels, ImageError):
-            return Failure(item, str(pixels))
-        width, height = image_size(content)
-    except Exception as error:  # decoders raise anything
-        return Failure(item, f"{item.path}: cannot be prepared ({str(error) or type(error).__name__})")
-    return _Prepared(item, pixels, width, height, hashlib.sha256(content).hexdigest())
-
-
-def _unreadable(item: Item, error: OSError) -> Failure:
-    return Failure(item, f"{item.path}: cannot be read ({error.strerror or error})", may_pass=True)
-
-
-def _text_vectors(
-    predictor: Predictor, items: list[Item], job: Job, failures: list[Failure]
-) -> Iterator[tuple[Item, np.ndarray]]:
-    """Embeddings of texts; a text that is too long is added to `failures`."""
-    good = []
-    for item in items:
-        try:
-            predictor.tokenize([item.caption or ""])
-            good.append(item)
-        except ClipError as error:
-            failures.append(Failure(item, str(error)))
-    if good:
-        features = predictor.text_features([item.caption or "" for item in good], job.batch_size, job.use_gpu)
-        yield from zip(good, l2_normalize(features), strict=True)

@@ -16,8 +16,8 @@ from ray.exceptions import RayActorError
 
 from ..errors import ClipError, RequestError
 from ..system.ray_job import RayJob
-from .embed import Failure, Job, Part, make_parts
 from .origin import Origin
+from .parts import Failure, Job, Part, make_parts
 from .store import Store
 
 _RETRIES = 10  # of a part whose worker died: with its machine, or of what is in the part

@@ -17,8 +17,8 @@ pytest.importorskip("ray", reason="of the extra [test]")
 import numpy as np
 
 from clip_common.embedding import ray_executor
-from clip_common.embedding.embed import Part
 from clip_common.embedding.items import Item
+from clip_common.embedding.parts import Part
 from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
 from tests.support.stores import JOB, ORIGIN, contents, run, write_images

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from clip_common.config import pretrained
-from clip_common.embedding.embed import Job, Report, embed
+from clip_common.embedding.embed import Report, embed
 from clip_common.embedding.items import Item
 from clip_common.embedding.origin import Origin
+from clip_common.embedding.parts import Job
 from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Row, Store, vectors_of
 from clip_common.zero_shot.scoring import l2_normalize

@@ -15,7 +15,7 @@ import pytest
 from clip_common.cli import prediction
 from clip_common.cli.main import main
 from clip_common.config import pretrained
-from clip_common.embedding.embed import Job
+from clip_common.embedding.parts import Job
 from clip_common.embedding.store import Store
 from clip_common.hub import run_command
 from clip_common.predictor import Predictor

@@ -22,8 +22,9 @@ import pytest
 from PIL import Image
 
 from clip_common.config import pretrained
-from clip_common.embedding.embed import Job, embed
+from clip_common.embedding.embed import embed
 from clip_common.embedding.items import Item
+from clip_common.embedding.parts import Job
 from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
