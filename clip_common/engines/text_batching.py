@@ -19,8 +19,8 @@ from ..text.tokenizer import lengths
 _WORTH_A_BATCH = 128  # number of saved tokens from which a separate batch is faster
 
 
-class TextBatch(NamedTuple):
-    """A batch of texts.
+class PrefixBatch(NamedTuple):
+    """A batch of texts that begin alike.
 
     Attributes:
         rows: indices of the texts, int64 [n].
@@ -44,18 +44,18 @@ def encode_in_batches(
 
     Args:
         text: config of the text tower.
-        ids: token ids, see `text_batches` and `padded_batches`.
+        ids: token ids, see `prefix_batches` and `padded_batches`.
         encode: from the texts of a batch to features [n, D]; a causal tower takes prefix and suffix.
         batch_size: maximum number of texts in a batch.
         most_tokens: maximum number of tokens in a batch.
     """
-    if not isinstance(text, BertConfig):
-        return in_batches(ids, encode, batch_size, most_tokens)
-    batches = list(padded_batches(ids, batch_size, most_tokens))
-    return _in_order([rows for rows, _ in batches], [encode(part) for _, part in batches])
-
-
-def _in_order(rows: list[np.ndarray], features: list[np.ndarray]) -> np.ndarray:
+    batches_of: Callable[..., Iterator[tuple[np.ndarray, ...]]] = (
+        padded_batches if isinstance(text, BertConfig) else prefix_batches
+    )
+    rows, features = [], []
+    for places, *inputs in batches_of(ids, batch_size, most_tokens):
+        rows.append(places)
+        features.append(encode(*inputs))
     return np.concatenate(features)[np.argsort(np.concatenate(rows))]
 
 
@@ -81,26 +81,7 @@ def padded_batches(
         start += len(part)
 
 
-def in_batches(
-    ids: np.ndarray,
-    encode: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    batch_size: int,
-    most_tokens: int | None = None,
-) -> np.ndarray:
-    """Encode texts [N, L] to features [N, D], in batches with a common prefix.
-
-    Args:
-        ids: token ids, see `text_batches`.
-        encode: from the prefix and the suffixes of a batch to features [n, D].
-        batch_size: maximum number of texts in a batch.
-        most_tokens: maximum number of tokens in a batch.
-    """
-    batches = list(text_batches(ids, batch_size, most_tokens))
-    features = [encode(batch.prefix, batch.suffix) for batch in batches]
-    return _in_order([batch.rows for batch in batches], features)
-
-
-def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = None) -> Iterator[TextBatch]:
+def prefix_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = None) -> Iterator[PrefixBatch]:
     """Batch texts by common prefix and by length, each batch padded to its longest text.
 
     Args:
@@ -118,7 +99,7 @@ def text_batches(ids: np.ndarray, batch_size: int, most_tokens: int | None = Non
             if most_tokens is not None:
                 size = np.arange(1, len(part) + 1) * suffix  # tokens of the first 1, 2, ... texts
                 part = part[: max(1, int((size <= most_tokens - shared).sum()))]
-            yield TextBatch(part, ids[part[0], :shared], ids[part, shared : length[part].max()])
+            yield PrefixBatch(part, ids[part[0], :shared], ids[part, shared : length[part].max()])
             start += len(part)
 
 

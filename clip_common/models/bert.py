@@ -11,9 +11,9 @@ from paddle import Tensor, nn
 from ..config import BertConfig
 from .transformer import attend, merge_heads
 
-PADDING = 0  # token id of the padding after a text
-NORM_EPSILON = 1e-12
-HIDDEN = -1e9  # added to the score of a masked token
+_PADDING = 0  # token id of the padding after a text
+_NORM_EPSILON = 1e-12
+_HIDDEN = -1e9  # added to the score of a masked token
 
 
 class Bert(nn.Layer):
@@ -31,8 +31,8 @@ class Bert(nn.Layer):
 
 def padding_mask(text: Tensor) -> Tensor:
     """The attention mask that hides padding, to add to the scores: token ids [N, L] to [N, 1, 1, L]."""
-    is_padding = (text == PADDING).astype("float32")  # N L
-    return (is_padding * HIDDEN).unsqueeze([1, 2])  # N L -> N 1 1 L
+    is_padding = (text == _PADDING).astype("float32")  # N L
+    return (is_padding * _HIDDEN).unsqueeze([1, 2])  # N L -> N 1 1 L
 
 
 class _Embeddings(nn.Layer):
@@ -41,7 +41,7 @@ class _Embeddings(nn.Layer):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.width)
         self.position_embeddings = nn.Embedding(config.positions, config.width)
         self.token_type_embeddings = nn.Embedding(config.token_types, config.width)
-        self.LayerNorm = nn.LayerNorm(config.width, epsilon=NORM_EPSILON)
+        self.LayerNorm = nn.LayerNorm(config.width, epsilon=_NORM_EPSILON)
 
     def forward(self, text: Tensor) -> Tensor:
         x = self.word_embeddings(text) + self.position_embeddings.weight[: text.shape[1]]  # N L D
@@ -106,7 +106,7 @@ class _AddAndNorm(nn.Layer):
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.dense = nn.Linear(inputs, width)
-        self.LayerNorm = nn.LayerNorm(width, epsilon=NORM_EPSILON)
+        self.LayerNorm = nn.LayerNorm(width, epsilon=_NORM_EPSILON)
 
     def forward(self, x: Tensor, before: Tensor) -> Tensor:
         return self.LayerNorm(self.dense(x) + before)

@@ -64,15 +64,17 @@ def _tokens(graph: Graph, prefix: Tensor, suffix: Tensor, sizes: _Sizes, width: 
     positions = graph.constant(graph.weight("positional_embedding"))
     x = graph.op("Add", graph.op("Gather", table, prefix), _part(graph, positions, int64(0), sizes.shared))
     own = _part(graph, positions, sizes.shared, sizes.whole)
-    y = graph.op("Reshape", graph.op("Add", graph.op("Gather", table, suffix), own), int64(-1, width))
+    y = graph.op("Add", graph.op("Gather", table, suffix), own)  # N L D
+    y = graph.op("Reshape", y, int64(-1, width))  # N L D -> NL D
     return graph.op("Concat", x, y, axis=0)
 
 
 def _texts(graph: Graph, tokens: Tensor, sizes: _Sizes, width: int) -> Tensor:
     """Rearrange these tokens, [B + NL, D], into whole texts, [N, B + L, D]."""
     x, y = _prefix_and_suffixes(graph, tokens, sizes)
-    y = graph.op("Reshape", y, _shape(graph, -1, sizes.length, width))
-    x = graph.op("Expand", graph.op("Unsqueeze", x, int64(0)), _shape(graph, sizes.texts, 1, 1))
+    y = graph.op("Reshape", y, _shape(graph, -1, sizes.length, width))  # NL D -> N L D
+    x = graph.op("Unsqueeze", x, int64(0))  # B D -> 1 B D
+    x = graph.op("Expand", x, _shape(graph, sizes.texts, 1, 1))  # 1 B D -> N B D
     return graph.op("Concat", x, y, axis=1)
 
 
@@ -113,7 +115,7 @@ class _Attention:
         q, *own = split_heads(graph, suffix, self._suffix_split)  # N H L d
         k, v = (self._whole(shared, part) for shared, part in zip((k, v), own, strict=True))
         own_seen = attend(graph, q, k, v, width, self._suffix_mask)  # N L D
-        flat = [graph.op("Reshape", part, int64(-1, width)) for part in (seen, own_seen)]
+        flat = [graph.op("Reshape", part, int64(-1, width)) for part in (seen, own_seen)]  # B D, NL D
         return linear(graph, graph.op("Concat", *flat, axis=0), out)
 
     def _whole(self, shared: Tensor, own: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from clip_common.cli.main import main
-from clip_common.config import PRETRAINED, Pretrained, pretrained
+from clip_common.config import PRETRAINED, VIT_B32, Pretrained, pretrained
 from clip_common.engines import artifacts, calibration, compile_cache, compile_worker, select
 from clip_common.engines.compiled_engine import CompiledEngine
 from clip_common.engines.paddle_engine import PaddleEngine
 from clip_common.engines.select import Engines, choose
-from clip_common.engines.text_batching import encode_in_batches, in_batches, text_batches
+from clip_common.engines.text_batching import encode_in_batches, prefix_batches
 from clip_common.errors import ClipError, RequestError, WeightsError
 from clip_common.models.factory import load_model
 from clip_common.predictor import Predictor
@@ -113,7 +113,8 @@ def test_texts_come_back_in_their_order_from_batches(texts: list[str]) -> None:
 
     for batch_size, most in ((1, None), (2, None), (32, None), (1000, None), (32, 10), (32, 1)):
         seen.clear()
-        np.testing.assert_array_equal(in_batches(ids, encode, batch_size, most), ids)
+        found = encode_in_batches(VIT_B32.text, ids, encode, batch_size, most)
+        np.testing.assert_array_equal(found, ids)
         for shared, count, length in seen:
             assert shared >= 1 and length >= 1 and count <= batch_size
             assert most is None or count == 1 or shared + count * length <= most
@@ -121,7 +122,7 @@ def test_texts_come_back_in_their_order_from_batches(texts: list[str]) -> None:
 
 def test_what_texts_begin_with_goes_into_a_batch_once() -> None:
     def shapes(texts: list[str]) -> list[tuple[int, int, int]]:
-        batches = text_batches(tokenize(texts), 1000)
+        batches = prefix_batches(tokenize(texts), 1000)
         return [(len(batch.prefix), *batch.suffix.shape) for batch in batches]
 
     assert shapes(PROMPTS) == [(5, 200, 3)]  # start, a, photo, of, a
