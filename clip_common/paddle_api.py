@@ -36,7 +36,7 @@ def load(name: str, weights: str | Path | None = None) -> CLIP:
             the module's own weights, from its bundle, the cache, or a download.
 
     Raises:
-        ValueError: unknown module.
+        RequestError: unknown module.
         WeightsError: weights are not available, damaged, or do not fit the model.
 
     Examples:
@@ -62,7 +62,7 @@ def tokenize(
 
     Raises:
         LabelError: a text is too long and `truncate` is off, or is not a string.
-        ValueError: unknown module.
+        RequestError: unknown module.
 
     Examples:
         >>> list(tokenize(["a diagram", "a dog"]).shape)
