@@ -23,9 +23,9 @@ from paddle.geometric import segment_sum
 
 from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import tokenize
+from clip_common.zero_shot.scoring import l2_normalize
 
 from .captions import TEMPLATES, plural
-from .imagenet import l2
 from .nouns import WHOLLY, Nouns
 from .subjects import Subjects
 from .vocabulary import rows_in
@@ -146,14 +146,14 @@ def _noun_targets(nouns: Nouns, components: np.ndarray) -> np.ndarray:
     If a noun's closeness is below 1, the rest of its length goes to the last component, where photographs
     hardly vary.
     """
-    seen, close = l2(nouns.directions @ components[:, :-1]), nouns.closeness[:, None]
+    seen, close = l2_normalize(nouns.directions @ components[:, :-1]), nouns.closeness[:, None]
     return np.concatenate([close * seen, np.sqrt(1 - close**2)], axis=1).astype(np.float32)
 
 
 def _drawn_targets(subjects: Subjects, components: np.ndarray) -> np.ndarray:
     targets = subjects.directions @ components
     targets[:, -1] = 0
-    return l2(targets).astype(np.float32)
+    return l2_normalize(targets).astype(np.float32)
 
 
 @paddle.no_grad()

@@ -12,11 +12,12 @@ import numpy as np
 from clip_common.errors import TrainingError
 from clip_common.text.tokenizer import tokenize
 from clip_common.trainer.settings import RunSettings
+from clip_common.zero_shot.scoring import l2_normalize, softmax
 
 from .captions import draw_subject
 from .data import Caption
 from .features import Features
-from .imagenet import Space, l2
+from .imagenet import Space
 from .nouns import Nouns
 from .splits import rows_of
 
@@ -103,16 +104,10 @@ class Batches:
         count = self.settings.photographs
         crops = self.features.draw_photographs(count, rng)
         pushed = rng.random(count) < PUSHED_SHARE
-        towards = l2(self.space.weight[rng.integers(len(self.space.weight), size=count)])
+        towards = l2_normalize(self.space.weight[rng.integers(len(self.space.weight), size=count)])
         far = rng.uniform(0.3, 1.0, (count, 1)) * np.linalg.norm(crops, axis=1, keepdims=True)
         moved = np.clip(crops * rng.uniform(0.4, 1.0, (count, 1)) + far * towards, 0, 6)  # ReLU6's range
         return np.where(pushed[:, None], moved, crops).astype(np.float32)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def sampling_weight(caption: Caption) -> float:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clip_common.zero_shot.scoring import l2_normalize
+
 
 @dataclass(frozen=True)
 class Space:
@@ -35,7 +37,7 @@ class Space:
         """Make the space of a classifier."""
         centred = weight - weight.mean(axis=0)
         projection = np.ascontiguousarray(np.linalg.svd(centred, full_matrices=False)[2][:embed_dim].T)
-        return cls(weight, bias, projection, l2(centred @ projection))
+        return cls(weight, bias, projection, l2_normalize(centred @ projection))
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,3 @@ class Classes:
             [int(synsets[str(i)][1:]) for i in range(len(clean))],
             [tuple(dict.fromkeys(name.lower() for name in some)) for some in names],
         )
-
-
-def l2(rows: np.ndarray) -> np.ndarray:
-    """Scale rows to unit length."""
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from clip_common.errors import TrainingError
+from clip_common.zero_shot.scoring import l2_normalize
 
 from .captions import is_clean
-from .imagenet import Classes, Space, l2
+from .imagenet import Classes, Space
 from .packages import CLASSES, WORDNET, unpacked
 from .wordnet import WordNet
 
@@ -84,12 +85,12 @@ def find_nouns(
             ancestor = _ancestor(wordnet, seen, below)
             if ancestor:
                 weight = 0.15 if name in wordnet.common else 0.005
-                placed[name] = Place(l2(directions[ancestor].mean(axis=0)), PARTLY, weight)
+                placed[name] = Place(l2_normalize(directions[ancestor].mean(axis=0)), PARTLY, weight)
     for name, others in lookalikes.items():
         unknown = [other for other in others if other not in known]
         if unknown:
             raise TrainingError(f"lookalikes of {name!r}: {', '.join(unknown)} have no classes")
-        direction = l2(np.mean([known[other] for other in others], axis=0))
+        direction = l2_normalize(np.mean([known[other] for other in others], axis=0))
         is_known = name in known
         placed[name] = Place(direction, WHOLLY if is_known else PARTLY, EVERYDAY if is_known else 4.0)
     return Nouns(
@@ -125,8 +126,9 @@ def _of_classes(wordnet: WordNet, classes: Classes, directions: np.ndarray) -> d
             if wordnet.synsets[offset].is_seen and 0 < len(below.get(offset, ())) <= MOST_CLASSES
         ]
         if covered:
-            of_senses = [l2(directions[numbers].mean(axis=0)) / rank**2 for rank, numbers in covered]
-            placed[name] = Place(l2(np.sum(of_senses, axis=0)), WHOLLY, _weight(name, wordnet))
+            means = [(rank, l2_normalize(directions[numbers].mean(axis=0))) for rank, numbers in covered]
+            of_senses = [mean / rank**2 for rank, mean in means]
+            placed[name] = Place(l2_normalize(np.sum(of_senses, axis=0)), WHOLLY, _weight(name, wordnet))
     return placed
 
 

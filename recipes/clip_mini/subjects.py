@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clip_common.zero_shot.scoring import l2_normalize
+
 from .batches import sampling_weight
 from .captions import subject_shares
 from .features import Features
-from .imagenet import Space, l2
+from .imagenet import Space
 from .splits import rows_of
 
 
@@ -31,7 +33,7 @@ class Subjects:
 def subjects_of(features: Features, space: Space) -> Subjects:
     """The subjects of the training drawings."""
     rows = rows_of(features.captions, "train")
-    embeddings = l2(features.drawings[rows].astype(np.float32) @ space.projection)
+    embeddings = l2_normalize(features.drawings[rows].astype(np.float32) @ space.projection)
     embeddings -= embeddings.mean(axis=0)
     numbers: dict[str, int] = {}
     shown = [
@@ -44,4 +46,4 @@ def subjects_of(features: Features, space: Space) -> Subjects:
     weight = np.array([weight for _, _, weight in shown])
     sums = np.zeros((len(numbers), embeddings.shape[1]), np.float32)
     np.add.at(sums, subject, embeddings[drawing] * weight[:, None].astype(np.float32))
-    return Subjects(list(numbers), l2(sums), np.bincount(subject, weight))
+    return Subjects(list(numbers), l2_normalize(sums), np.bincount(subject, weight))

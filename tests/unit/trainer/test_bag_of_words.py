@@ -9,8 +9,8 @@ import pytest
 from clip_common.config import ClipConfig, EfficientNetConfig, Stage, TextConfig
 from clip_common.models.clip import CLIP
 from clip_common.text.tokenizer import tokenize
+from clip_common.zero_shot.scoring import l2_normalize
 from recipes.clip_mini.bag_of_words import BagOfWords, Parts, fit_parts, fit_sums, silent_rows, write_parts
-from recipes.clip_mini.imagenet import l2
 from recipes.clip_mini.init import initialise
 from recipes.clip_mini.nouns import PARTLY, WHOLLY, Nouns
 from recipes.clip_mini.subjects import Subjects
@@ -22,14 +22,14 @@ SIZE = 12  # of the space
 
 @pytest.fixture(scope="module")
 def nouns() -> Nouns:
-    directions = l2(np.random.default_rng(1).normal(size=(5, SIZE))).astype(np.float32)
+    directions = l2_normalize(np.random.default_rng(1).normal(size=(5, SIZE))).astype(np.float32)
     closeness = np.array([WHOLLY] * 4 + [PARTLY], np.float32)
     return Nouns(NAMES, directions, closeness, np.array([6.0, 6, 1, 1, 4]))
 
 
 @pytest.fixture(scope="module")
 def subjects() -> Subjects:
-    directions = l2(np.random.default_rng(2).normal(size=(2, SIZE))).astype(np.float32)
+    directions = l2_normalize(np.random.default_rng(2).normal(size=(2, SIZE))).astype(np.float32)
     return Subjects(["dog", "arrow"], directions, np.array([2.0, 2.0]))
 
 
@@ -54,13 +54,13 @@ def clip(vocabulary: np.ndarray) -> CLIP:
 
 def encode(clip: CLIP, vocabulary: np.ndarray, texts: list[str]) -> np.ndarray:
     with paddle.no_grad():
-        return l2(clip.encode_text(paddle.to_tensor(rows_in(vocabulary, tokenize(texts)))).numpy())
+        return l2_normalize(clip.encode_text(paddle.to_tensor(rows_in(vocabulary, tokenize(texts)))).numpy())
 
 
 def bags(parts: Parts, vocabulary: np.ndarray, texts: list[str]) -> np.ndarray:
     with paddle.no_grad():
         bag = BagOfWords(parts, silent_rows(vocabulary), 0)
-        return l2(bag(rows_in(vocabulary, tokenize(texts))).numpy())
+        return l2_normalize(bag(rows_in(vocabulary, tokenize(texts))).numpy())
 
 
 def test_vectors_whose_sums_are_nearest() -> None:

@@ -28,6 +28,7 @@ from clip_common.trainer import checkpoint, parallel
 from clip_common.trainer.loss import contrastive_loss
 from clip_common.weights.tensor_names import TOKEN_IDS, openai_name
 from clip_common.weights.weights_file import read_openai, write_safetensors
+from clip_common.zero_shot.scoring import l2_normalize
 from recipes.clip_mini import train
 from recipes.clip_mini.bag_of_words import fit_parts
 from recipes.clip_mini.batches import Batch, Batches, Settings
@@ -44,7 +45,7 @@ from recipes.clip_mini.diagrams import draw_diagrams
 from recipes.clip_mini.evaluate import Share
 from recipes.clip_mini.export import openai_state
 from recipes.clip_mini.features import Features
-from recipes.clip_mini.imagenet import Classes, Space, l2
+from recipes.clip_mini.imagenet import Classes, Space
 from recipes.clip_mini.nouns import PARTLY, WHOLLY, Nouns, find_nouns, read_lookalikes
 from recipes.clip_mini.sources import LICENCES, SOURCES, Drawing, Source
 from recipes.clip_mini.splits import Split, rows_of, split_of
@@ -331,7 +332,7 @@ def test_export_gives_the_features_of_the_average(
             (exported.encode_text(paddle.to_tensor(batch.tokens)), trainer.encode_text(batch.tokens), 3e-2),
             (exported.encode_text(paddle.to_tensor(templates)), trainer.encode_text(templates), 3e-2),
         ):
-            np.testing.assert_allclose(l2(ours.numpy()), l2(theirs.numpy()), atol=close)
+            np.testing.assert_allclose(l2_normalize(ours.numpy()), l2_normalize(theirs.numpy()), atol=close)
     with pytest.raises(ValueError, match="not in the training vocabulary"):
         rows_in(vocabulary[:-1], vocabulary)
 
@@ -362,7 +363,7 @@ def test_nouns_lie_where_their_classes_do(wordnet: WordNet) -> None:
     classes = Classes([3, 4], [("tabby cat",), ("tiger",)])
     nouns = find_nouns(wordnet, classes, directions, {"lynx": ["tiger"]})
     place = dict(zip(nouns.names, zip(nouns.directions, nouns.closeness, strict=True), strict=True))
-    both = l2(directions.sum(axis=0))
+    both = l2_normalize(directions.sum(axis=0))
     for name, direction, closeness in (
         ("tabby cat", directions[0], WHOLLY), ("tiger", directions[1], WHOLLY),
         ("tabby", directions[0], WHOLLY), ("cat", both, WHOLLY), ("animal", both, WHOLLY),
@@ -382,7 +383,7 @@ def test_lookalikes_are_read() -> None:
 
 def test_the_space_ranks_classes_as_the_classifier_does(space: Space) -> None:
     features = 3 * space.weight  # each is its own class, clearly
-    cosines = l2(features @ space.projection) @ space.directions.T
+    cosines = l2_normalize(features @ space.projection) @ space.directions.T
     np.testing.assert_array_equal(cosines.argmax(axis=1), np.arange(len(space.weight)))
 
 
