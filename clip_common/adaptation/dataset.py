@@ -12,10 +12,10 @@ import numpy as np
 
 from ..errors import RequestError
 from ..evaluation.datasets import read_captioned, read_labelled, table_of
+from ..evaluation.labelled import named_file
 from ..inputs import NamedImage
 from ..preprocessing.image import ImageInput
 from ..system.cache import digest_of
-from ..system.file_names import escape_name
 from ..system.words import counted
 
 
@@ -81,8 +81,7 @@ def read_dataset(source: str, texts: list[str] | None = None) -> Dataset:
     captions = list(dict.fromkeys([*(texts or []), *(caption for _, caption in pairs)]))
     place = {caption: i for i, caption in enumerate(captions)}
     targets = np.array([place[caption] for _, caption in pairs])
-    images: list[NamedImage] = [(escape_name(str(file)), file) for file, _ in pairs]
-    return Dataset(images, targets, captions, captioned=True)
+    return Dataset([named_file(file) for file, _ in pairs], targets, captions, captioned=True)
 
 
 def split(dataset: Dataset, share: float) -> tuple[np.ndarray, np.ndarray]:

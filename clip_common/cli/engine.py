@@ -18,7 +18,7 @@ from .prediction import Outcome, images_of
 from .reporting import emit, report_unread
 
 if TYPE_CHECKING:
-    from ..evaluation.check import Check
+    from ..evaluation.engine_check import EngineCheck
 
 _OF_A_CHECK = ("labels", "labels_file", "templates", "exif_rotation", "fast_jpeg")
 
@@ -65,7 +65,7 @@ def _check(args: argparse.Namespace) -> int:
     outcome = Outcome()
     paths = [path for given in args.check for path in images_of(given, None, outcome, "--check")]
     labels = options.given_labels(args)
-    from ..evaluation.check import check_engines
+    from ..evaluation.engine_check import check_engines
 
     predictor = options.predictor_options(args).predictor(args.module)
     found = check_engines(predictor, [(str(path), path) for path in paths], labels, args.templates)
@@ -78,7 +78,7 @@ def _check(args: argparse.Namespace) -> int:
     return report_unread(errors, "left out")
 
 
-def _table(found: Check) -> str:
+def _table(found: EngineCheck) -> str:
     """A row for each engine and precision, then what does not run here."""
     columns = f"{'images/s':>9}{'mean cosine':>13}{'least':>10}{'equal answers':>15}"
     lines = [

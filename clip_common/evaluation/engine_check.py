@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Check:
+class EngineCheck:
     """The result of `check_engines`.
 
     Attributes:
@@ -89,7 +89,7 @@ def check_engines(
     images: Sequence[NamedImage],
     labels: Sequence[str] | None = None,
     templates: Sequence[str] | None = None,
-) -> Check:
+) -> EngineCheck:
     """Measure every engine and precision on images.
 
     Args:
@@ -120,7 +120,7 @@ def check_engines(
         rate = len(timed) / median(candidate.seconds)
         figures = (rate, float(cosines.mean()), float(cosines.min()), float(equal.mean()))
         rows.append(Row(candidate.engine, candidate.precision, *figures))
-    return Check(reference.engine, len(first), len(timed), len(asked.labels), rows, refused, errors)
+    return EngineCheck(reference.engine, len(first), len(timed), len(asked.labels), rows, refused, errors)
 
 
 def _candidates(predictor: Predictor) -> tuple[list[_Candidate], dict[str, str]]:

@@ -14,13 +14,12 @@ from ..config import PUBLISHED_TOP_1
 from ..errors import ImageError, RequestError
 from ..inputs import NamedImage
 from ..predictor import Predictor
-from ..system.file_names import escape_name
 from ..system.progress import progress_bar
 from ..text.prompts import Prompts
 from ..zero_shot.cached_labels import LabelTargets
 from ..zero_shot.scoring import cosines, l2_normalize, label_logits, softmax
 from . import metrics
-from .labelled import Labelled, MultiLabelled
+from .labelled import Labelled, MultiLabelled, named_file
 
 RECALLS = (1, 5, 10)
 
@@ -194,7 +193,7 @@ def retrieval(
     """Measure recall at 1, 5 and 10, from images to captions and back. An image may have several captions."""
     predictor.tokenize([caption for _, caption in pairs])  # reports long captions before any image is read
     files = list(dict.fromkeys(file for file, _ in pairs))
-    images = [(escape_name(str(file)), file) for file in files]
+    images = [named_file(file) for file in files]
     features, kept, errors = image_features(predictor, images, batch_size, use_gpu)
     row_of = {files[i]: row for row, i in enumerate(kept)}
     readable = [(row_of[file], caption) for file, caption in pairs if file in row_of]

@@ -23,7 +23,7 @@ from ..zero_shot.scoring import l2_normalize, top_k_labels
 
 
 @dataclass(frozen=True)
-class Check:
+class Comparison:
     """One comparison. `passed` is None if there is nothing to compare with."""
 
     what: str
@@ -32,7 +32,7 @@ class Check:
     passed: bool | None
 
 
-def verify(weights: WeightsFile, image: Path | None = None) -> list[Check]:
+def verify(weights: WeightsFile, image: Path | None = None) -> list[Comparison]:
     """Load a module's weights strictly and compare their features with those of the published weights.
 
     Args:
@@ -54,35 +54,37 @@ def verify(weights: WeightsFile, image: Path | None = None) -> list[Check]:
     mean = float(np.mean(text**2))
     what = f"mean squared text feature of {texts}"
     if reference is None or reference.text is None:
-        checks.append(Check(what, f"{mean:.6f}", "none published", None))
+        checks.append(Comparison(what, f"{mean:.6f}", "none published", None))
     else:
         low, high = reference.text
         fits = low - reference.tolerance <= mean <= high + reference.tolerance
-        checks.append(Check(what, f"{mean:.6f}", f"{low} to {high}, within {reference.tolerance}", fits))
+        checks.append(Comparison(what, f"{mean:.6f}", f"{low} to {high}, within {reference.tolerance}", fits))
     if image is not None:
         checks += _image_checks(record, engine, text, image)
     return checks
 
 
-def _hash_check(weights: WeightsFile) -> Check:
+def _hash_check(weights: WeightsFile) -> Comparison:
     """Compare the hash. Only the published file has it; a converted file is checked by its features."""
     published = weights.record.weights
     found = content_sha256(weights.path)  # not the remembered hash: a disk can corrupt a file later
     if published.sha256 is None:
-        return Check("sha256", found, "not known", None)
+        return Comparison("sha256", found, "not known", None)
     claims_to_be_it = weights.path.name == published.kept_as(weights.record.name)
     same = found == published.sha256
-    return Check("sha256", found, published.sha256, same if same or claims_to_be_it else None)
+    return Comparison("sha256", found, published.sha256, same if same or claims_to_be_it else None)
 
 
-def _settings_check(weights: WeightsFile) -> Check:
+def _settings_check(weights: WeightsFile) -> Comparison:
     """Report the settings that the file is used with: the tensors cannot confirm them."""
     config, preprocessing = weights.record.config, weights.record.preprocessing
     found = f"{config.activation}, {preprocessing.resize}, mean {preprocessing.mean}, std {preprocessing.std}"
-    return Check("activation and preprocessing", found, "as the file or its record says", None)
+    return Comparison("activation and preprocessing", found, "as the file or its record says", None)
 
 
-def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, image: Path) -> list[Check]:
+def _image_checks(
+    record: Pretrained, engine: PaddleEngine, text: np.ndarray, image: Path
+) -> list[Comparison]:
     preprocess = Preprocess(record.config.image_resolution, record.preprocessing)
     feature = engine.encode_image(preprocess.pixels(image, str(image))[None])
     mean = float(np.mean(feature**2))
@@ -100,10 +102,10 @@ def _image_checks(record: Pretrained, engine: PaddleEngine, text: np.ndarray, im
 
 def _near(
     what: str, found: list[float], expected: Sequence[float] | None, reference: ReferenceValues | None
-) -> Check:
+) -> Comparison:
     shown = ", ".join(f"{value:.7f}" for value in found)
     if reference is None or expected is None:
-        return Check(what, shown, "none published", None)
+        return Comparison(what, shown, "none published", None)
     fits = all(abs(a - b) <= reference.tolerance for a, b in zip(found, expected, strict=True))
     wanted = ", ".join(map(str, expected))
-    return Check(what, shown, f"{wanted} for {reference.image_name}, within {reference.tolerance}", fits)
+    return Comparison(what, shown, f"{wanted} for {reference.image_name}, within {reference.tolerance}", fits)

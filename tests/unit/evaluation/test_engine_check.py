@@ -12,8 +12,8 @@ import pytest
 from clip_common.cli.main import main
 from clip_common.engines.base import ENGINES, PRECISIONS
 from clip_common.errors import LabelError, RequestError
-from clip_common.evaluation import check
-from clip_common.evaluation.check import check_engines
+from clip_common.evaluation import engine_check
+from clip_common.evaluation.engine_check import check_engines
 from clip_common.predictor import Predictor
 from tests.support.paths import EXAMPLES
 
@@ -49,10 +49,10 @@ def test_the_figures_are_those_of_the_embeddings(monkeypatch: pytest.MonkeyPatch
     half, root = 0.5, 0.75**0.5
     wanted, found = [[1, 0], [0, 1], [1, 0]], [[5, 0], [0, 1], [half, root]]
     candidates = [
-        check._Candidate("openvino", "float32", _Stub(wanted)),  # type: ignore[arg-type]
-        check._Candidate("openvino", "bfloat16", _Stub(found)),  # type: ignore[arg-type]
+        engine_check._Candidate("openvino", "float32", _Stub(wanted)),  # type: ignore[arg-type]
+        engine_check._Candidate("openvino", "bfloat16", _Stub(found)),  # type: ignore[arg-type]
     ]
-    monkeypatch.setattr(check, "_candidates", lambda _: (candidates, {"paddle, bfloat16": "why"}))
+    monkeypatch.setattr(engine_check, "_candidates", lambda _: (candidates, {"paddle, bfloat16": "why"}))
     images: list[Any] = [(str(i), i) for i in range(3)]
     done = check_engines(_Stub(wanted), images)  # type: ignore[arg-type]
     same, other = done.rows
@@ -66,13 +66,13 @@ def test_the_figures_are_those_of_the_embeddings(monkeypatch: pytest.MonkeyPatch
 def test_batches_are_of_32_and_timed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     took: list[int] = []
     stubs = [_Stub([[1, 0]] * 70, took), _Stub([[1, 0]] * 70, took)]
-    candidates = [check._Candidate(f"{i}", "float32", stub) for i, stub in enumerate(stubs)]  # type: ignore[arg-type]
-    monkeypatch.setattr(check, "_candidates", lambda _: (candidates, {}))
+    candidates = [engine_check._Candidate(f"{i}", "float32", stub) for i, stub in enumerate(stubs)]  # type: ignore[arg-type]
+    monkeypatch.setattr(engine_check, "_candidates", lambda _: (candidates, {}))
     images: list[Any] = [(str(i), i) for i in range(70)]
     done = check_engines(stubs[0], images)  # type: ignore[arg-type]
-    assert took == [32, 32, 32, 32, 6, 6, *[32, 32] * (1 + check._ROUNDS)]
+    assert took == [32, 32, 32, 32, 6, 6, *[32, 32] * (1 + engine_check._ROUNDS)]
     assert (done.images, done.batch_size) == (70, 32)
-    assert [len(candidate.seconds) for candidate in candidates] == [check._ROUNDS] * 2
+    assert [len(candidate.seconds) for candidate in candidates] == [engine_check._ROUNDS] * 2
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_whatever_runs_here_is_measured_and_the_rest_has_its_reason(
     precisions: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(check, "_ROUNDS", 1)
-    monkeypatch.setattr(check, "PRECISIONS", precisions)
+    monkeypatch.setattr(engine_check, "_ROUNDS", 1)
+    monkeypatch.setattr(engine_check, "PRECISIONS", precisions)
     broken = tmp_path / "broken.png"
     broken.write_bytes(DOG.read_bytes()[:100])
     images = [(str(path), path) for path in (DOG, broken, CAT)]
@@ -104,21 +104,21 @@ def test_whatever_runs_here_is_measured_and_the_rest_has_its_reason(
 
 def test_openvino_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(check, "PRECISIONS", ("float32",))
-    found, _ = check._candidates(Predictor("clip_mini"))
+    monkeypatch.setattr(engine_check, "PRECISIONS", ("float32",))
+    found, _ = engine_check._candidates(Predictor("clip_mini"))
     assert ("openvino", "float32") in {(one.engine, one.precision) for one in found}
 
 
 def test_an_engine_in_whose_place_another_runs_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paddle takes over, with a warning, where towers cannot be compiled."""
     monkeypatch.setattr(Predictor, "engine", lambda _: type("Engine", (), {"name": "paddle"}))
-    found, refused = check._candidates(Predictor("clip_mini"))
+    found, refused = engine_check._candidates(Predictor("clip_mini"))
     assert [one.engine for one in found if one.precision == "float32"] == ["paddle"]
     assert "cannot be compiled" in refused["onnxruntime, float32"]
 
 
 def test_nothing_to_measure_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_candidates", lambda _: ([], {}))
+    monkeypatch.setattr(engine_check, "_candidates", lambda _: ([], {}))
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     for images in ([], [(str(broken), broken)]):
@@ -133,8 +133,8 @@ def test_nothing_to_measure_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def only_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "ENGINES", ("auto", "paddle"))
-    monkeypatch.setattr(check, "_ROUNDS", 1)
+    monkeypatch.setattr(engine_check, "ENGINES", ("auto", "paddle"))
+    monkeypatch.setattr(engine_check, "_ROUNDS", 1)
 
 
 @pytest.mark.slow
