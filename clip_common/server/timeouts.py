@@ -1,8 +1,9 @@
-"""Timeouts for slow clients, which uvicorn does not have.
+"""Timeouts for slow clients, and limits on headers, which uvicorn does not have.
 
 uvicorn waits without limit for the headers of a request, and for a client to read its response. A few
 thousand clients that send nothing could block all others, and clients that read nothing could fill the
-memory.
+memory. So could headers without an end, or many requests sent at once, which uvicorn parses before the first
+is answered.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_SECONDS = 10.0
 READING_SECONDS = 60.0
+HEAD_BYTES = 64 << 10
+PIPELINED = 100
+_A_CHUNK = 8  # bytes around each byte of a body, if every chunk of it has one byte
 
 
 class TimeoutProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with timeouts.
+    """HTTP/1.1 with timeouts and limits.
 
-    The headers of a request must arrive within `HEADER_SECONDS`. While a client reads a response, sending may
-    be blocked for at most `READING_SECONDS` in total.
+    The headers of a request must arrive within `HEADER_SECONDS`, and may have `HEAD_BYTES`, as may the
+    headers after its body. While a client reads a response, sending may be blocked for at most
+    `READING_SECONDS` in total. At most `PIPELINED` requests of a connection wait for the one before them.
     """
 
+    _head = 0  # bytes received of the current request that are not its body
     _due: asyncio.TimerHandle | None = None
     _paused: float | None = None
     _patience: float = READING_SECONDS
@@ -34,8 +40,27 @@ class TimeoutProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A part of a request has arrived."""
+        self._head += len(data)
         super().data_received(data)
         self._watch()
+        if self._head > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_headers_complete(self) -> None:
+        """A request begins: it is answered, or waits for those before it."""
+        super().on_headers_complete()
+        if len(self.pipeline) > PIPELINED:
+            raise ValueError("too many requests at once")  # uvicorn answers with 400 and hangs up
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has arrived, with what separates its chunks."""
+        self._head = max(0, self._head - (1 + _A_CHUNK) * len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._head = 0
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed: stop all timers."""
@@ -59,6 +84,12 @@ class TimeoutProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._unread is None:
             self._patience = READING_SECONDS
+
+    def _refuse_head(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.send_400_response(f"the headers of the request have more than {HEAD_BYTES:,} bytes")
+        else:  # another response is being sent
+            self.transport.abort()
 
     def _watch(self) -> None:
         """Start the header timer when a request is awaited, and stop it when its headers have arrived."""
