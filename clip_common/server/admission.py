@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 import json
 import os
@@ -30,6 +31,7 @@ RETRY_AFTER = {"retry-after": "1"}
 _DRAINING: Refusal = (503, "the server is shutting down", RETRY_AFTER | {"connection": "close"})
 _CHUNK = 1 << 16  # bytes; larger responses are sent in chunks of this size
 _INFLATED = 1 << 20  # bytes of a compressed body that are decompressed before the event loop continues
+_LINGER = 2.0  # seconds in which the body of a refused request is thrown away
 
 
 def api_key_from_environment() -> str | None:
@@ -109,7 +111,7 @@ class AdmissionMiddleware:
             if not refusal and scope["path"] not in OPEN_PATHS:
                 refusal = await self._read(scope, receive, held)
             if refusal:
-                await reply(send, scope["path"], *refusal)
+                await _refuse(send, receive, scope["path"], refusal)
             else:
                 await self.app(_unpacked(scope), _replay(held.body, receive), answer.send)
         except asyncio.CancelledError:
@@ -130,7 +132,7 @@ class AdmissionMiddleware:
             return 401, "the API key is missing or wrong", {"www-authenticate": 'Basic realm="clip"'}
         if self.admission.draining:
             return _DRAINING
-        encoding = headers.get(b"content-encoding", b"identity").lower()
+        encoding = _encoding(headers)
         if encoding not in (b"identity", b"gzip"):
             name = encoding.decode("latin-1")[:40]
             return (
@@ -146,7 +148,7 @@ class AdmissionMiddleware:
         stated = headers.get(b"content-length", b"0")
         if stated.isdigit() and int(stated) > self.admission.body_bytes:
             return self._too_large()
-        packed = headers.get(b"content-encoding", b"").lower() == b"gzip"
+        packed = _encoding(headers) == b"gzip"
         collect = asyncio.ensure_future(self._collect(receive, held, packed))
         self.admission.unread.add(collect)
         try:
@@ -181,6 +183,8 @@ class AdmissionMiddleware:
                     chunk = gunzip.decompress(part, _INFLATED) if gunzip else part
                 except zlib.error:
                     return 400, "the body is not gzip, as its content-encoding says", {}
+                if gunzip and gunzip.unused_data:
+                    return 400, "the body goes on after the end of its gzip", {"connection": "close"}
                 held.take(len(chunk))
                 if held.size > self.admission.body_bytes:
                     return self._too_large()
@@ -302,8 +306,34 @@ def _has_key(header: bytes, key: str) -> bool:
     return hmac.compare_digest(value.strip(), key.encode())
 
 
-async def reply(send: Send, path: str, status: int, msg: str, headers: dict[str, str]) -> None:
-    """Send an error in PaddleHub's envelope, or in OpenAI's form for a path below `/v1/`."""
+def _encoding(headers: dict[bytes, bytes]) -> bytes:
+    return headers.get(b"content-encoding", b"identity").strip().lower()
+
+
+async def _refuse(send: Send, receive: Receive, path: str, refusal: Refusal) -> None:
+    """Reject a request. If the connection is closed then, the client may still be sending its body."""
+    status, _, headers = refusal
+    closing = "connection" in headers and status != 408  # the body of a 408 does not come
+    await reply(send, path, *refusal, more=closing)
+    if closing:  # or else the client would see a broken connection in place of the answer
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_discard(receive), _LINGER)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _discard(receive: Receive) -> None:
+    while (await receive()).get("more_body", False):
+        pass
+
+
+async def reply(
+    send: Send, path: str, status: int, msg: str, headers: dict[str, str], more: bool = False
+) -> None:
+    """Send an error in PaddleHub's envelope, or in OpenAI's form for a path below `/v1/`.
+
+    Args:
+        more: the response is ended later, although it is complete.
+    """
     openai = path.startswith(PREFIX)
     content = error_content(status, msg) if openai else {"status": "101", "msg": msg, "results": ""}
     body = json.dumps(content).encode()
@@ -315,4 +345,4 @@ async def reply(send: Send, path: str, status: int, msg: str, headers: dict[str,
             "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
         }
     )
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from clip_common.errors import BusyError, RequestError
+from clip_common.server import admission as admission_module
 from clip_common.server.admission import Admission, AdmissionMiddleware, api_key_from_environment
 from clip_common.server.http import create_api
 from clip_common.server.request import PredictRequest, RequestBody
@@ -30,7 +31,8 @@ DOG = base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
 
 
 @pytest.fixture
-def admission() -> Admission:
+def admission(monkeypatch: pytest.MonkeyPatch) -> Admission:
+    monkeypatch.setattr(admission_module, "_LINGER", 0.2)
     return Admission(None, body_bytes=200_000, bytes_in_flight=500_000, body_seconds=0.5)
 
 
@@ -330,7 +332,17 @@ def test_packed_bodies(client: TestClient, admission: Admission) -> None:
     assert client.post(URL, content=gzip.compress(body), headers=PACKED).status_code == 200
     padded = body + b" " * 150_000
     assert client.post(URL, content=gzip.compress(padded), headers=PACKED).status_code == 200
+    assert (
+        client.post(URL, content=gzip.compress(body), headers={"content-encoding": "GZIP "}).status_code
+        == 200
+    )
     for content, status, words in (
+        (gzip.compress(body) + b"x", 400, "the body goes on after the end of its gzip"),
+        (
+            gzip.compress(body[:5]) + gzip.compress(body[5:]),
+            400,
+            "the body goes on after the end of its gzip",
+        ),
         (gzip.compress(b" " * 50_000_000), 413, "the body has more than 200,000 bytes"),
         (body, 400, "not gzip"),
         (gzip.compress(padded)[:-9], 400, "no end"),
@@ -339,6 +351,49 @@ def test_packed_bodies(client: TestClient, admission: Admission) -> None:
         assert (reply.status_code, words in reply.json()["msg"]) == (status, True), reply.text
     reply = client.post(URL, content=body, headers={"content-encoding": "br"})
     assert (reply.status_code, "'br'" in reply.json()["msg"]) == (415, True)
+    assert admission.bytes_held == admission.in_flight == 0
+
+
+def test_what_follows_the_end_of_a_gzip_is_not_kept(service: Direct, admission: Admission) -> None:
+    """However much it is, and where its size is not said before."""
+    packed = gzip.compress(b'{"texts": ["a dog"]}')
+    coming = [packed, b"x" * 1_000, *[b"x" * 90_000] * 5]
+    asked = Asked(
+        URL,
+        [{"type": "http.request", "body": part, "more_body": True} for part in coming],
+        content_encoding="gzip",
+    )
+    asyncio.run(asked.run(AdmissionMiddleware(create_api(service), admission)))
+    assert asked.sent[0]["status"] == 400 and b"after the end of its gzip" in asked.sent[1]["body"]
+    assert admission.bytes_held == admission.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "draining", "status"),
+    [
+        ({"content_length": "900000"}, False, 413),
+        ({"content_encoding": "br"}, False, 415),
+        ({}, True, 503),
+    ],
+)
+def test_the_body_of_a_refused_request_is_read_before_the_connection_ends(
+    service: Direct, admission: Admission, headers: dict[str, str], draining: bool, status: int
+) -> None:
+    """Else a client that is still sending sees a broken connection, and not why."""
+    admission.draining = draining
+    parts = [{"type": "http.request", "body": b"x" * 90_000, "more_body": i < 9} for i in range(10)]
+    asked = Asked(URL, parts, **headers)
+    received_before: list[int] = []
+
+    async def send(message: Any) -> None:
+        received_before.append(asked.received)
+        asked.sent.append(message)
+
+    app = AdmissionMiddleware(create_api(service), admission)
+    asyncio.run(app(asked.scope, asked.receive, send))
+    assert asked.sent[0]["status"] == status and json.loads(asked.sent[1]["body"])["status"] == "101"
+    assert (received_before[1], received_before[-1]) == (0, 10)
+    assert [message.get("more_body") for message in asked.sent[1:]] == [True, None]
     assert admission.bytes_held == admission.in_flight == 0
 
 

@@ -148,7 +148,9 @@ def test_a_body_in_chunks_of_any_size_is_taken(chunk: int) -> None:
     async def run() -> bytes:
         async with served(Admission(None, 1 << 20, 1 << 30, 30), count) as (_, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(CHUNKED + b"%x\r\n%s\r\n" % (chunk, b"a" * chunk) * (300_000 // chunk) + b"0\r\n\r\n")
+            writer.write(
+                CHUNKED + b"%x\r\n%s\r\n" % (chunk, b"a" * chunk) * (300_000 // chunk) + b"0\r\n\r\n"
+            )
             answer = await reader.read(100)
             writer.close()
             return answer
