@@ -17,7 +17,7 @@ from PIL import Image
 
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
-from clip_common.server.batching import answer
+from clip_common.server.answering import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody
 

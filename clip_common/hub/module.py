@@ -17,7 +17,7 @@ from ..models import export
 from ..models.clip import CLIP
 from ..predictor import Embeddings, Predictor
 from ..preprocessing.image import ImageInput
-from ..server import batching
+from ..server import answering
 from ..server.limits import Limits
 from ..server.request import RequestBody
 from ..system.output import require_folder
@@ -118,7 +118,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
         return create_page(self.record, ask, finder_of(self.record, predictor.options))
 
     def _answer(self, predictor: Predictor, body: dict[str, Any]) -> Any:
-        return batching.answer_one(predictor, RequestBody.parse(body).work(self.limits))
+        return answering.answer_one(predictor, RequestBody.parse(body).work(self.limits))
 
     def run_cmd(self, argvs: list[str]) -> str:
         """Run the module with the arguments of `hub run`; returns the printed text."""

@@ -33,12 +33,12 @@ from ..system.threads import beside
 from ..zero_shot.explain import COPIES
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
 from .admission import Admission, AdmissionMiddleware, api_key_from_environment
-from .batching import Batcher, Job, add_heat_maps, answer_jobs, checked, encode_ahead, readable
+from .answering import Job, add_heat_maps, answer_jobs, checked, encode_ahead, readable
 from .http import create_api
 from .limits import Limits
 from .request import FEW_TEXTS, PredictRequest, RequestBody
 from .responses import off_the_loop
-from .scheduling import TURN, LoadEstimator, Places, Turns, late
+from .scheduling import TURN, Batcher, LoadEstimator, Places, Turns, late
 from .settings import Settings
 from .web_page import create_page
 

@@ -1,4 +1,4 @@
-"""Share the model among requests: slots for prepared images, time slices for long work, load estimates."""
+"""Share the model among requests: batches, slots for prepared images, time slices, load estimates."""
 
 from __future__ import annotations
 
@@ -8,16 +8,72 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ..errors import BusyError
 
+Given = TypeVar("Given")
+
 TURN = 0.5
 """Length of a time slice, in seconds, of long work on one request."""
+
+
+class Batcher(Generic[Given]):
+    """Forms batches: requests that arrive while a batch is processed form the next one.
+
+    Ray Serve's batching forms a batch every few milliseconds, even while the model is busy: under load, its
+    batches are small and queue behind each other.
+
+    Args:
+        work: computes the results of a batch, one per request.
+        most: maximum size of a batch.
+        wait: seconds that a request waits for others if no batch is being processed.
+    """
+
+    def __init__(self, work: Callable[[list[Given]], Awaitable[list[Any]]], most: int, wait: float) -> None:
+        self._work, self._most, self._wait = work, most, wait
+        self._waiting: deque[tuple[Given, asyncio.Future]] = deque()
+        self._running: asyncio.Task | None = None
+
+    async def ask(self, given: Given) -> Any:
+        """Compute the result of one request; raises what its batch raises."""
+        result = asyncio.get_running_loop().create_future()
+        self._waiting.append((given, result))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await result
+
+    async def _run(self) -> None:
+        """Process batches until no request waits; if this fails, waiting requests are cancelled."""
+        try:
+            await asyncio.sleep(self._wait)
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                if batch := [(given, result) for given, result in batch if not result.done()]:
+                    await self._answer(batch)
+        finally:
+            self._running = None
+            while self._waiting:
+                self._waiting.popleft()[1].cancel()
+
+    async def _answer(self, batch: list[tuple[Given, asyncio.Future]]) -> None:
+        """Process a batch, and set the results or the error of its requests."""
+        try:
+            results = await self._work([given for given, _ in batch])
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            for _, future in batch:
+                future.cancel()  # no effect on a future that is done
 
 
 class Turns:

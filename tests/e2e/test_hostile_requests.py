@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from clip_common.errors import ClipError, LimitError
 from clip_common.preprocessing.image import FORMATS
 from clip_common.server.admission import Admission, AdmissionMiddleware
-from clip_common.server.batching import answer
+from clip_common.server.answering import answer
 from clip_common.server.http import create_api
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody

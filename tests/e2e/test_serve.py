@@ -28,7 +28,7 @@ from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
 from clip_common.server import app
-from clip_common.server.batching import answer
+from clip_common.server.answering import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody
 from clip_common.server.scheduling import LoadEstimator

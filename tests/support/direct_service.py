@@ -6,7 +6,7 @@ from typing import Any
 
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
-from clip_common.server.batching import answer_one
+from clip_common.server.answering import answer_one
 from clip_common.server.request import PredictRequest
 
 MODULE = "clip_mini"

@@ -24,7 +24,7 @@ from clip_common.errors import RequestError, WeightsError
 from clip_common.evaluation import evaluate
 from clip_common.evaluation.datasets import read_labelled
 from clip_common.predictor import Predictor
-from clip_common.server.batching import answer
+from clip_common.server.answering import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody
 from clip_common.weights.class_head import read_classes

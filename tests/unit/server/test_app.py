@@ -463,33 +463,6 @@ def test_a_server_may_make_no_heat_maps(monkeypatch: pytest.MonkeyPatch) -> None
         asyncio.run(gateway.ask("clip_mini", WHY))
 
 
-def test_places_are_given_in_order_and_come_back() -> None:
-    async def run() -> list[str]:
-        places, order = scheduling.Places(10), []
-
-        async def take(name: str, wanted: int, release: asyncio.Event) -> None:
-            async with places.taken(wanted):
-                order.append(name)
-                await release.wait()
-
-        first, later = asyncio.Event(), asyncio.Event()
-        later.set()
-        tasks = [asyncio.create_task(take("eight", 8, first))]
-        await asyncio.sleep(0)
-        tasks += [
-            asyncio.create_task(take("hundred", 100, later)),
-            asyncio.create_task(take("one", 1, later)),
-        ]
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert order == ["eight"]
-        first.set()
-        await asyncio.gather(*tasks)
-        return order
-
-    assert asyncio.run(run()) == ["eight", "hundred", "one"]
-
-
 def test_metrics_of_a_node_do_not_go_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     class Node(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -7,13 +7,11 @@ encoding many texts.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -32,62 +30,6 @@ _AT_ONCE = 64  # images per part of a batch; deadlines are checked between parts
 _TEXTS_AN_IMAGE = 4  # number of texts that cost as much as an image
 _COPIES_AT_ONCE = 32  # masked copies per batch, for heat maps
 _DIGITS = 6  # decimals of a heat map
-
-Given = TypeVar("Given")
-
-
-class Batcher(Generic[Given]):
-    """Forms batches: requests that arrive while a batch is processed form the next one.
-
-    Ray Serve's batching forms a batch every few milliseconds, even while the model is busy: under load, its
-    batches are small and queue behind each other.
-
-    Args:
-        work: computes the results of a batch, one per request.
-        most: maximum size of a batch.
-        wait: seconds that a request waits for others if no batch is being processed.
-    """
-
-    def __init__(self, work: Callable[[list[Given]], Awaitable[list[Any]]], most: int, wait: float) -> None:
-        self._work, self._most, self._wait = work, most, wait
-        self._waiting: deque[tuple[Given, asyncio.Future]] = deque()
-        self._running: asyncio.Task | None = None
-
-    async def ask(self, given: Given) -> Any:
-        """Compute the result of one request; raises what its batch raises."""
-        result = asyncio.get_running_loop().create_future()
-        self._waiting.append((given, result))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
-        return await result
-
-    async def _run(self) -> None:
-        """Process batches until no request waits; if this fails, waiting requests are cancelled."""
-        try:
-            await asyncio.sleep(self._wait)
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                if batch := [(given, result) for given, result in batch if not result.done()]:
-                    await self._answer(batch)
-        finally:
-            self._running = None
-            while self._waiting:
-                self._waiting.popleft()[1].cancel()
-
-    async def _answer(self, batch: list[tuple[Given, asyncio.Future]]) -> None:
-        """Process a batch, and set the results or the error of its requests."""
-        try:
-            results = await self._work([given for given, _ in batch])
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
-        except Exception as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-        finally:
-            for _, future in batch:
-                future.cancel()  # no effect on a future that is done
 
 
 @dataclass
@@ -188,7 +130,7 @@ def encode_ahead(predictor: Predictor, job: Job, encode: Encode) -> None:
     if job.texts_to_encode <= FEW_TEXTS:
         return
     if job.prompts:
-        job.targets = predictor.labels.targets(job.prompts, job.work.use_gpu, encode=encode)
+        job.targets = predictor.labels.targets(job.prompts, encode=encode)
     else:
         job.encoded = encode(job.texts)
 
@@ -266,11 +208,9 @@ def answer_jobs(
     """
     results: list[Any] = [None] * len(jobs)
     for part in _parts(jobs):
-        in_time = []
         for place in part:
             results[place] = late(place)
-            if results[place] is None:
-                in_time.append(place)
+        in_time = [place for place in part if results[place] is None]
         for use_gpu in (False, True):
             group = [place for place in in_time if jobs[place].work.use_gpu is use_gpu]
             if group:
@@ -322,7 +262,7 @@ def _together(predictor: Predictor, jobs: list[Job], use_gpu: bool) -> list[Any]
             answers.append(_embedding(job, images, texts))
             continue
         if job.targets is None:
-            job.targets = predictor.labels.targets(job.prompts, use_gpu, encode=encode)
+            job.targets = predictor.labels.targets(job.prompts, encode=encode)
         scale, labels, top_k = predictor.logit_scale, job.prompts.labels, job.work.top_k
         answers.append([top_k_labels(one, job.targets, scale, labels, top_k, job.scoring) for one in images])
     return answers
