@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -226,7 +227,9 @@ def text_style(*texts: str) -> dict[str, Any]:
     """Keyword arguments that make matplotlib draw texts literally, with fallback fonts for other scripts."""
     fonts = _installed_fonts()
     if len(fonts) == 1 and any(character >= _FIRST_CJK for text in texts for character in text):
-        _warn_of_fonts()
+        fonts = _fonts_installed_since()
+        if len(fonts) == 1:
+            _warn_of_fonts()
     return {"family": list(fonts), "parse_math": False}
 
 
@@ -236,6 +239,19 @@ def _installed_fonts() -> tuple[str, ...]:
 
     installed = set(font_manager.get_font_names())
     return "DejaVu Sans", *(font for font in _CJK_FONTS if font in installed)
+
+
+@cache
+def _fonts_installed_since() -> tuple[str, ...]:
+    """The fonts, with those that are newer than matplotlib's list of them, which it makes once and keeps."""
+    from matplotlib import font_manager
+
+    listed = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - listed):
+        with suppress(Exception):  # matplotlib cannot read it
+            font_manager.fontManager.addfont(path)
+    _installed_fonts.cache_clear()
+    return _installed_fonts()
 
 
 @cache

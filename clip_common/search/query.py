@@ -23,7 +23,8 @@ _HIDDEN = "\0"  # placeholder for a quoted part; does not occur in the query
 _SIGN = re.compile(r"(?:^|\s)([+＋\-－−])(?=\s|$)")
 _PLUS = "+＋"
 _WEIGHT = re.compile(r"\^(\d+(?:\.\d*)?|\.\d+)\s*$")
-_NEARLY_A_SIGN = re.compile(r"(?:^|\s)([+＋\-－−][^\W\d_]\S*)")
+_HAN = "[\u3400-\u9fff]"  # Chinese is written without spaces, so signs are as well
+_NEARLY_A_SIGN = re.compile(rf"(?:^|\s)[+＋\-－−][^\W\d_]\S*|{_HAN}+[+＋\-－−]{_HAN}+")
 _NEARLY_QUOTED = re.compile(r'(?:^|\s)(["“])')
 _LEAST_LENGTH = 1e-6  # a sum of embeddings that is shorter has no direction
 
@@ -127,7 +128,8 @@ def _require_plain(text: str, weight: float) -> None:
     if "^" in text or not math.isfinite(weight):
         fault = "after ^ stands a number, at the end of a term, as in `a dog^0.5 - snow`"
     elif found := _NEARLY_A_SIGN.search(text):
-        fault = f"in {found[1]!r} the sign stands too near: alone it adds or takes away, as in `a dog - snow`"
+        near = found[0].strip()
+        fault = f"in {near!r} the sign stands too near: alone it adds or takes away, as in `a dog - snow`"
     elif found := _NEARLY_QUOTED.search(text):
         fault = f"a quotation begins with {found[1]} and does not end"
     else:

@@ -73,7 +73,8 @@ def test_labels_are_cut_by_the_place_they_take(label, shown):
 
 
 def test_characters_without_a_font_are_one_warning_of_ours(monkeypatch, caplog, tmp_path):
-    monkeypatch.setattr(visualize, "_installed_fonts", lambda: ("DejaVu Sans",))
+    for fonts in ("_installed_fonts", "_fonts_installed_since"):
+        monkeypatch.setattr(visualize, fonts, lambda: ("DejaVu Sans",))
     visualize._warn_of_fonts.cache_clear()
     chinese = [{"label": "一只狗", "score": 0.5}, {"label": "一只猫", "score": 0.5}]
     with warnings.catch_warnings(record=True) as theirs:
@@ -94,6 +95,35 @@ def test_an_installed_chinese_font_is_used(monkeypatch):
         assert visualize.text_style("狗")["family"] == ["DejaVu Sans", "Noto Sans CJK JP"]
     finally:
         visualize._installed_fonts.cache_clear()
+
+
+def test_a_chinese_font_that_was_installed_after_matplotlib_listed_the_fonts_is_found(
+    monkeypatch, caplog, tmp_path
+):
+    from fontTools.ttLib import TTFont
+    from matplotlib import font_manager
+
+    manager = font_manager.fontManager
+    font = TTFont(font_manager.findfont("DejaVu Sans"))
+    for number in (1, 16):  # the names of its family
+        font["name"].setName("Noto Sans CJK SC", number, 3, 1, 0x409)
+        font["name"].setName("Noto Sans CJK SC", number, 1, 0, 0)
+    font.save(tmp_path / "new.ttf")
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    monkeypatch.setattr(manager, "ttflist", [old for old in manager.ttflist if "CJK" not in old.name])
+    monkeypatch.setattr(visualize, "_CJK_FONTS", ["Noto Sans CJK SC"])
+    found = [str(tmp_path / name) for name in ("broken.ttf", "new.ttf")]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: found)
+    caches = (visualize._installed_fonts, visualize._fonts_installed_since)
+    for cached in caches:
+        cached.cache_clear()
+    try:
+        assert visualize.text_style("a dog")["family"] == ["DejaVu Sans"]
+        assert visualize.text_style("狗")["family"] == ["DejaVu Sans", "Noto Sans CJK SC"]
+        assert caplog.records == []
+    finally:
+        for cached in caches:
+            cached.cache_clear()
 
 
 @pytest.mark.parametrize(

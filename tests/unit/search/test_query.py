@@ -60,6 +60,8 @@ def test_words_that_are_missing_are_said(words: str) -> None:
         (f"dog^{'9' * 400}", "after ^ stands a number"),
         ("dog -snow", "in '-snow' the sign stands too near: alone it adds or takes away"),
         ("+dog", "in '+dog' the sign stands too near"),
+        ("雪地里的狗-雪", "in '雪地里的狗-雪' the sign stands too near: alone it adds or takes away"),
+        ("狗＋沙滩", "in '狗＋沙滩' the sign stands too near"),
         ('"x^y" z^q', "z^q': after ^ stands a number"),
         ('"dog - snow', 'a quotation begins with " and does not end'),
     ],
