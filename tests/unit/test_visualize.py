@@ -100,11 +100,11 @@ def test_an_installed_chinese_font_is_used(monkeypatch):
 def test_a_chinese_font_that_was_installed_after_matplotlib_listed_the_fonts_is_found(
     monkeypatch, caplog, tmp_path
 ):
-    from fontTools.ttLib import TTFont
     from matplotlib import font_manager
 
+    ttlib = pytest.importorskip("fontTools.ttLib")  # matplotlib brings it
     manager = font_manager.fontManager
-    font = TTFont(font_manager.findfont("DejaVu Sans"))
+    font = ttlib.TTFont(font_manager.findfont("DejaVu Sans"))
     for number in (1, 16):  # the names of its family
         font["name"].setName("Noto Sans CJK SC", number, 3, 1, 0x409)
         font["name"].setName("Noto Sans CJK SC", number, 1, 0, 0)
