@@ -22,7 +22,6 @@ from PIL import Image
 from .preprocessing.image import ImageInput, for_display
 from .system.file_names import printable
 from .system.log import logger
-from .system.output import save_figure
 from .zero_shot.scoring import Answer, Nearest, ScoreKind
 
 warnings.filterwarnings("ignore", message="Glyph ")  # one for each character; `text_style` says it once
@@ -188,8 +187,8 @@ def draw_similarities(cosines: np.ndarray, images: list[str], texts: list[str]) 
     return figure
 
 
-def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, path: Path) -> None:
-    """Save thumbnails with captions as PNG, five per row; None leaves an empty cell."""
+def draw_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str) -> Figure:
+    """Draw thumbnails with captions, five per row; None leaves an empty cell."""
     columns = min(5, max(1, len(cells)))
     rows = -(-len(cells) // columns) or 1
     figure = Figure(figsize=(2.4 * columns, 2.5 * rows + 0.6), layout="constrained")
@@ -201,26 +200,7 @@ def save_contact_sheet(cells: list[tuple[Image.Image | None, str]], title: str, 
         if image is not None:
             place.imshow(image)
         place.set_title(_shorten(caption), fontsize=7, **text_style(caption))
-    save_figure(figure, path)
-
-
-def save_answer(
-    image: Image.Image,
-    answer: Answer,
-    title: str,
-    path: Path,
-    scores: ScoreKind = "softmax",
-    nearest: Nearest | None = None,
-) -> None:
-    """Draw an answer and save it as PNG, see `draw_answer`."""
-    save_figure(draw_answer(image, answer, title, scores, nearest), path)
-
-
-def save_heat_maps(
-    image: Image.Image, heats: dict[str, np.ndarray], title: str, path: Path, squashed: bool = False
-) -> None:
-    """Draw heat maps and save them as PNG, see `draw_heat_maps`."""
-    save_figure(draw_heat_maps(image, heats, title, squashed), path)
+    return figure
 
 
 def text_style(*texts: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..preprocessing.files import Seen, image_files, matches_of
 from ..preprocessing.image import IMAGE_SUFFIXES
 from ..system.file_names import printable, shown_name, user_path
 from ..system.log import logger
-from ..system.output import require_folder
+from ..system.output import require_folder, save_figure
 from ..system.progress import progress_bar
 from ..system.words import counted
 from ..zero_shot.cached_labels import LabelTargets
@@ -144,7 +144,7 @@ def _classify(predictor: Predictor, task: Classification) -> Outcome:
         outcome.results.append(result)
         try:
             if task.figures:
-                _draw(predictor, path, result, scoring.kind, outcome, task.figures)
+                _draw(predictor, path, result, scoring.kind, _target(task.figures, path, outcome))
             if task.heat_maps:
                 target = _target(task.heat_maps, path, outcome, "_explained")
                 _explain(predictor, path, result, scoring.kind, prompts.labels, targets, task, target)
@@ -280,19 +280,17 @@ def _draw(
     path: Path,
     result: dict[str, Any],
     scores: ScoreKind,
-    outcome: Outcome,
-    folder: Path,
+    target: Path,
 ) -> None:
     """Save an image with its answer.
 
     Raises:
         OSError: it cannot be saved, nor then can the others: it would be for nothing to go on.
     """
-    from ..visualize import save_answer  # matplotlib takes a second to import
+    from ..visualize import draw_answer  # matplotlib takes a second to import
 
     image = predictor.preprocess.open(path, str(path))
-    target = _target(folder, path, outcome)
-    save_answer(image, result["labels"], path.name, target, scores, result.get("nearest"))
+    save_figure(draw_answer(image, result["labels"], path.name, scores, result.get("nearest")), target)
 
 
 def _explain(
@@ -306,7 +304,7 @@ def _explain(
     target: Path,
 ) -> None:
     """Save an image with the heat maps of its best labels, or of the nearest; see `_draw`."""
-    from ..visualize import save_heat_maps
+    from ..visualize import draw_heat_maps
 
     shown = [dict(item) for item in result["labels"] or [result["nearest"]]][:_EXPLAINED]
     places = [labels.index(item["label"]) for item in shown]
@@ -315,7 +313,8 @@ def _explain(
     heats = heat_maps(predictor, pixels, targets, places, task.batch_size, task.use_gpu)
     captions = [f"{item['label']} {shown_score(item['score'], scores)}" for item in shown]
     squashed = predictor.preprocess.settings.resize == "squash"
-    save_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, target, squashed)
+    figure = draw_heat_maps(image, dict(zip(captions, heats, strict=True)), path.name, squashed)
+    save_figure(figure, target)
 
 
 def _target(folder: Path, path: Path, outcome: Outcome, ending: str = "") -> Path:

@@ -11,7 +11,8 @@ from PIL import Image
 from ..embedding.sources import content_of
 from ..errors import ClipError
 from ..preprocessing.image import for_display
-from ..visualize import save_contact_sheet
+from ..system.output import save_figure
+from ..visualize import draw_contact_sheet
 from .hits import Hit
 from .stored_images import StoredImage
 
@@ -24,7 +25,7 @@ _MOST_ROWS = 20
 def write_contact_sheet(hits: Sequence[Hit], title: str, folder: Path) -> Path:
     """Write the results as `search.png`. An image that no longer exists leaves an empty cell."""
     path = folder / "search.png"
-    save_contact_sheet([cell(hit) for hit in hits], title, path)
+    save_figure(draw_contact_sheet([cell(hit) for hit in hits], title), path)
     return path
 
 
@@ -40,7 +41,7 @@ def write_rows(rows: Sequence[Sequence[tuple[StoredImage, str]]], title: str, pa
     for row in rows[:_MOST_ROWS]:
         cells += [(_thumbnail(image.path, image.root), caption) for image, caption in row[:ROW]]
         cells += [(None, "")] * (-len(cells) % ROW)
-    save_contact_sheet(cells, title, path)
+    save_figure(draw_contact_sheet(cells, title), path)
 
 
 def _thumbnail(path: str, root: str) -> Image.Image | None:

@@ -10,14 +10,13 @@ from PIL import Image
 from clip_common import visualize
 from clip_common.search.contact_sheet import cell
 from clip_common.search.hits import Hit
+from clip_common.system.output import save_figure
 from clip_common.visualize import (
     draw_answer,
+    draw_contact_sheet,
     draw_heat_map,
     draw_heat_maps,
     draw_similarities,
-    save_answer,
-    save_contact_sheet,
-    save_heat_maps,
     strengths,
 )
 
@@ -27,13 +26,13 @@ MODES = "1 L LA La P PA RGB RGBA RGBa CMYK YCbCr HSV LAB I F I;16".split()
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_image_of_any_mode_is_drawn(mode, tmp_path):
-    save_answer(Image.new(mode, (20, 30)), ANSWER, "x.png", tmp_path / "x.png")
+    save_figure(draw_answer(Image.new(mode, (20, 30)), ANSWER, "x.png"), tmp_path / "x.png")
     assert Image.open(tmp_path / "x.png").size == (1000, 500)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 5000), (5000, 1), (3, 7)])
 def test_an_image_of_any_size_is_drawn(size, tmp_path):
-    save_answer(Image.new("RGB", size, "red"), ANSWER, "x.png", tmp_path / "x.png")
+    save_figure(draw_answer(Image.new("RGB", size, "red"), ANSWER, "x.png"), tmp_path / "x.png")
     red = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
     assert (red[..., 0] - red[..., 1]).max() > 50
 
@@ -43,16 +42,17 @@ def test_a_16_bit_image_is_drawn_as_light_as_it_is(tmp_path):
     grey[0, 0] = 255
     drawn = []
     for name, values in (("narrow", grey), ("wide", grey.astype("uint16") * 257)):
-        save_answer(Image.fromarray(values), ANSWER, "x", tmp_path / f"{name}.png")
+        save_figure(draw_answer(Image.fromarray(values), ANSWER, "x"), tmp_path / f"{name}.png")
         drawn.append(np.asarray(Image.open(tmp_path / f"{name}.png")))
     assert np.array_equal(*drawn)
 
 
 def test_names_that_are_not_utf_8_or_look_like_mathematics_are_drawn(tmp_path):
     odd = "caf\udce9 $x^ \\frac{ {} %s\n\t" + "很" * 90
-    save_answer(Image.new("RGB", (9, 9)), [{"label": odd, "score": 1.0}], odd, tmp_path / "x.png")
-    draw_similarities(np.ones((1, 1)), [odd], [odd]).savefig(tmp_path / "y.png")
-    save_contact_sheet([(None, odd), (Image.new("RGBA", (9, 9)), odd)], odd, tmp_path / "z.png")
+    small = Image.new("RGBA", (9, 9))
+    save_figure(draw_answer(small, [{"label": odd, "score": 1.0}], odd), tmp_path / "x.png")
+    save_figure(draw_similarities(np.ones((1, 1)), [odd], [odd]), tmp_path / "y.png")
+    save_figure(draw_contact_sheet([(None, odd), (small, odd)], odd), tmp_path / "z.png")
     assert all(Image.open(tmp_path / f"{name}.png").size for name in "xyz")
 
 
@@ -175,7 +175,7 @@ def test_a_faint_map_is_drawn_faint():
 @pytest.mark.parametrize("mode", ["1", "RGBA", "I;16"])
 def test_heat_maps_of_an_image_of_any_kind_are_drawn(mode, size, tmp_path):
     heats = {f"{name} $x^": np.ones((8, 8), "float32") for name in "abc"}
-    save_heat_maps(Image.new(mode, size), heats, "x.png", tmp_path / "x.png")
+    save_figure(draw_heat_maps(Image.new(mode, size), heats, "x.png"), tmp_path / "x.png")
     assert Image.open(tmp_path / "x.png").size == (1600, 430)
 
 

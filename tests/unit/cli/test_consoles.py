@@ -19,7 +19,8 @@ from clip_common.evaluation.report import write
 from clip_common.search.hits import Hit
 from clip_common.search.query import as_json, as_table
 from clip_common.system.file_names import printable, read_shown_name, shown_name
-from clip_common.visualize import save_answer, save_contact_sheet
+from clip_common.system.output import save_figure
+from clip_common.visualize import draw_answer, draw_contact_sheet
 from tests.support.paths import EXAMPLES, ROOT
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.png")
@@ -83,8 +84,8 @@ def test_what_is_found_is_printed_on_every_console(encoding: str) -> None:
 
 def test_figures_of_names_that_are_not_utf8(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8))
-    save_answer(image, [{"label": NOT_UTF8, "score": 1.0}], NOT_UTF8, tmp_path / "answer.png")
-    save_contact_sheet([(image, NOT_UTF8)], NOT_UTF8, tmp_path / "sheet.png")
+    save_figure(draw_answer(image, [{"label": NOT_UTF8, "score": 1.0}], NOT_UTF8), tmp_path / "answer.png")
+    save_figure(draw_contact_sheet([(image, NOT_UTF8)], NOT_UTF8), tmp_path / "sheet.png")
     figures = Figures({"top-1": 1.0}, {NOT_UTF8: "bad"}, np.eye(2), None, [NOT_UTF8, "b"])
     write({"zero-shot": figures}, tmp_path / "report")
     document = json.loads((tmp_path / "report" / "figures.json").read_text("ascii"))
