@@ -65,9 +65,9 @@ class PredictorOptions:
 
     weights: str | Path | None = None
     exif_rotation: bool = False
-    fast_jpeg: bool = False
     engine: str = "auto"
     precision: str = "float32"
+    fast_jpeg: bool = False
 
     def predictor(self, record: Pretrained, module_dir: Path | None = None) -> Predictor:
         """Create the module's predictor with these options."""
@@ -95,12 +95,12 @@ class Predictor:
             weights: from the module's folder, then the cache, then a download.
         module_dir: the module's folder, which may contain its weights.
         exif_rotation: rotate images according to their EXIF orientation. Off by default, as in OpenAI's code.
-        fast_jpeg: decode large JPEG files at reduced size, see `Preprocess`.
         engine: the CPU backend: "onnxruntime", "openvino", "paddle", or "auto" for the fastest one that is
             installed.
         precision: the compute type on the CPU: "float32", "bfloat16", or "int8" (image encoder layers only).
             The last two require a CPU with hardware support, and OpenVINO. Features are always float32, and
             a GPU always computes in float32.
+        fast_jpeg: decode large JPEG files at reduced size, see `Preprocess`.
 
     Raises:
         RequestError: unknown module, or the engine or precision is not available on this machine.
@@ -124,7 +124,7 @@ class Predictor:
         self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
         self.record = pretrained(record) if isinstance(record, str) else record
         self.module_dir = module_dir
-        self.options = PredictorOptions(weights, exif_rotation, fast_jpeg, engine, precision)
+        self.options = PredictorOptions(weights, exif_rotation, engine, precision, fast_jpeg)
         self._lock = Lock()
         self._loaded: _Loaded | None = None
 

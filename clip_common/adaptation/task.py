@@ -96,7 +96,7 @@ class AdaptationTask:
 
     def predictor(self) -> Predictor:
         """The module before adaptation."""
-        options = PredictorOptions(self.weights, self.exif_rotation, self.fast_jpeg, self.engine)
+        options = PredictorOptions(self.weights, self.exif_rotation, self.engine, fast_jpeg=self.fast_jpeg)
         return options.predictor(self.record)
 
     @property

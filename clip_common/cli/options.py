@@ -318,7 +318,7 @@ def given_labels(args: argparse.Namespace) -> list[str] | None:
         raise RequestError(f"--labels_file {error}") from None
 
 
-_LOADING = ("weights", "exif_rotation", "fast_jpeg", "engine", "precision")
+_LOADING = ("weights", "exif_rotation", "engine", "precision", "fast_jpeg")
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -94,11 +94,11 @@ def _check(settings: Settings) -> None:
     Raises:
         ClipError: the engine is not to be had, or weights cannot be had, or do not fit.
     """
+    from ..search.finder import INDEX_VARIABLE
     from ..search.index import is_server, refuse_store
-    from ..search.searcher import INDEX
 
     choose(settings.engine, settings.precision)
-    if (index := os.environ.get(INDEX)) and not is_server(index):
+    if (index := os.environ.get(INDEX_VARIABLE)) and not is_server(index):
         refuse_store(index)
     for file in settings.thresholds:
         if (module := Thresholds.read(file).module) not in settings.modules:

@@ -106,7 +106,7 @@ class ClipModule(RunModule, paddle.nn.Layer):
 
     def create_gradio_app(self) -> gradio.Blocks:
         """The web page that PaddleHub's server runs at `/gradio/<module>`, in a separate process."""
-        from ..search.searcher import finder_of
+        from ..search.finder import finder_of
         from ..server.web_page import create_page
 
         # PaddleHub forks that process. Engines that are already open would hang there, so it gets new ones.

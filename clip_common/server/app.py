@@ -27,7 +27,7 @@ from ..config import pretrained
 from ..errors import BusyError, ClipError, RequestError
 from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.resize import compiled
-from ..search.searcher import finder_of
+from ..search.finder import finder_of
 from ..system import threads
 from ..system.threads import beside
 from ..zero_shot.explain import COPIES

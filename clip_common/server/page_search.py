@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from ..search.finder import Finder, Found
 from ..search.query import combined, terms_of
-from ..search.searcher import Finder, Found
 from .page_helpers import Ask, encoded, or_page_error, page_error
 
 _HITS = 20

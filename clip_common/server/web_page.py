@@ -13,7 +13,7 @@ from gradio.blocks import Block
 
 from ..config import Pretrained
 from ..preprocessing.heif import register_heif
-from ..search.searcher import Finder
+from ..search.finder import Finder
 from .page_classify import KEPT_SECONDS, ClassifyTab
 from .page_compare import add_compare_tab
 from .page_helpers import Ask, page_error

@@ -27,7 +27,7 @@ from clip_common.cli.main import main
 from clip_common.config import pretrained
 from clip_common.errors import ClipError
 from clip_common.predictor import Predictor
-from clip_common.search.searcher import finder_of
+from clip_common.search.finder import finder_of
 from clip_common.server.answering import answer
 from clip_common.server.limits import Limits
 from clip_common.server.request import RequestBody

@@ -330,7 +330,7 @@ def test_prune_keeps_what_a_listing_did_not_show(s3: Any, server: S3Server, tmp_
 def test_what_reads_no_addresses_loads_nothing_for_them(tmp_path: Path) -> None:
     """The HTTP door among it, which fetches nothing."""
     code = (
-        "import sys, clip_common.embedding.embed, clip_common.search.searcher, clip_common.cli.embed;"
+        "import sys, clip_common.embedding.embed, clip_common.search.finder, clip_common.cli.embed;"
         "sys.exit(any(f'clip_common.embedding.{name}' in sys.modules for name in ('web', 'buckets')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0

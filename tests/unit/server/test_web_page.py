@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
-from clip_common.search.searcher import Finder
+from clip_common.search.finder import Finder
 from clip_common.server.web_page import create_page
 from tests.support.paths import ROOT
 

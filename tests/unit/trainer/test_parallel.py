@@ -93,4 +93,6 @@ def test_a_worker_with_a_long_traceback_is_waited_for_no_longer(start: Start) ->
 
 
 def test_workers_that_end_well(start: Start) -> None:
-    parallel._wait([start(time.sleep, 0), start(time.sleep, 0)], [FORK.SimpleQueue(), FORK.SimpleQueue()])
+    processes = [start(time.sleep, 0), start(time.sleep, 0)]
+    parallel._wait(processes, [FORK.SimpleQueue(), FORK.SimpleQueue()])
+    assert [process.exitcode for process in processes] == [0, 0]

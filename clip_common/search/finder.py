@@ -18,7 +18,7 @@ from .contact_sheet import cell
 from .hits import Filter, Hit
 from .index import Index, is_server, open_index
 
-INDEX = "CLIP_HUB_INDEX"
+INDEX_VARIABLE = "CLIP_HUB_INDEX"
 
 
 class Found(NamedTuple):
@@ -93,5 +93,5 @@ def finder_of(record: Pretrained, options: PredictorOptions) -> Finder | None:
     Raises:
         RequestError: it names a Milvus server, and the extra [search] is not installed.
     """
-    address = os.environ.get(INDEX)
+    address = os.environ.get(INDEX_VARIABLE)
     return Finder(address, options.predictor(record)) if address else None
