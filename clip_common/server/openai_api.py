@@ -18,8 +18,9 @@ from pydantic import StrictInt, StrictStr, WithJsonSchema
 from ..config import pretrained
 from ..errors import BusyError, ClipError, LimitError, MalformedError, WeightsError
 from ..text.prompts import is_blank
+from .json_body import FieldError, JsonBody
 from .limits import Limits
-from .request import FieldError, JsonBody, PredictRequest, RequestBody
+from .request import PredictRequest, RequestBody
 
 PREFIX = "/v1/"
 """Prefix of the paths whose errors are in OpenAI's form."""

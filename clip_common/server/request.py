@@ -1,40 +1,28 @@
-"""The JSON body of an HTTP request, and the checked request that it is converted to.
+"""The JSON body of `POST /predict/<module>`, and the checked request that it is converted to.
 
-No part of a body is ever opened as a path or fetched as an address. Unknown fields are errors.
+No part of a body is ever opened as a path or fetched as an address.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import codecs
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
-from ..errors import LimitError, MalformedError, RequestError
+from ..errors import RequestError
 from ..inputs import NamedImage, named_images
 from ..system.secrets import hide_secrets
 from ..text.prompts import Prompts, template_texts
 from ..zero_shot.scoring import ScoreKind
 from ..zero_shot.thresholds import Thresholds, read_given
+from .json_body import JsonBody
 from .limits import Limits
 
-_FAULTS_SHOWN = 5
-_FAULTS_READ = 10_000
-_VALUES = 500_000  # maximum number of JSON values in a body; each takes some hundred bytes of memory
 _MOST_AT_ONCE = 64
 MOST_EXPLAINED = 10
 """Maximum number of heat maps per request."""
@@ -68,21 +56,8 @@ _THRESHOLDS = {
     ],
 }
 
-Body = TypeVar("Body", bound=BaseModel)
 NameOf = Callable[[str, int], str]
 """From a field of `RequestBody` and an index to the name of that item in error messages."""
-
-
-class FieldError(RequestError):
-    """An invalid field of a body.
-
-    Attributes:
-        field: its name; None for the body as a whole.
-    """
-
-    def __init__(self, message: str, field: str | None) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True)
@@ -138,26 +113,6 @@ class PredictRequest:
         return replace(self, use_gpu=True)
 
 
-class JsonBody(BaseModel):
-    """A JSON body; unknown fields are errors."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @classmethod
-    def parse_json(cls: type[Body], body: bytes) -> Body:
-        """Parse a body from its bytes.
-
-        Raises:
-            MalformedError: it is not valid JSON.
-            LimitError: it has too many values.
-            FieldError: fields are invalid; the message names each and says why.
-        """
-        try:
-            return cls.model_validate_json(_utf8(body))
-        except ValidationError as error:
-            raise _described(error, cls) from None
-
-
 class RequestBody(JsonBody):
     """The JSON body of `POST /predict/<module>`."""
 
@@ -176,18 +131,6 @@ class RequestBody(JsonBody):
     normalize: StrictBool = True
     use_gpu: StrictBool = False
 
-    @classmethod
-    def parse(cls, fields: dict[str, Any]) -> RequestBody:
-        """Parse a body from a decoded JSON object.
-
-        Raises:
-            RequestError: fields are invalid; the message names each and says why.
-        """
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise _described(error, cls) from None
-
     def work(self, limits: Limits, name_of: NameOf = "{}[{}]".format) -> PredictRequest:
         """Convert the body to a request: check its limits, and decode its images from base64.
 
@@ -200,6 +143,24 @@ class RequestBody(JsonBody):
         """
         thresholds = self._thresholds(limits)
         self._keep_to(limits, name_of)
+        return PredictRequest(
+            task=self._task(),
+            images=self._images(limits, name_of),
+            texts=self.texts,
+            labels=self.labels,
+            templates=self.templates,
+            top_k=self.top_k,
+            batch_size=min(self.batch_size, _MOST_AT_ONCE),
+            normalize=self.normalize,
+            use_gpu=self.use_gpu,
+            limits=limits,
+            scores=self.scores,
+            thresholds=thresholds,
+            explain=self.explain or 0,
+        )
+
+    def _task(self) -> Literal["classify", "embed"]:
+        """The task; raises `RequestError` if its fields are missing, or others are there."""
         task = self.task or ("embed" if self.texts is not None else "classify")
         if task == "classify":
             self._refuse(task, "texts")
@@ -214,21 +175,7 @@ class RequestBody(JsonBody):
             self._refuse(task, "labels", "templates", "scores", "thresholds", "explain")
             if self.images is None and self.texts is None:
                 raise RequestError("nothing to embed: give images or texts")
-        return PredictRequest(
-            task=task,
-            images=self._images(limits, name_of),
-            texts=self.texts,
-            labels=self.labels,
-            templates=self.templates,
-            top_k=self.top_k,
-            batch_size=min(self.batch_size, _MOST_AT_ONCE),
-            normalize=self.normalize,
-            use_gpu=self.use_gpu,
-            limits=limits,
-            scores=self.scores,
-            thresholds=thresholds,
-            explain=self.explain or 0,
-        )
+        return task
 
     def _refuse(self, task: str, *fields: str) -> None:
         given = [field for field in fields if getattr(self, field) is not None]
@@ -311,38 +258,3 @@ def _from_base64(text: str, name: str) -> bytes:
             f"{name} is not base64 ({why}): send the bytes of an image file in base64, plain, url-safe or as "
             "a data URL (no path, no address)"
         ) from None
-
-
-def _utf8(body: bytes) -> bytes:
-    """Remove a BOM from a body.
-
-    Raises:
-        MalformedError: the body is UTF-16 or UTF-32.
-        LimitError: it has too many values.
-    """
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise MalformedError("the body is not JSON in UTF-8: it begins as UTF-16 or UTF-32 do")
-    if sum(map(body.count, (b",", b"[", b"{"))) > _VALUES:
-        raise LimitError(f"the body has more than {_VALUES:,} values")
-    return body.removeprefix(codecs.BOM_UTF8)
-
-
-def _described(error: ValidationError, model: type[BaseModel]) -> RequestError:
-    if error.error_count() > _FAULTS_READ:
-        count = f"{error.error_count():,}"
-        return FieldError(f"{count} fields or items are wrong: send what /docs describes", None)
-    faults = error.errors(include_input=False, include_url=False)
-    if faults[0]["type"] == "json_invalid":
-        return MalformedError(f"the body is not JSON: {faults[0]['ctx']['error']}")
-    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-    text = "; ".join(_fault(fault, model) for fault in faults[:_FAULTS_SHOWN]) + more
-    place = faults[0]["loc"]
-    return FieldError(text, str(place[0])[:80] if place else None)
-
-
-def _fault(fault: Any, model: type[BaseModel]) -> str:
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
-    field = place.lstrip(".")[:80]
-    if fault["type"] == "extra_forbidden":
-        return f"unknown field '{field}' (known: {', '.join(model.model_fields)})"
-    return f"field '{field}': {fault['msg']}"
