@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -115,6 +116,10 @@ class AdaptationTask:
             raise RequestError(
                 f"--held_out is {self.held_out:g}, expected more than 0 and less than 1: give others with "
                 "--validation; only a cache needs none"
+            )
+        if not self.use_gpu and self.workers > (cpus := os.cpu_count() or 1):
+            raise RequestError(
+                f"--workers is {self.workers}, but there are {cpus} CPU cores: give at most {cpus}"
             )
         if self.head == "cache":
             for field in fields(self):
