@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..embedding.folders import is_store
 from ..errors import RequestError
+from ..inputs import check_count
 from ..system.addresses import BUCKETS
 from ..system.optional import require_package
 from ..system.words import counted
@@ -120,8 +122,10 @@ class Index(ABC):
             threshold: cosine from which near-duplicates are folded into one result, see `fold`.
 
         Raises:
-            RequestError: the index has no embeddings of this model.
+            RequestError: the index has no embeddings of this model, or `top_k` is not a whole number from 1.
         """
+        check_count("top_k", top_k)
+        top_k = min(top_k, sys.maxsize >> 1)  # more is the same, and not for every library a number
         limit_to = limit_to or Filter()
         ranked = (
             pair

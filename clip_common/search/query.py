@@ -15,6 +15,7 @@ from ..errors import RequestError
 from ..predictor import Predictor
 from ..system.file_names import printable, shown_name, unescape_name
 from ..text.prompts import is_blank
+from ..zero_shot.label_embeddings import UNKNOWN_TEXT, warn_of_unknown
 from ..zero_shot.scoring import l2_normalize
 from .hits import Hit
 
@@ -70,10 +71,14 @@ class Query:
         terms = [] if self.words is None else terms_of(self.words)
         texts, images = None, list(like)
         if terms or self.images:
+            asked = [term.text for term in terms]
             embeddings = predictor.embed(
-                paths=self.images or None, texts=[term.text for term in terms] or None, use_gpu=use_gpu
+                paths=self.images or None, texts=[*asked, UNKNOWN_TEXT] if asked else None, use_gpu=use_gpu
             )
-            texts = embeddings["texts"]
+            if embeddings["texts"] is not None:
+                *_, unknown = embeddings["texts"]
+                texts = embeddings["texts"][:-1]
+                warn_of_unknown(predictor.record.name, asked, texts, unknown)
             images += [] if embeddings["images"] is None else list(embeddings["images"])
         return combined(
             texts,

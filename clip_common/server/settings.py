@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ..config import PRETRAINED
 from ..errors import RequestError
@@ -33,12 +33,12 @@ class Settings(BaseModel):
     """Compute type: "float32", "bfloat16" or "int8", see `Predictor`."""
     batch_requests: int = Field(32, ge=1)
     """Maximum number of requests in a batch."""
-    batch_wait: float = Field(0.0, ge=0)
+    batch_wait: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Seconds that a request waits for others if the model is idle. Requests that arrive while the model
     runs always form the next batch."""
     queue: int = Field(128, ge=1)
     """Maximum number of requests waiting for a module; more are rejected with 503."""
-    deadline: float = Field(30.0, gt=0)
+    deadline: float = Field(30.0, gt=0, allow_inf_nan=False, validate_default=True)
     """Seconds after which a request is given up with 503."""
     explanations: int = Field(4, ge=0)
     """Maximum number of concurrent requests for heat maps per module, each of which costs as much as 256
@@ -58,6 +58,14 @@ class Settings(BaseModel):
         if len(found) > 1:
             raise RequestError(f"{found[0][0]} and {found[1][0]} are both thresholds of {module}: give one")
         return found[0][1] if found else None
+
+    @field_validator("deadline")
+    @classmethod
+    def _leaves_time(cls, deadline: float, others: ValidationInfo) -> float:
+        wait = others.data.get("batch_wait", 0)
+        if wait >= deadline:
+            raise ValueError(f"expected more than batch_wait, {wait:g}: no request would be answered in time")
+        return deadline
 
     @field_validator("modules")
     @classmethod

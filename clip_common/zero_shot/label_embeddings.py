@@ -39,6 +39,7 @@ _SOURCE = ("data", "engines", "models", "text", "weights", "zero_shot")
 _MAKERS = ("ftfy", "regex")
 _FEW_LABELS = 64  # all pairs of so many are compared in no time
 _SAME = 1 - 1e-5
+UNKNOWN_TEXT = "\ue000"  # of the private use area: no model has learned anything of it
 _WARNED: set[str] = set()
 
 
@@ -162,4 +163,24 @@ def warn_of_equal(module: str, labels: Sequence[str], embeddings: np.ndarray) ->
             module,
             one,
             other,
+        )
+
+
+def warn_of_unknown(module: str, texts: Sequence[str], embeddings: np.ndarray, unknown: np.ndarray) -> None:
+    """Warn of the texts that are to a model as a text it cannot know: what they find is arbitrary.
+
+    Args:
+        module: name of the model.
+        texts: what is searched for.
+        embeddings: of these texts, [n, d].
+        unknown: embedding of `UNKNOWN_TEXT`, [d].
+    """
+    near = embeddings @ unknown > _SAME
+    alike = [f"'{printable(text)}'" for text, is_alike in zip(texts, near, strict=True) if is_alike]
+    if alike:
+        logger.warning(
+            "%s knows no word of %s: what it finds by that is arbitrary; use other words, or a module of "
+            "their language",
+            module,
+            ", ".join(alike),
         )

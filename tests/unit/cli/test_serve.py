@@ -96,3 +96,20 @@ def test_thresholds_of_another_model_are_said_before_anything_starts(
     assert main(["serve", "clip_mini", "--port", "0", "--thresholds", str(path)]) == 1
     (said,) = capsys.readouterr().err.strip().splitlines()
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (["--batch_wait", "inf"], "--batch_wait is inf: "),
+        (["--batch_wait", "1e30"], "batch_wait, 1e+30: no request would be answered in time"),
+        (["--batch_wait", "30"], "--deadline is 30.0: "),
+        (["--batch_wait", "1", "--deadline", "0.5"], "--deadline is 0.5: "),
+        (["--deadline", "inf"], "--deadline is inf: "),
+    ],
+)
+def test_no_request_waits_longer_than_its_deadline(
+    given: list[str], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "clip_mini", "--port", "0", *given]) == 1
+    assert fault in capsys.readouterr().err

@@ -95,6 +95,16 @@ def test_of_equal_scores_the_first_row_comes_first(tmp_path: Path, address: str)
         assert [hit.path for hit in hits] == [row.item.path for row in rows[:top_k]]
 
 
+def test_counts_without_sense(store: Store, address: str) -> None:
+    index, vector = FileIndex(address), random_rows(1)[0].vector
+    index.sync(store)
+    for top_k in (10**30, sys.maxsize):
+        assert len(index.search(ORIGIN, vector, top_k, Filter(without=frozenset("a")))) == 1200
+    for wrong in (0, -1, 2.5, "3", None):
+        with pytest.raises(RequestError, match=f"top_k is {wrong!r}, expected a whole number from 1"):
+            index.search(ORIGIN, vector, wrong)  # type: ignore[arg-type]
+
+
 def test_only_what_changed_counts(store: Store, address: str) -> None:
     index = FileIndex(address)
     index.sync(store)

@@ -106,6 +106,18 @@ def test_a_query_by_an_image_of_the_index_needs_no_model(monkeypatch: pytest.Mon
     np.testing.assert_array_equal(Query().embedding(predictor, [vector]), vector)
 
 
+def test_words_that_the_model_does_not_know_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    predictor = Predictor(pretrained("clip_mini"))  # it knows no Chinese
+    for words in ("a dog", "a dog beside a 狗", "dog - snow"):
+        Query(words).embedding(predictor)
+    assert not caplog.records
+    Query("собака").embedding(predictor)
+    Query("a dog - 狗^0.5 - 雪", [str(EXAMPLES / "cat.png")]).embedding(predictor)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("clip_mini knows no word of 'собака': what it finds by that is arbitrary")
+    assert second.startswith("clip_mini knows no word of '狗', '雪': ")
+
+
 def test_nothing_is_said() -> None:
     predictor = Predictor(pretrained("clip_mini"))
     with pytest.raises(RequestError, match="nothing to search for: give words, --image or --like"):
