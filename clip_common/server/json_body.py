@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import LimitError, MalformedError, RequestError
+from ..system.file_names import printable
 
 _FAULTS_SHOWN = 5
 _FAULTS_READ = 10_000
@@ -88,8 +89,10 @@ def _described(error: ValidationError, model: type[BaseModel]) -> RequestError:
 
 
 def _fault(fault: Any, model: type[BaseModel]) -> str:
+    if not fault["loc"]:
+        return f"the body: {fault['msg']}"
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
-    field = place.lstrip(".")[:80]
+    field = printable(place.lstrip(".")[:80])
     if fault["type"] == "extra_forbidden":
         return f"unknown field '{field}' (known: {', '.join(model.model_fields)})"
     return f"field '{field}': {fault['msg']}"

@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from PIL import Image
+
 from ..errors import LimitError, RequestError
 from ..preprocessing.bounded_reader import BoundedReader, TooManyPartsError
 from ..preprocessing.decoded_size import decoded_size
@@ -124,6 +126,10 @@ class Limits:
             width, height = decoded_size(BoundedReader(content, _READS), readable_formats())
         except TooManyPartsError as error:
             raise LimitError(f"{name} cannot be opened: {error}") from None
+        except Image.DecompressionBombError:
+            raise LimitError(
+                f"{name} has far more pixels than the {self.pixels:,} that are taken{_hint('pixels')}"
+            ) from None
         except Exception:  # the decoder says by name what is wrong
             return
         if width * height > self.pixels:

@@ -29,8 +29,8 @@ MOST_EXPLAINED = 10
 FEW_TEXTS, FEW_IMAGES = 256, 16
 """Maximum numbers of texts (or prompts) and images of a small request."""
 _DEFAULT_LABELS = 1_000  # approximate number
-_DATA_URL = re.compile(r"data:([^,]{0,200}),")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
+_DATA_URL = re.compile(r"\s*data:([^,]{0,200}),", re.IGNORECASE)
+_ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 _LONGEST_ADDRESS = 2000  # characters that are looked at to show some
 _URL_SAFE = str.maketrans("-_", "+/")
 _SCORES = (
@@ -236,7 +236,7 @@ def _image(text: str, name: str, limits: Limits) -> bytes:
 def _from_base64(text: str, name: str) -> bytes:
     """Decode base64, standard or URL-safe, plain or in a data URL."""
     if found := _DATA_URL.match(text):
-        if not found[1].endswith(";base64"):
+        if not re.search(r"; *base64\s*$", found[1], re.IGNORECASE):
             raise RequestError(
                 f"{name} is a data URL that is not in base64: begin it with 'data:...;base64,'"
             )
@@ -253,7 +253,9 @@ def _from_base64(text: str, name: str) -> bytes:
         plain = "".join(text.split()).translate(_URL_SAFE)  # some encoders insert line breaks
         return base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError) as error:
-        why = "its padding with '=' is wrong" if "padding" in str(error) else "it has other letters"
+        reason = str(error)
+        why = "its padding with '=' is wrong" if "padding" in reason else "it has other letters"
+        why = "its end is missing" if "multiple of 4" in reason else why
         raise RequestError(
             f"{name} is not base64 ({why}): send the bytes of an image file in base64, plain, url-safe or as "
             "a data URL (no path, no address)"

@@ -150,6 +150,10 @@ def markers(filling: bytes) -> bytes:
         (icon(chunks(30_000)), "in more pieces"),
         (markers(b"\xff\xfe\0\2" * 30_000), "in more pieces"),
         (markers(b"\xff" * 60_000), "in more pieces"),
+        (
+            broken.png(broken.header(0, 60_000)),
+            r"has far more pixels than the 10,000 that are taken .*PIXELS",
+        ),
     ],
 )
 def test_what_decoding_would_make_room_for_is_limited(
@@ -185,7 +189,15 @@ def test_an_image_in_too_many_pieces_is_not_decoded_either() -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "data:image/png;base64,", "data:;base64,", "data:image/x;a=b;base64,"]
+    "prefix",
+    [
+        "",
+        "data:image/png;base64,",
+        "data:;base64,",
+        "data:image/x;a=b;base64,",
+        "DATA:IMAGE/PNG;BASE64,",
+        " \ndata:image/png; base64,\n",
+    ],
 )
 @pytest.mark.parametrize("alphabet", ["+/", "-_"])
 def test_base64_of_either_alphabet_and_data_urls_are_taken(prefix: str, alphabet: str) -> None:
@@ -202,6 +214,9 @@ def test_base64_of_either_alphabet_and_data_urls_are_taken(prefix: str, alphabet
         ("data:image/png;charset=x,%89PNG", "a data URL that is not in base64"),
         ("b'aGk='", "Python's way to print bytes"),
         ("aGk", "its padding with '=' is wrong"),
+        ("aGkha", "its end is missing"),
+        (" Data:image/png,aGk=", "a data URL that is not in base64"),
+        ("\n HTTP://127.0.0.1/x.png", "no address is fetched"),
         ("/etc/passwd", "no path"),
         ("http://127.0.0.1/x.png", "no address is fetched"),
         ("狗", "it has other letters"),
@@ -211,6 +226,18 @@ def test_what_is_no_base64_is_refused_and_why(text: str, why: str) -> None:
     with pytest.raises(RequestError, match=r"images\[0\] is ") as error:
         RequestBody.parse({"images": [text]}).work(Limits())
     assert why in str(error.value)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"images"'])
+def test_a_body_that_is_no_object_is_said_to_be_none(body: bytes) -> None:
+    with pytest.raises(RequestError, match=r"^the body: Input should be an object$"):
+        RequestBody.parse_json(body)
+
+
+def test_the_name_of_an_unknown_field_is_shown_on_one_line() -> None:
+    with pytest.raises(RequestError) as error:
+        RequestBody.parse_json(b'{"a\\n\\u001b[31m\\u202eb": 1}')
+    assert str(error.value).startswith(r"unknown field 'a\n\x1b[31m\u202eb' (known")
 
 
 def test_a_mark_before_the_body_is_no_matter() -> None:
