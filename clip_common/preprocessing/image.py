@@ -36,6 +36,7 @@ from .bit_depth import narrow_array, narrow_image
 from .bounded_reader import BoundedReader
 from .decoded_size import decoded_size
 from .heif import HEIF_SUFFIXES, NEEDS_EXTRA, looks_like_heif, reads_heif, register_heif
+from .jpeg_scans import JPEG, check_scans
 from .resize import RESIZE
 
 # Pillow warns of damaged EXIF and the like. Filtered globally, because `catch_warnings` is not thread-safe.
@@ -239,6 +240,9 @@ def _decode(stream: BinaryIO, jpeg_side: int | None) -> Image.Image:
         raise
     if width * height > _MAX_PIXELS:
         raise ImageError(f"cannot be decoded ({width} x {height} pixels, at most {_MAX_PIXELS:,} are taken)")
+    if stream.read(len(JPEG)) == JPEG:
+        check_scans(stream)
+    stream.seek(0)
     with Image.open(stream, formats=readable_formats()) as image:
         if jpeg_side and image.format == "JPEG":
             image.draft(None, (jpeg_side, jpeg_side))
