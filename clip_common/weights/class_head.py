@@ -8,7 +8,6 @@ record, see `zero_shot/cached_labels.py`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import LabelError, WeightsError
 from ..text.prompts import check_labels
+from .model_settings import read_note
 from .tensor_names import CACHE_KEYS, CACHE_VALUES, CLASS_VECTORS, State
 
 _UNIT = 1e-3  # tolerance for the unit length of a key
@@ -107,11 +107,10 @@ def read_classes(weights: Path, embed_dim: int) -> Classes | None:
             names = {CLASS_VECTORS, CACHE_KEYS, CACHE_VALUES} & set(file.keys())
             if CLASS_VECTORS not in names:
                 return None
-            record = json.loads((file.metadata() or {}).get("record", "{}"))
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, RecursionError):
+    except (SafetensorError, OSError):
         return None  # not a safetensors file: the reader of weights says what it is
-    record = record if isinstance(record, dict) else {}
+    record = read_note(weights)
     try:
         checked = check_labels(record.get("classes"))  # type: ignore[arg-type]
     except LabelError as error:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,6 +18,7 @@ from clip_common.embedding.sources import items_of
 from clip_common.hub import run_command
 from clip_common.predictor import Predictor
 from clip_common.zero_shot import explain
+from tests.support.locked import lock_folder
 from tests.support.paths import EXAMPLES, ROOT
 
 DOG, CAT = str(EXAMPLES / "dog.png"), str(EXAMPLES / "cat.png")
@@ -227,14 +227,7 @@ def test_a_folder_below_that_cannot_be_listed_is_named(
 ) -> None:
     shutil.copy(DOG, tmp_path / "dog.png")
     (tmp_path / "locked").mkdir()
-    scandir = os.scandir
-
-    def refuse(path: str) -> Any:
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    lock_folder(monkeypatch, "locked")
     assert main(["classify", str(tmp_path), "--labels", "dog,cat", "--format", "json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert len(document["results"]) == 1

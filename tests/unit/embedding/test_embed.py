@@ -31,6 +31,7 @@ from clip_common.errors import RequestError
 from clip_common.predictor import Predictor, PredictorOptions
 from tests.support.broken_images import PALETTE_THEN_COLOURS, with_exif
 from tests.support.killed import embedded_through_kills
+from tests.support.locked import lock_folder
 from tests.support.quick_features import quick_features
 from tests.support.stores import JOB, contents, run, write_images
 
@@ -386,18 +387,11 @@ def test_prune_takes_nothing_out_that_is_only_out_of_sight(
     output = tmp_path / "out"
     run(images, output)
     (images / "2" / "02.webp").unlink()
-    listing = os.scandir
-
-    def scandir(path: str) -> Any:
-        if str(path).endswith("/0"):
-            raise PermissionError(13, "Permission denied")
-        return listing(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    report = run(images, output, prune=True)
+    with monkeypatch.context() as patch:
+        lock_folder(patch, "0")
+        report = run(images, output, prune=True)
     assert (report.removed, report.kept, report.complete) == (1, 7, False)
     assert report.faults == [f"{images}/0: cannot be listed (Permission denied)"]
-    monkeypatch.setattr(os, "scandir", listing)
     for path in images.rglob("*.webp"):
         path.unlink()
     (images / "2" / "notes.md").touch()

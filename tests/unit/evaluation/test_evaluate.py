@@ -29,6 +29,7 @@ from clip_common.evaluation.evaluate import linear_probe, retrieval, zero_shot
 from clip_common.evaluation.probe import fit_probe
 from clip_common.predictor import Predictor
 from clip_common.weights.locate import find
+from tests.support.locked import lock_folder
 from tests.support.paths import ROOT
 
 NAMES = ("bicycle", "car", "clock", "diagram", "tree", "umbrella")
@@ -232,14 +233,7 @@ def test_a_messy_folder_of_classes(
     assert rf"{classes}/caf\xe9/\xe9.png" in [name for name, _ in data.images]
     assert "passed over: 1 ._* (macOS), 1 .cr2, 1 .txt" in caplog.text
     assert "__MACOSX: no images in it, so it is no class" in caplog.text
-    listing = os.scandir
-
-    def scandir(path: str) -> object:
-        if str(path).endswith("/clock"):
-            raise PermissionError(13, "Permission denied")
-        return listing(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    lock_folder(monkeypatch, "clock")
     with pytest.raises(RequestError, match=r"/clock: cannot be listed \(Permission denied\)"):
         read_labelled(str(classes))
 

@@ -12,6 +12,7 @@ from PIL import Image
 from clip_common.errors import RequestError
 from clip_common.preprocessing.files import Seen, image_files, is_image, matches_of
 from clip_common.preprocessing.image import FORMATS, IMAGE_SUFFIXES, readable_formats
+from tests.support.locked import lock_folder
 
 
 def encoded(form: str) -> bytes:
@@ -73,14 +74,7 @@ def test_a_messy_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "locked").mkdir()
     (tmp_path / "a.png").write_bytes(encoded("PNG"))
-    listing = os.scandir
-
-    def scandir(path: str) -> object:
-        if "locked" in str(path):
-            raise PermissionError(13, "Permission denied")
-        return listing(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    lock_folder(monkeypatch, "locked")
     seen = Seen()
     assert list(image_files(str(tmp_path), seen)) == [str(tmp_path / "a.png")]
     assert seen.unlisted == {str(tmp_path / "locked"): "Permission denied"}
