@@ -197,7 +197,7 @@ def _names(task: AdaptationTask, predictor: Predictor, train: Dataset) -> np.nda
     targets = predictor.labels.targets(predictor.labels.class_prompts(train.texts))
     if isinstance(targets, CachedLabels):
         raise RequestError(
-            f"{task.weights}: has a cache of images of these classes, from which nothing can go on: give the "
+            f"{task.weights}: has a cache of images, and cannot be adapted further: give the "
             "weights that it was made from"
         )
     return targets

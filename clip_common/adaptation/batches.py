@@ -47,7 +47,7 @@ class _Batches:
             )
         if settings.batch_size % settings.workers:
             raise TrainingError(
-                f"a batch of {settings.batch_size} cannot be shared among {settings.workers} workers"
+                f"a batch of {settings.batch_size} cannot be divided among {settings.workers} workers"
             )
         size = settings.batch_size // settings.workers
         self.part = range(worker * size, (worker + 1) * size)

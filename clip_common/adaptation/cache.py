@@ -104,7 +104,10 @@ def limited(dataset: Dataset) -> Dataset:
     if counts.sum() <= MOST_IMAGES:
         return dataset
     if len(counts) > MOST_IMAGES:
-        raise RequestError(f"{len(counts)} classes: a cache holds {MOST_IMAGES} images, one of each at least")
+        raise RequestError(
+            f"{len(counts)} classes are too many: a cache holds at most {MOST_IMAGES} images, and needs one "
+            "of each class"
+        )
     most = int(counts.max())
     while np.minimum(counts, most).sum() > MOST_IMAGES:
         most -= 1

@@ -47,13 +47,13 @@ def prepare(task: AdaptationTask, predictor: Predictor) -> Prepared:
     """
     dataset = read_dataset(task.data)
     if not dataset.captioned and len(dataset.texts) < 2:
-        raise RequestError(f"{task.data}: has one class, {dataset.texts[0]!r}; there must be two at least")
+        raise RequestError(f"{task.data}: has only one class, {dataset.texts[0]!r}; at least two are needed")
     if dataset.captioned and task.head == "cache":
-        raise RequestError(f"{task.data}: has captions, and --head cache is for images by class")
+        raise RequestError(f"{task.data}: has captions, but --head cache needs images by class")
     if task.validation:
         other = read_dataset(task.validation, dataset.texts)
         if other.captioned != dataset.captioned:
-            raise RequestError(f"{task.data} and {task.validation}: both need classes, or both captions")
+            raise RequestError(f"{task.data} and {task.validation}: both need classes, or both need captions")
         train, rest = dataset, other
     elif task.head == "cache" and task.held_out == 0:
         train, rest = dataset, dataset.part(np.arange(0))
@@ -77,7 +77,7 @@ def _limited(train: Dataset) -> Dataset:
     few = limited(train)
     if len(few.images) < len(train.images):
         too_many = len(train.images) - len(few.images)
-        logger.warning("a cache holds %d images at most: %d are left out", MOST_IMAGES, too_many)
+        logger.warning("a cache holds at most %d images: %d are left out", MOST_IMAGES, too_many)
     return few
 
 
@@ -110,7 +110,7 @@ def _known_features(path: Path, stamp: str) -> tuple[np.ndarray, np.ndarray, dic
                 return None
             return file["features"], file["kept"], json.loads(str(file["errors"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        raise RequestError(f"{path} is there, and no run wrote it: choose another --output") from None
+        raise RequestError(f"{path} exists and was not written by a run: choose another --output") from None
 
 
 def _any_readable(predictor: Predictor, dataset: Dataset, errors: dict[str, str]) -> bool:

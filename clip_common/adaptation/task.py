@@ -114,8 +114,8 @@ class AdaptationTask:
         """
         if self.held_out >= 1 or (self.held_out == 0 and self.head != "cache"):
             raise RequestError(
-                f"--held_out is {self.held_out:g}, expected more than 0 and less than 1: give others with "
-                "--validation; only a cache needs none"
+                f"--held_out is {self.held_out:g}, expected more than 0 and less than 1, or give images with "
+                "--validation; only --head cache allows 0"
             )
         if not self.use_gpu and self.workers > (cpus := os.cpu_count() or 1):
             raise RequestError(
@@ -128,7 +128,7 @@ class AdaptationTask:
         elif self.beta is not None:
             raise RequestError("--beta is for --head cache: leave it out")
         elif self.alpha is not None and self.alpha > 1:
-            raise RequestError(f"--alpha is {self.alpha:g}, expected 0 to 1: only of a cache it may be more")
+            raise RequestError(f"--alpha is {self.alpha:g}, expected 0 to 1; only --head cache allows more")
         if self.lock_image_tower and self.flip:
             raise RequestError("--flip is for training the image tower: leave it or --lock_image_tower out")
 

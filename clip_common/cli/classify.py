@@ -94,7 +94,7 @@ def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classifi
 
 def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
     if args.explain:
-        raise RequestError("--explain is of labels: it goes with --task classify")
+        raise RequestError("--explain needs labels: it goes with --task classify")
     if args.visualization:
         raise RequestError("--visualization shows scores: it goes with --task classify")
     if args.labels or args.labels_file or args.templates:
@@ -102,5 +102,5 @@ def _embedding(args: argparse.Namespace, inputs: Sequence[str]) -> Embedding:
             "--labels and --templates go with --task classify; texts to embed go with --input_text"
         )
     if args.scores or args.thresholds is not None:
-        raise RequestError("--scores and --thresholds are of labels: they go with --task classify")
+        raise RequestError("--scores and --thresholds need labels: they go with --task classify")
     return Embedding(inputs, args.input_text or (), args.batch_size, args.use_gpu)

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         f"{report.removed} taken out, {report.failed} failed, {report.failed_before} failed before"
     )
     if report.passed_over:
-        note(f"passed over: {report.passed_over}")
+        note(f"skipped: {report.passed_over}")
     if report.kept:
         note(f"{were(report.kept)} not taken out: what could not be read may hide them")
     for fault in report.faults:

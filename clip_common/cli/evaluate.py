@@ -79,10 +79,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.train:
         require_package("sklearn", "evaluate")
     if args.min_precision is not None and args.thresholds is None:
-        raise RequestError("--min_precision is of thresholds: it goes with --thresholds FILE")
+        raise RequestError("--min_precision goes with --thresholds FILE")
     if args.retrieval and (args.thresholds or args.train):
         other = "--thresholds" if args.thresholds else "--train"
-        raise RequestError(f"{other} is of labels, --retrieval of captions: give one of them")
+        raise RequestError(f"{other} is for labels, --retrieval for captions: give only one of them")
     if args.thresholds:
         path = user_path(args.thresholds)
         if path.suffix.lower() != ".json":
@@ -111,7 +111,7 @@ def _require_own(path: Path) -> None:
             Thresholds.read(path)
         except RequestError:
             raise RequestError(
-                f"--thresholds {path} is there, and is no file of thresholds: choose another name"
+                f"--thresholds {path} exists and is not a file of thresholds: choose another name"
             ) from None
 
 
@@ -136,7 +136,7 @@ def _figures(
     table = table_of(args.data)
     if table and table.place(["labels"]) is not None:
         if args.train:
-            raise RequestError("--train fits one label to each image, and the data has several")
+            raise RequestError("--train needs one label per image, but the data has several")
         several = read_multi_labelled(args.data, classes, table)
         _check_labels(predictor, several.classes, args)
         scored = evaluate.score(predictor, several, args.templates, **running)

@@ -39,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
     counts = f"{changes.added} added, {were(changes.kept)} there, {changes.removed} removed"
     emit(f"{shown_name(hide_secrets(args.index))}: {counts}")
     if changes.unusable:
-        note(f"{were(changes.unusable)} left out: something that is no number stands in the embeddings")
+        note(f"{were(changes.unusable)} left out: some values in the embeddings are not numbers")
     return 1 if changes.unusable else 0

@@ -93,8 +93,8 @@ def text(value: str) -> str:
     if encodable(value) != value:
         encoding = sys.getfilesystemencoding()
         raise argparse.ArgumentTypeError(
-            f"{printable(value)} is not in the encoding of this locale, {encoding}: set LC_ALL, or save the "
-            "script that says it, to fit"
+            f"{printable(value)} is not in the encoding of this locale, {encoding}: change LC_ALL, or save "
+            "the calling script in this encoding"
         )
     return value
 
@@ -123,8 +123,8 @@ def output_store(text: str) -> Path | str:
     """A writable folder for embeddings, or an address in a bucket."""
     if is_index(text):
         raise argparse.ArgumentTypeError(
-            f"{text} is an index: name the folder of embeddings that it was made from, and then bring it up "
-            f"to date with `clip-hub index FOLDER --index {shlex.quote(text)}`"
+            f"{text} is an index: give the folder of embeddings that it was made from, and then update it "
+            f"with `clip-hub index FOLDER --index {shlex.quote(text)}`"
         )
     return store_folder(text) if is_address(text) else output_folder(text)
 
@@ -142,7 +142,7 @@ def output_file(text: str) -> Path:
 def _writable(text: str, require: Callable[[Path], None]) -> Path:
     if is_address(text):
         raise argparse.ArgumentTypeError(
-            f"is {hide_secrets(text)}: only `embed` writes to addresses; name a place on this machine"
+            f"is {hide_secrets(text)}: only `embed` writes to addresses; give a path on this machine"
         )
     try:
         require(Path(text))

@@ -35,7 +35,7 @@ class _StoreOnce(argparse._StoreAction):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         first = parser.stored.setdefault(self.dest, values) if self.option_strings else values
         if first is not values and first != values:
-            raise argparse.ArgumentError(self, "is given twice, and not alike: give it once")
+            raise argparse.ArgumentError(self, "is given twice with different values: give it once")
         super().__call__(parser, namespace, values, option_string)
 
 
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
     def fault(self, message: str) -> str:
         """The error as one line: `--top_k is 0` instead of argparse's `argument --top_k: is 0`."""
         if found := re.fullmatch(r"argument (\S+?)(?:/\S+)?: expected one argument", message):
-            message += f"; one that begins with -- goes behind =, as in {found[1]}=--x"
+            message += f"; if the value begins with --, write {found[1]}=--x"
         message = re.sub(r"^argument (\S+):( is )?", lambda found: found[1] + (found[2] or ":"), message)
         return one_line(self.prog, f"{message} (see {self.prog} --help)")
 
@@ -98,7 +98,7 @@ class Parser(argparse.ArgumentParser):
             if begins and joined and self._takes_a_value(joined[-1]):
                 joined[-1] += f"={word}"
             elif begins and " " not in word and not _NEGATIVE.fullmatch(word):  # argparse accepts these
-                self.error(f"{word} is no option; behind -- it is taken as it stands, as in -- {word}")
+                self.error(f"{word} is not an option; if it is a value, put -- before it: -- {word}")
             else:
                 joined.append(word)
         return joined

@@ -238,10 +238,10 @@ def _check_folders(option: str, given: str, matches: list[Path], images: list[Pa
     if not images and (why := seen.unlisted.get(str(matches[0]))):
         raise RequestError(f"{option} {given}: the folder cannot be listed ({why})")
     if not images:
-        kinds = f"passed over: {seen.summary()}" if seen.passed_over else " ".join(sorted(IMAGE_SUFFIXES))
+        kinds = f"skipped: {seen.summary()}" if seen.passed_over else " ".join(sorted(IMAGE_SUFFIXES))
         raise RequestError(f"{option} {given}: the folder has no images ({kinds})")
     if seen.passed_over:
-        logger.warning("%s: passed over: %s", given, seen.summary())
+        logger.warning("%s: skipped: %s", given, seen.summary())
 
 
 def _matches_of(pattern: str, option: str) -> list[Path]:

@@ -70,7 +70,7 @@ def for_console(text: str, stream: TextIO) -> str:
 def one_line(prog: str, fault: BaseException | str) -> str:
     """The error message of a command, on one line, without secrets."""
     if isinstance(fault, FileNotFoundError) and fault.filename is None:
-        fault = "the current folder is not there any more: change to another one"
+        fault = "the current folder no longer exists: change to another one"
     elif isinstance(fault, OSError) and fault.filename is not None:
         fault = f"{os.fsdecode(fault.filename)}: {reason_of(fault)}"
     return printable(hide_secrets(f"{prog}: {fault}"))
@@ -111,5 +111,5 @@ def report_left_out(stored: StoredImages) -> int:
         note(f"{counted(stored.repeated, 'image')} left out: an earlier store has the same file")
     if stored.unusable:
         unusable = counted(stored.unusable, "image")
-        complain(f"{unusable} left out: their embeddings hold something that is no number, or are zero")
+        complain(f"{unusable} left out: some values in their embeddings are not numbers, or all are zero")
     return 1 if stored.unusable else 0

@@ -102,7 +102,7 @@ def _check(settings: Settings) -> None:
         refuse_store(index)
     for file in settings.thresholds:
         if (module := Thresholds.read(file).module) not in settings.modules:
-            raise RequestError(f"--thresholds {file}: they are of {module}, which is not served")
+            raise RequestError(f"--thresholds {file}: these thresholds are for {module}, which is not served")
     for name, weights in settings.modules.items():
         found = find(pretrained(name), weights)
         if thresholds := settings.thresholds_of(name):
@@ -115,8 +115,8 @@ def _settings(args: argparse.Namespace) -> Settings:
     chosen = {name: value for name, value in given.items() if name in Settings.model_fields}
     pairs = [item.partition("=") for item in args.modules]
     if blank := next((name for name, mark, weights in pairs if mark and not weights), None):
-        raise RequestError(f"{blank}=: the weights behind = are blank")
+        raise RequestError(f"{blank}=: the weights after = are blank")
     names = [name for name, _, _ in pairs]
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise RequestError(f"{twice} is named twice: a server has one of each module")
+        raise RequestError(f"{twice} is given twice: a server runs each module once")
     return Settings(**{**chosen, "modules": {name: weights or None for name, _, weights in pairs}})

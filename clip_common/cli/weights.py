@@ -76,7 +76,7 @@ def _fetch(args: argparse.Namespace) -> int:
     record = args.module if args.tag is None else locate.tagged(args.module, args.tag)
     if record is None:
         tags = ", ".join(source.tag for source in args.module.published)
-        raise WeightsError(f"{args.module.name} has no weights {args.tag!r}, but {tags}")
+        raise WeightsError(f"{args.module.name} has no weights {args.tag!r}, only {tags}")
     found = None if args.mirror else locate.find_local(args.module, args.tag)
     emit(str((found or locate.fetch(record, args.mirror)).path))
     return 0

@@ -44,7 +44,7 @@ _CODE = re.compile(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)")
 _MAY_PASS = re.compile("SLOW_DOWN|UNAVAILABLE|INTERNAL|THROTTL|NETWORK|TIMEOUT|EXCEEDED|EXHAUSTED|(429|5..)")
 _CREDENTIALS = "the credentials in the environment are not accepted"
 _NOTHING = "there is no such object"
-_BUSY = "the service is overloaded; later may do"
+_BUSY = "the service is overloaded; try again later"
 _UNREACHABLE = "the service cannot be reached"
 _SILENT = "the service does not answer"
 _REASONS = {
@@ -155,7 +155,7 @@ def read(address: str, offset: int = 0, size: int | None = None) -> bytes:
         stream.seek(offset)
         content = stream.take(wanted)
     if len(content) < wanted:
-        raise OSError(errno.EIO, "it ends within the image")
+        raise OSError(errno.EIO, "it ends before the image does")
     return content
 
 
@@ -290,7 +290,7 @@ def _in_words(message: str) -> tuple[str, str]:
     """The error code in a message of a service, with its HTTP status; and an explanation of it."""
     found = _CODE.search(message)
     if found is None:
-        return "", message.splitlines()[0][:200] if message else "for no known reason"
+        return "", message.splitlines()[0][:200] if message else "for an unknown reason"
     name = found[1] or found[2]
     number = re.search(r"HTTP status (\d+)|HTTP response code: (\d+)", message)
     status = f" ({number[1] or number[2]})" if number else ""
@@ -358,9 +358,11 @@ def _first_set(variables: tuple[str, ...]) -> str:
 def _service(scheme: str) -> str:
     """For a service that does not answer: which one was asked, and what to check."""
     if variable := _first_set(_ENDPOINTS[scheme]):
-        return f"{variable} is {os.environ[variable]}; see that it is right, and that a server answers there"
+        return (
+            f"{variable} is {os.environ[variable]}; check that it is right, and that a server answers there"
+        )
     return (
-        f"{_OWNERS[scheme]} was asked; see to the network, or set {_ENDPOINTS[scheme][-1]} to the service "
+        f"{_OWNERS[scheme]} was asked; check the network, or set {_ENDPOINTS[scheme][-1]} to the service "
         "that is meant"
     )
 

@@ -109,7 +109,7 @@ class _Run:
         if self._known and gone >= self._known.keys() and not prune_all:
             raise RequestError(
                 f"{self._store.folder}: none of its {counted(len(self._known), 'embedding')} is among the "
-                "sources; to take all of them out say --prune_all"
+                "sources; give --prune_all to remove all of them"
             )
         return gone
 

@@ -55,7 +55,7 @@ def folder_at(place: Path | str) -> Folder:
         return LocalFolder(Path(place).absolute())
     if scheme_of(text) not in BUCKETS:
         raise RequestError(
-            f"{without_secrets(text)}: embeddings are kept in a folder, at s3:// or at gs://, nowhere else"
+            f"{without_secrets(text)}: embeddings can only be stored in a folder, at s3:// or at gs://"
         )
     bucket, key = bucket_and_key(text)
     return BucketFolder("/".join([f"{scheme_of(text)}://{bucket}", *([key] if key else [])]))
@@ -70,14 +70,15 @@ def bucket_and_key(address: str) -> tuple[str, str]:
     bucket, _, key = address.split("://", 1)[1].partition("/")
     shown = without_secrets(address)
     if "@" in bucket or holds_access(address):
-        raise RequestError(f"{shown}: credentials stand in the address; they belong into the environment")
+        raise RequestError(f"{shown}: the address contains credentials; set them in the environment instead")
     if not _BUCKET.fullmatch(bucket):
         expected = f"{scheme_of(address)}://BUCKET/KEY"
-        raise RequestError(f"{shown}: {bucket!r} is no name of a bucket, expected {expected}")
+        raise RequestError(f"{shown}: {bucket!r} is not a bucket name, expected {expected}")
     key = key.rstrip("/")
     if key and any(part in ("", ".", "..") for part in key.split("/")):
         raise RequestError(
-            f"{shown}: a key with nothing, . or .. between slashes cannot be read: copy it to another key"
+            f"{shown}: a key with an empty part, . or .. between slashes cannot be read: copy it to another "
+            "key"
         )
     return bucket, key
 
@@ -190,4 +191,4 @@ class BucketFolder:
         with contextlib.suppress(FileNotFoundError), self.opened(_WRITER) as stream:
             if stream.read() == self.mark:
                 return
-        raise OSError(errno.EBUSY, "another process has begun to write there")
+        raise OSError(errno.EBUSY, "another process is writing there")

@@ -77,7 +77,7 @@ class Item:
             stream.seek(self.offset)
             content = stream.read(self.size)
         if len(content) < self.size:
-            raise OSError(f"{self.file} ends within it")
+            raise OSError(f"{self.file} ends before the image does")
         return content
 
     def recorded_stamp(self) -> str:

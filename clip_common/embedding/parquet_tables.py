@@ -124,7 +124,7 @@ def _group(file: str, changed: int, row: int) -> tuple[int, list[Any]]:
     name, ends = _layout(file, changed)
     number = bisect.bisect_right(ends, row)
     if number == len(ends):
-        raise ImageError(f"{file}#{row}: there is no such row any more")
+        raise ImageError(f"{file}#{row}: this row no longer exists")
     return (ends[number - 1] if number else 0), _images(file, changed, name, number)
 
 
@@ -136,7 +136,7 @@ def _layout(file: str, _changed: int) -> tuple[str, list[int]]:
         metadata, schema = parquet.metadata, parquet.schema_arrow
         name = _place(schema, PATH_COLUMNS)
         if name is None or not _holds_images(schema.field(name).type):
-            raise ImageError(f"{file}: holds no images any more")
+            raise ImageError(f"{file}: no longer has images")
         return name, list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
 
 

@@ -92,8 +92,8 @@ def make_parts_on_ray(
                     yield made
         except RayActorError as error:
             raise RequestError(
-                f"a worker of Ray's died {_RETRIES + 1} times over the same images: see Ray's log, and "
-                "whether it had memory enough; --executor local shows where it ends. What was written before "
+                f"a Ray worker died {_RETRIES + 1} times on the same images: see Ray's log, and check "
+                "that there is enough memory; --executor local shows where it fails. What was written before "
                 "is kept"
             ) from error
         finally:

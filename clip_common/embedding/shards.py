@@ -44,7 +44,7 @@ def members_of(stream: IO[bytes], path: str, seen: Seen) -> list[Member]:
             found: dict[str, tuple[tarfile.TarInfo, bytes]] = {}
             for header in shard:
                 if header.name in found:
-                    seen.passed_over["of a name that comes again in its shard"] += 1
+                    seen.passed_over["with the same name as a later file in the shard"] += 1
                 found[header.name] = header, _beginning(stream, header)
             _require_end(stream, shard.offset)
         captions = {
@@ -66,7 +66,7 @@ def members_of(stream: IO[bytes], path: str, seen: Seen) -> list[Member]:
     except OSError:
         raise
     except Exception as error:  # tarfile raises anything on garbage
-        raise RequestError(f"{path}: not a whole, uncompressed tar file ({error})") from error
+        raise RequestError(f"{path}: not a complete, uncompressed tar file ({error})") from error
 
 
 def _beginning(stream: IO[bytes], header: tarfile.TarInfo) -> bytes:
@@ -94,12 +94,12 @@ def _require_end(stream: IO[bytes], offset: int) -> None:
     stream.seek(offset)
     block = stream.read(_BLOCK)
     if len(block) < _BLOCK:
-        raise tarfile.TarError("it is cut short: the mark of its end is missing")
+        raise tarfile.TarError("it is truncated: its end marker is missing")
     if any(block):
-        raise tarfile.TarError(f"it is garbled at byte {offset}")
+        raise tarfile.TarError(f"it is damaged at byte {offset}")
     while rest := stream.read(1 << 20):
         if any(rest):
-            raise tarfile.TarError("it goes on after its end: are these several, joined?")
+            raise tarfile.TarError("there is more after its end: are these several files, joined?")
 
 
 def _caption(content: bytes, name: str) -> str:

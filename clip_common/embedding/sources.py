@@ -63,7 +63,7 @@ def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
         else:
             _add(items, str(user_path(source)) if source else source)
     if not items.by_path and not may_be_empty:
-        raise RequestError(items.faults[0].message if items.faults else "nothing to embed: name a source")
+        raise RequestError(items.faults[0].message if items.faults else "nothing to embed: give a source")
     return items
 
 
@@ -203,8 +203,12 @@ def _add_folder(items: Items, folder: str) -> None:
 
 def _no_images(source: str, seen: Seen) -> str:
     """The message for a folder or prefix without images."""
-    passed_over = f"; passed over: {seen.summary()}" if seen.passed_over else ""
-    hint = f"; to read shards, name them: '{source.rstrip('/')}/*.tar'" if ".tar" in seen.passed_over else ""
+    passed_over = f"; skipped: {seen.summary()}" if seen.passed_over else ""
+    hint = (
+        f"; to read shards, give their names: '{source.rstrip('/')}/*.tar'"
+        if ".tar" in seen.passed_over
+        else ""
+    )
     return f"{source}: no images in it that can be read{passed_over}{hint}"
 
 

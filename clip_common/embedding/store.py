@@ -103,11 +103,11 @@ class Store:
         place = Path(self.folder)
         if is_index(place):
             return (
-                f"{self.folder} is an index, not embeddings: name the folder that it was made from, or "
+                f"{self.folder} is an index, not embeddings: give the folder that it was made from, or "
                 f"search it with `clip-hub search WORDS --index {shlex.quote(str(self.folder))}`"
             )
         if PART.fullmatch(place.name) and place.is_file():
-            return f"{self.folder} is a part of embeddings: name its folder, {place.parent}"
+            return f"{self.folder} is one part of the embeddings: give its folder, {place.parent}"
         return f"{self.folder} holds no embeddings: make them with `embed`"
 
     def require(self, origin: Origin) -> None:
@@ -119,8 +119,8 @@ class Store:
         there = self.origin()
         if there and there != origin:
             raise RequestError(
-                f"{self.folder} holds vectors of {there}, not of {origin}: choose another --output, or give "
-                "the options that it was made with"
+                f"{self.folder} holds embeddings of {there}, not of {origin}: choose another --output, or "
+                "give the options that it was made with"
             )
 
     def root(self) -> Path | None:

@@ -42,7 +42,7 @@ _LONGEST_PAUSE = 30.0  # seconds; a longer crawl-delay in a robots.txt is shorte
 _ROBOTS_BYTES = 500 << 10  # size limit of a robots.txt, the least that RFC 9309 allows
 _BUSY = (429, 500, 502, 503, 504)
 _ANYBODY = "User-agent: *"
-_NO_ADDRESS = "is no address that can be read"
+_NO_ADDRESS = "is not a valid address"
 _MOVED = (301, 302, 303, 307, 308)
 
 
@@ -125,7 +125,7 @@ class _Server:
                 if now < self._given_up_until:
                     raise OSError(
                         errno.EHOSTUNREACH,
-                        f"{self.name} was given up for a while, after {_GIVEN_UP_AFTER} addresses in a row; "
+                        f"{self.name} is not asked for a while, after {_GIVEN_UP_AFTER} failures in a row; "
                         f"the last: {self._last_reason}",
                     )
                 delay = self._ready_at - now
@@ -181,8 +181,8 @@ class _Client:
                 return content
             address = urljoin(address, content)
             if scheme_of(address) not in WEB:
-                raise OSError(errno.EPROTO, "it was moved to what is no address of the web")
-        raise OSError(errno.ELOOP, f"it was moved more than {_REDIRECTS} times")
+                raise OSError(errno.EPROTO, "it redirects to an address that is not http:// or https://")
+        raise OSError(errno.ELOOP, f"it redirects more than {_REDIRECTS} times")
 
     def _server(self, address: str) -> _Server:
         try:
@@ -245,7 +245,7 @@ class _Client:
                     error.wait if error.wait is not None else 2 ** (attempt - 1) * (0.5 + random.random() / 2)
                 )
                 if attempt == _ATTEMPTS or wait >= allowance.left:
-                    asked = f", and asks to come back in {wait:.0f} s" if error.wait else ""
+                    asked = f", and asks to wait {wait:.0f} s" if error.wait else ""
                     server.failed(str(error.strerror))
                     raise OSError(errno.EIO, f"{error.strerror}{asked}") from None
                 if error.wait is not None:
@@ -318,7 +318,7 @@ def _in_time(answer: Callable[[], Made], deadline: float) -> Made:
 
 
 def _too_slow() -> OSError:
-    return OSError(errno.ETIMEDOUT, f"it has not come whole in {_ALLOWED:.0f} s")
+    return OSError(errno.ETIMEDOUT, f"it did not arrive completely in {_ALLOWED:.0f} s")
 
 
 def _content(response: requests.Response, most: int, deadline: float) -> bytes:

@@ -115,7 +115,9 @@ def _write_int8(record: Pretrained, state: Mapping[str, np.ndarray], folder: Pat
     graph = write_tower(record.config, state, "image", folder, partial(Int8Graph, ranges=ranges))
     cosine = _mean_cosine(exact[:_COMPARED], open_graph(graph)(images[:_COMPARED]))
     if cosine < _LEAST_COSINE:
-        raise SystemExit(f"int8 does not suit these weights: a cosine to float32's features of {cosine:.2f}")
+        raise SystemExit(
+            f"int8 does not suit these weights: the cosine to float32's features is {cosine:.2f}"
+        )
     return graph
 
 

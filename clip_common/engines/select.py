@@ -64,7 +64,7 @@ def _choose_rounded(engine: str, precision: str) -> Choice:
     }[precision]
     if not is_there:
         raise RequestError(
-            f"precision is {precision!r}, which this CPU does not multiply (it takes {needed}): "
+            f"precision is {precision!r}, which this CPU does not support (it needs {needed}): "
             "leave it at 'float32'"
         )
     _require("openvino")
@@ -77,10 +77,10 @@ def _is_installed(package: str) -> bool:
 
 def _require(package: str) -> None:
     if not _is_installed(package):
-        raise RequestError(f"{package!r} is wanted, which is not installed: pip install {package}")
+        raise RequestError(f"engine {package!r} is not installed: pip install {package}")
     if package == "openvino" and not _can_enter_current_folder():
         raise RequestError(
-            "'openvino' is wanted, which aborts where it may not look into the current folder: change it"
+            "engine 'openvino' cannot run where access to the current folder is denied: change to another one"
         )
 
 
@@ -166,8 +166,8 @@ class Engines:
         name, precision = self._weights.record.name, self._choice.precision
         if precision != "float32":
             raise CompileError(
-                f"{name} cannot be compiled for precision {precision!r}, which nothing else computes in: "
-                f"{error}. Mend that, or leave precision at 'float32'"
+                f"{name} cannot be compiled for precision {precision!r}, and nothing else supports it: "
+                f"{error}. Fix that, or leave precision at 'float32'"
             ) from error
         logger.warning("%s runs on Paddle in float32, which is slower: %s", name, error)
 

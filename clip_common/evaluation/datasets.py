@@ -119,13 +119,13 @@ def _folders(path: Path) -> list[tuple[Path, str]]:
     for folder in folders:
         files = list(image_files(str(folder), seen))
         if not files and not seen.unlisted:
-            logger.warning("%s: no images in it, so it is no class", escape_name(str(folder)))
+            logger.warning("%s: no images in it: not used as a class", escape_name(str(folder)))
         label = escape_name(folder.name).replace("_", " ").strip()
         pairs += [(Path(file), label) for file in files]
     for unlisted, why in seen.unlisted.items():  # without these images, the results would be wrong
         raise RequestError(f"{escape_name(unlisted)}: cannot be listed ({why})")
     if seen.passed_over:
-        logger.warning("%s: passed over: %s", path, seen.summary())
+        logger.warning("%s: skipped: %s", path, seen.summary())
     return pairs
 
 
@@ -139,7 +139,7 @@ def _in_order(data: Labelled, source: str, classes: list[str] | None) -> Labelle
     place = {label: i for i, label in enumerate(classes)}
     if len(place) < len(classes):
         twice = next(label for i, label in enumerate(classes) if place[label] != i)
-        raise RequestError(f"{source}: which images are of {twice!r}? Two of the classes are called that")
+        raise RequestError(f"{source}: two of the given classes are called {twice!r}: give each its own name")
     targets = np.array([place[label] for label in data.classes])[data.targets]
     return Labelled(data.images, targets, list(classes), data.published)
 
@@ -148,8 +148,8 @@ def _renamed(data: Labelled, source: str, names: list[str]) -> Labelled:
     """Rename the classes of a data set; accuracies published for its own names do not apply any more."""
     if len(names) != len(data.classes):
         raise RequestError(
-            f"{source}: has {counted(len(data.classes), 'class', 'classes')}, and given "
-            f"{counted(len(names), 'name')}, none of them its own: give as many, in the order of its own"
+            f"{source}: has {counted(len(data.classes), 'class', 'classes')}, but "
+            f"{counted(len(names), 'other name')} given: give one for each class, in their order"
         )
     return Labelled(data.images, data.targets, list(names))
 

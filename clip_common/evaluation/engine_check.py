@@ -143,7 +143,7 @@ def _candidates(predictor: Predictor) -> tuple[list[_Candidate], dict[str, str]]
             if opened == name:
                 candidates.append(_Candidate(name, precision, other))
             else:
-                refused[f"{name}, {precision}"] = "it cannot be compiled here: a warning says why"
+                refused[f"{name}, {precision}"] = "it cannot be compiled here: see the warning"
     return candidates, refused
 
 

@@ -61,7 +61,7 @@ def _idx(path: Path) -> np.ndarray:
             with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
                 content = file.read(_MOST_UNPACKED)
         if content[:3] != b"\0\0\x08":
-            raise ValueError("its beginning is another")
+            raise ValueError("its first bytes are wrong")
         rank = content[3]
         sizes = np.frombuffer(content, ">u4", rank, 4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(sizes.tolist())

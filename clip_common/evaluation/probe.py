@@ -48,7 +48,7 @@ def fit_probe(features: np.ndarray, targets: np.ndarray, seed: int = 0, intercep
         features, targets, test_size=_VALIDATION_SHARE, random_state=seed, stratify=_strata(targets)
     )
     if len(np.unique(its_targets)) < 2:
-        raise RequestError("too few images for a linear probe: all that are left to fit are of one class")
+        raise RequestError("too few images for a linear probe: all images left for fitting are of one class")
     accuracy: dict[float, float] = {}
 
     def try_all(exponents: tuple[float, ...]) -> None:

@@ -57,7 +57,9 @@ def require_own(folder: Path) -> None:
         document = None
     tasks = document.values() if isinstance(document, dict) else [document]
     if not all(isinstance(task, dict) and "errors" in task for task in tasks):
-        raise RequestError(f"--output_dir: {path} is there, and not of `evaluate`: choose another folder")
+        raise RequestError(
+            f"--output_dir: {path} exists and was not written by `evaluate`: choose another folder"
+        )
 
 
 def write(figures: dict[str, Figures], folder: Path) -> None:

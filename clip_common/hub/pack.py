@@ -56,7 +56,7 @@ def pack(
     """
     name = name or record.name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise RequestError(f"{name!r} cannot be a module's name: use small letters, digits and _")
+        raise RequestError(f"{name!r} cannot be a module's name: use lower-case letters, digits and _")
     if keyword.iskeyword(name) or (name in PRETRAINED and name != record.name):
         raise RequestError(f"{name!r} cannot be the name of another module: choose one that is free")
     source = _ROOT / "modules" / record.name

@@ -70,7 +70,7 @@ def _require_whole(saved: Path, target: Path) -> None:
     try:
         paddle.jit.load(str(saved))
     except RuntimeError as error:
-        raise OSError(errno.EIO, "it was not written whole; is the disk full?", str(target)) from error
+        raise OSError(errno.EIO, "it was not written completely; is the disk full?", str(target)) from error
 
 
 def export_onnx(model: CLIP, folder: Path) -> list[Path]:

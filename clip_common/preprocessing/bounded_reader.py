@@ -34,6 +34,6 @@ class BoundedReader(io.BytesIO):
             TooManyPartsError: the limit is exceeded.
         """
         if not self._left:
-            raise TooManyPartsError("the file is in more pieces than any image has")
+            raise TooManyPartsError("the file has more parts than any image needs")
         self._left -= 1
         return super().read(size)

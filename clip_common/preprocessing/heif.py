@@ -119,7 +119,7 @@ class _Heif:
         while place + 6 <= len(data):
             self._left -= 1
             if self._left < 0:
-                raise ImageError("the file is in more pieces than any image has")
+                raise ImageError("the file has more parts than any image needs")
             length = int.from_bytes(data[place : place + 4], "big")
             sizes += _unit_size(data[place + 4 : place + 4 + min(length, 256)])
             place += 4 + length
@@ -184,7 +184,7 @@ class _Numbers:
         """The next number, of `size` bytes; 0 for no bytes."""
         piece = self.data[self.place : self.place + size]
         if len(piece) < size:
-            raise ImageError("cannot be decoded (a HEIF that is cut off)")
+            raise ImageError("cannot be decoded (a truncated HEIF)")
         self.place += size
         return int.from_bytes(piece, "big")
 
@@ -197,7 +197,7 @@ def _kinds(iinf: bytes) -> Iterator[tuple[int, bytes]]:
         wide = 4 if content[0] > 2 else 2
         item = int.from_bytes(content[4 : 4 + wide], "big")
         if item in seen:
-            raise ImageError("cannot be decoded (a HEIF with an item that comes twice)")
+            raise ImageError("cannot be decoded (a HEIF with a duplicate item)")
         seen.add(item)
         yield item, content[6 + wide : 10 + wide]
 
@@ -216,7 +216,7 @@ def _locations(iloc: bytes, file: bytes, idat: bytes) -> Iterator[tuple[int, lis
         numbers.next(2)
         base = numbers.next(base_size)
         if method > 1 or item in seen:
-            raise ImageError("cannot be decoded (a HEIF whose data lie in an unusual way)")
+            raise ImageError("cannot be decoded (a HEIF with an unusual data layout)")
         seen.add(item)
         parts = []
         for _ in range(numbers.next(2)):

@@ -180,7 +180,7 @@ def open_image(source: ImageInput | str | Path, name: str, jpeg_side: int | None
         raise _cannot(name, "decoded", error) from error
     width, height = image.size
     if min(width, height) < 1 or max(width, height) > _MAX_ASPECT * min(width, height):
-        raise ImageError(f"{name}: {width} x {height} pixels is not an image's shape")
+        raise ImageError(f"{name}: {width} x {height} pixels is not a valid size")
     return image
 
 
@@ -239,7 +239,9 @@ def _decode(stream: BinaryIO, jpeg_side: int | None) -> Image.Image:
             raise ImageError(f"is HEIC or HEIF, {NEEDS_EXTRA}") from None
         raise
     if width * height > _MAX_PIXELS:
-        raise ImageError(f"cannot be decoded ({width} x {height} pixels, at most {_MAX_PIXELS:,} are taken)")
+        raise ImageError(
+            f"cannot be decoded ({width} x {height} pixels, at most {_MAX_PIXELS:,} are allowed)"
+        )
     if stream.read(len(JPEG)) == JPEG:
         check_scans(stream)
     stream.seek(0)
@@ -283,7 +285,9 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _TURNS.get(orientation)  # type: ignore[arg-type]
     except Exception as error:  # Pillow raises anything on damaged EXIF
         reason = str(error) or type(error).__name__
-        raise ImageError(f"its EXIF is damaged: {reason}; exif_rotation off takes it as stored") from error
+        raise ImageError(
+            f"its EXIF is damaged: {reason}; turn exif_rotation off to use the image as stored"
+        ) from error
     if turn is None:
         return image
     turned = image.transpose(turn)

@@ -92,7 +92,7 @@ def require_model(stored: StoredImages, predictor: Predictor) -> None:
     if predictor.weights_sha256 != origin.weights_sha256:
         raise RequestError(
             f"the embeddings are of {origin.module} with weights {origin.weights_sha256[:12]}, its weights "
-            f"here are {predictor.weights_sha256[:12]}: say --weights as it was for `embed`"
+            f"here are {predictor.weights_sha256[:12]}: give the --weights that `embed` used"
         )
 
 

@@ -150,8 +150,8 @@ class FileIndex(Index):
         there = self._contents.origin
         if (there.module, there.weights_sha256) != (origin.module, origin.weights_sha256):
             raise RequestError(
-                f"{self.address} holds embeddings of {_model(there)}, not of {_model(origin)}: say --module "
-                "and --weights as they were for `embed`"
+                f"{self.address} holds embeddings of {_model(there)}, not of {_model(origin)}: give the "
+                "--module and --weights that `embed` used"
             )
         return self._contents
 
@@ -160,7 +160,7 @@ class FileIndex(Index):
         if _model(self._contents.origin) != _model(origin):
             raise RequestError(
                 f"the index {self.address} holds embeddings of {_model(self._contents.origin)}, not of "
-                f"{_model(origin)}: choose another --index, or say --prune_all to take them out"
+                f"{_model(origin)}: choose another --index, or give --prune_all to remove them"
             )
 
     # --- the file -------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class FileIndex(Index):
         try:
             status = os.stat(self._path)  # noqa: PTH116
             if not stat.S_ISREG(status.st_mode):
-                raise self._is_none("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no file")
+                raise self._is_none("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a file")
             with self._path.open("rb") as stream:
                 status = os.fstat(stream.fileno())
                 if not status.st_size:
@@ -195,19 +195,19 @@ class FileIndex(Index):
             note = json.loads(reader.schema.metadata[_KEY])
             origin = Origin(**note["origin"])
             if not reader.schema.equals(_schema(origin, note["root"]), check_metadata=True):
-                raise ValueError("its columns are others")
+                raise ValueError("it has other columns")
             blocks = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             for block in blocks:
                 block.validate(full=True)  # reading a damaged block could crash the process
                 if any(column.null_count for column in block.columns):
-                    raise ValueError("something is missing in it")
+                    raise ValueError("it is incomplete")
             return _Contents(origin, note["root"], blocks, _state(status))
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise self._is_none("it is something else, of another version, or damaged") from error
 
     def _is_none(self, what: str) -> RequestError:
         return RequestError(
-            f"--index {self.address}: no index that this version wrote; {what} (until 1.1 it was a Milvus "
+            f"--index {self.address}: not an index of this version; {what} (until 1.1 it was a Milvus "
             "Lite database): index into another file, or remove this one"
         )
 

@@ -171,7 +171,7 @@ def refuse_store(address: str) -> None:
 def _is_store(address: str, index: str) -> RequestError:
     command = f"clip-hub index {shlex.quote(address)} --index {shlex.quote(index)}"
     return RequestError(
-        f"{address} holds embeddings, not an index: run `{command}` and name {index} as the index"
+        f"{address} holds embeddings, not an index: run `{command}` and give {index} as the index"
     )
 
 
@@ -225,8 +225,8 @@ def require_same_store(
     else:
         return
     raise RequestError(
-        f"the index {address} holds another store: {what}; choose another --index, or say --prune_all to "
-        "take them out"
+        f"the index {address} holds another store: {what}; choose another --index, or give --prune_all "
+        "to remove them"
     )
 
 
@@ -241,5 +241,5 @@ def spellings(path: str, root: str) -> list[str]:
 def no_such_image(address: str, path: str) -> RequestError:
     """The error for an image that is not in the index."""
     return RequestError(
-        f"--like {path}: {address} holds no image of that path; give one as `search` prints it"
+        f"--like {path}: {address} has no image with this path; give a path as `search` prints it"
     )

@@ -149,7 +149,7 @@ class MilvusIndex(Index):
         if not self._client.has_collection(collection):
             raise RequestError(
                 f"{self.address} holds no index of {origin.module} with these weights: make it with "
-                "`index`, or say --module and --weights as they were for `embed`"
+                "`index`, or give the --module and --weights that `embed` used"
             )
         self._client.load_collection(collection, timeout=_LOADING)
         return collection

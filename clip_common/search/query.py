@@ -119,7 +119,7 @@ def terms_of(words: str) -> list[Term]:
         marks = "" if text == _HIDDEN else '"'  # beside other words, the quotes are part of the text
         text = "".join(marks + next(quoted) + marks if char == _HIDDEN else char for char in text)
         if is_blank(text):
-            raise RequestError(f"{words!r}: words are missing; `a dog - snow` means a dog, and no snow")
+            raise RequestError(f"{words!r}: words are missing; `a dog - snow` means a dog without snow")
         terms.append(Term(text, weight if sign in _PLUS else -weight))
     return terms
 
@@ -131,16 +131,16 @@ def _require_plain(text: str, weight: float) -> None:
         RequestError: it does; the message shows the correct form.
     """
     if "^" in text or not math.isfinite(weight):
-        fault = "after ^ stands a number, at the end of a term, as in `a dog^0.5 - snow`"
+        fault = "after ^ comes a number, at the end of a term, as in `a dog^0.5 - snow`"
     elif found := _NEARLY_A_SIGN.search(text):
         near = found[0].strip()
-        fault = f"in {near!r} the sign stands too near: alone it adds or takes away, as in `a dog - snow`"
+        fault = f"in {near!r} the sign needs spaces around it to add or take away, as in `a dog - snow`"
     elif found := _NEARLY_QUOTED.search(text):
         fault = f"a quotation begins with {found[1]} and does not end"
     else:
         return
     shown = text.replace(_HIDDEN, '"..."')
-    raise RequestError(f"{shown!r}: {fault}; what stands in double quotes is read as it stands: '\"C^2 -x\"'")
+    raise RequestError(f"{shown!r}: {fault}; text in double quotes is taken literally: '\"C^2 -x\"'")
 
 
 def combined(
@@ -167,7 +167,7 @@ def combined(
 def _unit(vector: np.ndarray) -> np.ndarray:
     if np.linalg.norm(vector) < _LEAST_LENGTH:
         raise RequestError(
-            "what is searched for cancels itself out, or the model does not know the words: give other "
+            "the parts of the query cancel each other out, or the model does not know the words: give other "
             "words, or other weights"
         )
     return l2_normalize(vector)

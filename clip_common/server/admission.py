@@ -42,7 +42,7 @@ def api_key_from_environment() -> str | None:
     """
     given = os.environ.get(_API_KEY, "")
     if given and not given.strip():
-        raise RequestError(f"{_API_KEY} is blank: give it a key, or unset it to let everybody in")
+        raise RequestError(f"{_API_KEY} is blank: set it to a key, or unset it to allow everybody")
     return given.strip() or None
 
 
@@ -160,7 +160,7 @@ class AdmissionMiddleware:
         except asyncio.TimeoutError:
             return (
                 408,
-                f"the body did not come within {self.admission.body_seconds:g} s",
+                f"the body did not arrive within {self.admission.body_seconds:g} s",
                 {"connection": "close"},
             )
         finally:

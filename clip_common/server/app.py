@@ -196,9 +196,13 @@ class Gateway:
         if work.explain and not self.explains:
             raise RequestError("field 'explain': this server makes no heat maps (its --explanations is 0)")
         if work.kind in self._at_once and load.in_flight >= self._at_once[work.kind]:
-            raise BusyError(f"{load.in_flight} requests with {_MUCH[work.kind]} wait for {module} already")
+            raise BusyError(
+                f"{load.in_flight} requests with {_MUCH[work.kind]} are already waiting for {module}"
+            )
         if (expected := load.expected()) > _PROMISED * seconds:
-            raise BusyError(f"{load.in_flight} requests wait for {module} already, about {expected:.0f} s")
+            raise BusyError(
+                f"{load.in_flight} requests are already waiting for {module}, about {expected:.0f} s"
+            )
         if self._settings.use_gpu:
             work = work.on_gpu()
         try:
@@ -210,7 +214,7 @@ class Gateway:
                     response.cancel()
                     raise
         except BackPressureError:
-            raise BusyError(f"{self._settings.queue} requests wait for {module} already") from None
+            raise BusyError(f"{self._settings.queue} requests are already waiting for {module}") from None
         except DeploymentUnavailableError:
             raise BusyError(f"{module} is not running") from None
         except (asyncio.TimeoutError, TimeoutError):

@@ -111,7 +111,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Result]) 
         while not task.done():
             await asyncio.wait({task}, timeout=_LOOK)
             if not task.done() and await request.is_disconnected():
-                raise BusyError("the client has left")
+                raise BusyError("the client has disconnected")
         return task.result()
     finally:
         task.cancel()

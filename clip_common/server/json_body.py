@@ -69,7 +69,7 @@ def _utf8(body: bytes) -> bytes:
         LimitError: it has too many values.
     """
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise MalformedError("the body is not JSON in UTF-8: it begins as UTF-16 or UTF-32 do")
+        raise MalformedError("the body is not JSON in UTF-8: it begins like UTF-16 or UTF-32")
     if sum(map(body.count, (b",", b"[", b"{"))) > _VALUES:
         raise LimitError(f"the body has more than {_VALUES:,} values")
     return body.removeprefix(codecs.BOM_UTF8)

@@ -70,13 +70,14 @@ class Limits:
         """Check a count against the limit named `field`; raises `LimitError`, as all checks here."""
         most = getattr(self, field)
         if count > most:
-            raise LimitError(f"the request has {count} {field}, at most {most} are taken{_hint(field)}")
+            raise LimitError(f"the request has {count} {field}, at most {most} are allowed{_hint(field)}")
 
     def check_characters(self, name: str, text: str) -> None:
         """Check the length of a text."""
         if len(text) > self.characters:
             raise LimitError(
-                f"{name} has {len(text)} characters, at most {self.characters} are taken{_hint('characters')}"
+                f"{name} has {len(text)} characters, at most {self.characters} are allowed"
+                f"{_hint('characters')}"
             )
 
     def check_prompts(self, prompts: Prompts) -> None:
@@ -89,7 +90,7 @@ class Limits:
             if characters > self.characters:
                 raise LimitError(
                     f"the template {template[:40]!r} with the label {label[:40]!r} in it has {characters} "
-                    f"characters, at most {self.characters} are taken{_hint('characters')}"
+                    f"characters, at most {self.characters} are allowed{_hint('characters')}"
                 )
 
     def check_scores(self, images: int, top_k: int, labels: Sequence[str]) -> None:
@@ -108,15 +109,15 @@ class Limits:
     def _check_answer(self, size: int) -> None:
         if size > self.answer_bytes:
             raise LimitError(
-                f"the answer would have some {size:,} bytes, at most {self.answer_bytes:,} are sent: ask for "
-                f"less at a time, or a smaller top_k{_hint('answer_bytes')}"
+                f"the answer would have about {size:,} bytes, at most {self.answer_bytes:,} are sent: ask "
+                f"for less at a time, or a smaller top_k{_hint('answer_bytes')}"
             )
 
     def check_bytes(self, name: str, size: int) -> None:
         """Check the size of an image file."""
         if size > self.picture_bytes:
             raise LimitError(
-                f"{name} has some {size:,} bytes, at most {self.picture_bytes:,} are taken"
+                f"{name} has about {size:,} bytes, at most {self.picture_bytes:,} are allowed"
                 f"{_hint('picture_bytes')}"
             )
 
@@ -134,7 +135,7 @@ class Limits:
             return
         if width * height > self.pixels:
             raise LimitError(
-                f"{name} is {width} x {height} pixels, at most {self.pixels:,} are taken{_hint('pixels')}"
+                f"{name} is {width} x {height} pixels, at most {self.pixels:,} are allowed{_hint('pixels')}"
             )
 
 

@@ -158,7 +158,7 @@ class EmbeddingsBody(JsonBody):
         if isinstance(item, str):
             if self.modality is None and _IMAGE_DATA.match(item):
                 raise FieldError(
-                    f'{name} is a data URL of an image, where texts are: give it as {{"image": ...}}, or set '
+                    f'{name} is a data URL of an image among texts: give it as {{"image": ...}}, or set '
                     'modality to "image"',
                     "input",
                 )
@@ -169,7 +169,7 @@ class EmbeddingsBody(JsonBody):
                 return kind, content
         if _are_tokens(item):
             raise FieldError(
-                f"{name} holds token ids, which mean something else to every model: send texts (with "
+                f"{name} holds token ids, which differ between models: send texts (with "
                 "LangChain, OpenAIEmbeddings(check_embedding_ctx_length=False))",
                 "input",
             )

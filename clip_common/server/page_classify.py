@@ -146,7 +146,7 @@ class ClassifyTab:
                 raise
             answered.keep(explained)
         if label not in answered.maps:  # with equal scores, another label may be among the best this time
-            raise page_error("The answer is not the same any more: classify again")
+            raise page_error("The answer has changed: classify again")
         if not answered.outdated:
             yield await or_page_error(in_painter(lambda: _explained(answered, label)))
 

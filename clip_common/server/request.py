@@ -168,8 +168,8 @@ class RequestBody(JsonBody):
                 raise RequestError("nothing to classify: give images, or texts to embed")
             if self.explain and len(self.images) > 1:
                 raise RequestError(
-                    f"field 'explain' goes with one image, and there are {len(self.images)}: send each in a "
-                    "request of its own"
+                    f"field 'explain' needs exactly one image, and there are {len(self.images)}: send each "
+                    "in its own request"
                 )
         else:
             self._refuse(task, "labels", "templates", "scores", "thresholds", "explain")
@@ -248,7 +248,7 @@ def _from_base64(text: str, name: str) -> bytes:
             "the image file in base64"
         )
     if text.startswith(("b'", 'b"')):
-        raise RequestError(f"{name} is not base64 but Python's way to print bytes: use .decode()")
+        raise RequestError(f"{name} is not base64 but the text of a Python bytes object: use .decode()")
     try:
         plain = "".join(text.split()).translate(_URL_SAFE)  # some encoders insert line breaks
         return base64.b64decode(plain, validate=True)

@@ -62,7 +62,7 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     host, port = listener.getsockname()[:2]
     _say(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs")
     if host not in ("127.0.0.1", "::1") and not gateway.admission.api_key:
-        print("anybody who reaches this address may ask: set CLIP_HUB_API_KEY", file=sys.stderr)
+        print("anybody who can reach this address can send requests: set CLIP_HUB_API_KEY", file=sys.stderr)
     while serving.is_alive() and not stop.wait(_AWAKE):
         pass
     failed = not serving.is_alive()
@@ -133,7 +133,7 @@ def _replicas(settings: Settings) -> dict[str, DeploymentHandle]:
         reasons = re.findall(r"^\S*(?:Error|Exception): .*", str(error), re.MULTILINE)
         serve.shutdown()
         ray.shutdown()
-        raise RequestError(f"a module does not start: {reasons[-1] if reasons else error}") from None
+        raise RequestError(f"a module failed to start: {reasons[-1] if reasons else error}") from None
 
 
 def _connect(address: str | None, settings: Settings) -> None:
@@ -156,7 +156,7 @@ def _connect(address: str | None, settings: Settings) -> None:
 
 def _drain(gateway: Gateway, deadline: float) -> None:
     """Reject new requests, and wait for the running ones."""
-    _say("stopping: answering what is under way")
+    _say("stopping: finishing the requests in flight")
     gateway.admission.draining = True
     time.sleep(_NOTICE)
     gateway.admission.refuse_the_unread()  # else a client that never finishes its body would delay the end

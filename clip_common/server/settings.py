@@ -56,7 +56,7 @@ class Settings(BaseModel):
         """
         found = [(file, read) for file in self.thresholds if (read := Thresholds.read(file)).module == module]
         if len(found) > 1:
-            raise RequestError(f"{found[0][0]} and {found[1][0]} are both thresholds of {module}: give one")
+            raise RequestError(f"{found[0][0]} and {found[1][0]} are both thresholds for {module}: give one")
         return found[0][1] if found else None
 
     @field_validator("deadline")

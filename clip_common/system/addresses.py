@@ -25,4 +25,4 @@ def is_address(text: str) -> bool:
 
 def too_large(size: int, most: int) -> str:
     """The error message for something with more bytes than allowed."""
-    return f"has {size:,} bytes, at most {most:,} are taken"
+    return f"has {size:,} bytes, at most {most:,} are allowed"

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 _UNFINISHED = ".unfinished"  # suffix of a file that is being written
 _LEFT = re.compile(rf"\..*\.\w{{8}}{re.escape(_UNFINISHED)}")
 _NO_ROOM = {
-    errno.ENOSPC: "the disk is full: make room, or choose another place",
-    errno.EFBIG: "a file may not become so large here: see `ulimit -f`, or choose another place",
-    errno.EDQUOT: "the quota of the disk is used up: make room, or choose another place",
+    errno.ENOSPC: "the disk is full: free some space, or choose another place",
+    errno.EFBIG: "the file is larger than the limit here: see `ulimit -f`, or choose another place",
+    errno.EDQUOT: "the disk quota is used up: free some space, or choose another place",
 }
 
 
@@ -104,7 +104,7 @@ def held_folder(folder: Path) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise RequestError(
-                f"another process writes into {folder}: wait for it, or choose another folder"
+                f"another process is writing into {folder}: wait for it, or choose another folder"
             ) from None
         except OSError as error:
             raise RequestError(f"{folder} cannot be written ({reason_of(error)})") from error
@@ -138,7 +138,7 @@ def _existing(path: Path) -> Path:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise _unusable(path, error) from None
             if path.is_symlink():
-                raise RequestError(f"{path} is a link that leads nowhere: choose another place") from None
+                raise RequestError(f"{path} is a broken symbolic link: choose another place") from None
             if path.parent == path:  # the current folder itself is gone
                 raise _unusable(path, error) from None
             path = path.parent

@@ -237,12 +237,12 @@ def _quoted_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[
     except csv.Error as error:
         raise RequestError(
             f"{path}, line {begun}: cannot be read as a table ({error}): a field with a double quote in it "
-            "stands between double quotes, and has each of its own twice"
+            "must be in double quotes, with each of its own written twice"
         ) from None
     if folded:
         logger.warning(
-            "%s: %s over several lines, the first at line %d; is a double quote missing there?",
-            path, "1 row goes on" if len(folded) == 1 else f"{len(folded)} rows go on", folded[0],
+            "%s: %s over several lines, the first at line %d; is a double quote missing?",
+            path, "1 row runs" if len(folded) == 1 else f"{len(folded)} rows run", folded[0],
         )  # fmt: skip
     return rows
 
@@ -256,7 +256,7 @@ def columns(table: Table, names: Sequence[str]) -> list[list[str]]:
     places = [table.place([name]) for name in names]
     if None in places:
         raise RequestError(
-            f"{table.path}: has the columns {', '.join(table.columns)}; there must be {' and '.join(names)}"
+            f"{table.path}: has the columns {', '.join(table.columns)}; expected {' and '.join(names)}"
         )
     found = []
     for name, place in zip(names, places, strict=True):

@@ -135,7 +135,7 @@ def require_distinct(labels: tuple[str, ...], text: TextConfig | BertConfig) -> 
 def warn_of_same_classes(classes: tuple[str, ...], text: TextConfig | BertConfig) -> None:
     """Warn, once, if two classes of a data set have the same tokens."""
     if same := _same_texts(classes, text):
-        logger.warning("%s: by name nothing tells them apart", _described("class", classes, *same))
+        logger.warning("%s: their names do not distinguish them", _described("class", classes, *same))
 
 
 @lru_cache(maxsize=64)
@@ -178,7 +178,7 @@ def template_texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
                 f"template {template!r} is a {type(template).__name__}, expected a string with {{}} in it"
             )
         if template in TEMPLATE_SETS:
-            raise LabelError(f"the set of templates {template!r} goes alone, without other templates")
+            raise LabelError(f"the set of templates {template!r} must be used alone, without other templates")
         if "{}" not in template:
             raise LabelError(
                 f"template {template!r} has no {{}} where the label goes, "

@@ -55,8 +55,8 @@ class Checkpoint:
         if changed or self.settings.keys() != now.keys():
             said = ", ".join(f"{name} was {self.settings.get(name)} and is {now[name]}" for name in changed)
             raise TrainingError(
-                f"the checkpoint is of a run with other settings ({said}): go on with what it began with, or "
-                "begin anew in another folder"
+                f"the checkpoint is of a run with other settings ({said}): resume with its settings, or "
+                "start a new run in another folder"
             )
 
 
@@ -101,7 +101,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     except OSError as error:
         raise TrainingError(
             f"cannot write the checkpoint {path}: {reason_of(error)}. "
-            "Then go on with --resume: the checkpoint before this one is whole"
+            "Then continue with --resume: the previous checkpoint is complete"
         ) from error
 
 
@@ -123,4 +123,4 @@ def load(path: Path) -> Checkpoint:
             settings = json.loads(str(file["settings"]))
             return Checkpoint(int(file["step"]), **groups, curve=file["curve"], settings=settings)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path} is not a whole checkpoint: {error}") from error
+        raise TrainingError(f"{path} is not a complete checkpoint: {error}") from error

@@ -89,7 +89,7 @@ def begun(output: Path, resume: bool, results: Sequence[str] = ()) -> Iterator[c
     with held_folder(output):
         path = output / CHECKPOINT
         if path.exists() and not resume:
-            raise TrainingError(f"{path} exists: go on with --resume, or choose another --output")
+            raise TrainingError(f"{path} exists: continue with --resume, or choose another --output")
         if not path.exists():
             require_none(output, (CURVES, *results))
         yield checkpoint.load(path) if resume else None

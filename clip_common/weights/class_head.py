@@ -133,7 +133,7 @@ def _cache(weights: Path, tensors: State, record: dict[str, Any], classes: int, 
         strength = CacheStrength(**{name: float(value) for name, value in noted.items()})  # type: ignore[union-attr]
         keys, values = tensors[CACHE_KEYS], tensors[CACHE_VALUES]
     except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
-        raise WeightsError(f"{weights}: its cache of images is not whole: write it again") from error
+        raise WeightsError(f"{weights}: its cache of images is incomplete: write it again") from error
     if not 0 <= strength.alpha < math.inf or not all(
         0 < value < math.inf for value in (strength.beta, strength.temperature)
     ):

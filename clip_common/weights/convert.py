@@ -71,7 +71,7 @@ def _require_whole(state: State, path: Path) -> Pretrained | None:
     try:
         config = expected_config(state)
     except KeyError as error:
-        raise WeightsError(f"{path}: not a whole CLIP, tensor {error} is missing") from error
+        raise WeightsError(f"{path}: not a complete CLIP, tensor {error} is missing") from error
     except (IndexError, ValueError, TypeError, ZeroDivisionError) as error:
         raise WeightsError(f"{path}: not a CLIP, a tensor has the wrong shape ({error})") from error
     try:

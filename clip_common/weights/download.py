@@ -148,7 +148,7 @@ def _answer(url: str, headers: dict[str, str]) -> requests.Response:
     timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)
     coming = beside(partial(requests.get, url, headers=headers, stream=True, timeout=timeout))
     if not futures.wait({coming}, _HEAD_TIMEOUT).done:
-        raise _TooSlowError(f"the head of its answer did not come in {_HEAD_TIMEOUT} s")
+        raise _TooSlowError(f"the headers of its answer did not arrive in {_HEAD_TIMEOUT} s")
     return coming.result()
 
 
@@ -161,7 +161,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
             left -= len(chunk)
             if time.monotonic() > end:
                 if left > 0:
-                    raise _TooSlowError(f"less than {_LEAST >> 10} KiB came in {_SPAN} s")
+                    raise _TooSlowError(f"less than {_LEAST >> 10} KiB arrived in {_SPAN} s")
                 end, left = time.monotonic() + _SPAN, _LEAST
     except HTTPError as error:
         raise requests.ConnectionError(error) from error
@@ -187,7 +187,7 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, _TooSlowError):
         return str(error)
     if isinstance(error, requests.Timeout) or _is_caused_by(error, ReadTimeoutError):
-        return f"no answer in {_CONNECT_TIMEOUT} s, or a silence of {_READ_TIMEOUT} s"
+        return f"no connection in {_CONNECT_TIMEOUT} s, or no data for {_READ_TIMEOUT} s"
     if isinstance(error, exceptions.ProxyError):
         return "the proxy of HTTPS_PROXY or HTTP_PROXY cannot be reached"
     if _is_unreachable(error):
@@ -195,7 +195,7 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, (exceptions.MissingSchema, exceptions.InvalidSchema)):
         return "an address begins with https:// or http://"
     if isinstance(error, exceptions.TooManyRedirects):
-        return "the server sends from one address to the next without end"
+        return "the server redirects without end"
     if isinstance(error, exceptions.ChunkedEncodingError) or _is_caused_by(error, ProtocolError):
         return "the server closed the connection"
     return str(error)

@@ -75,7 +75,8 @@ def find_local(
         if (fault := _fault(path)) is not None:
             tags = ", ".join(source.tag for source in record.published)
             raise WeightsError(
-                f"no weights file at {path}{fault}, and {record.name} has none of that name, but {tags}"
+                f"no weights file at {path}{fault}, and {record.name} has no weights of that name, only "
+                f"{tags}"
             )
         return _of_own(record, path)
     if chosen.weights is record.weights:
@@ -191,14 +192,12 @@ def fetch(record: Pretrained, mirror: str | None = None) -> WeightsFile:
     try:
         if source.sha256 is None:
             raise WeightsError(
-                f"{source.file} is not downloaded, since its hash is not known here: "
+                f"{source.file} is not downloaded, because its hash is not known here: "
                 f"take it from {' or '.join(download.published_addresses(source))} yourself"
             )
         urls = download.addresses(source, mirror, source.kept_as(record.name))
         if not urls:
-            raise WeightsError(
-                f"{record.name}'s weights travel with its module and are published nowhere else"
-            )
+            raise WeightsError(f"{record.name}'s weights come with its module and are published nowhere else")
         with best_effort(source.file):
             return _fetch_into(store_dir(), record, urls)
         return _fetch_into(scratch_folder_of_process(), record, urls)

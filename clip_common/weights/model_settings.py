@@ -28,8 +28,8 @@ def settle(record: Pretrained, path: Path, sha256: str) -> Pretrained:
     known = known_settings(record, path, sha256)
     if known is None:
         logger.warning(
-            "%s: nothing says what these weights were trained with, and %s is assumed, as for %s's own; "
-            "put their config.json or open_clip_config.json beside the file if that is wrong",
+            "%s: nothing says how these weights were trained; %s is assumed, as for %s's own weights. If "
+            "that is wrong, put their config.json or open_clip_config.json next to the file",
             path,
             record.config.activation,
             record.name,

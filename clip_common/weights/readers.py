@@ -142,7 +142,7 @@ class _TorchArchive:
             content = member.read(self.allowance + 1)
         self.allowance -= len(content)
         if self.allowance < 0:
-            raise WeightsError(f"{name} in the archive is too large: not a file of torch's")
+            raise WeightsError(f"{name} in the archive is too large: not a file that torch wrote")
         return content
 
     def view(self, name: str) -> memoryview:
@@ -152,7 +152,7 @@ class _TorchArchive:
         except KeyError:
             raise WeightsError(f"the archive lacks {name}: truncated?") from None
         if info.compress_type != zipfile.ZIP_STORED:
-            raise WeightsError(f"{name} in the archive is compressed: not a file of torch's")
+            raise WeightsError(f"{name} in the archive is compressed: not a file that torch wrote")
         header = self.mapped[info.header_offset : info.header_offset + 30]
         if len(header) < 30:
             raise WeightsError(f"{name} in the archive is truncated")

@@ -312,7 +312,7 @@ def _known_efficientnet(state: Mapping[str, np.ndarray]) -> ClipConfig:
     for record in PRETRAINED.values():
         if found.items() <= expected_shapes(record.config).items():
             return record.config
-    raise ValueError("the shapes are of no EfficientNet that is known")
+    raise ValueError("the shapes match no known EfficientNet")
 
 
 def _blocks(names: Iterable[str], prefix: str) -> int:

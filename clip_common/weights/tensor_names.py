@@ -69,7 +69,7 @@ def _renamed(pairs: Iterable[tuple[str, np.ndarray]]) -> State:
     state: State = {}
     for name, value in pairs:
         if name in state:
-            raise WeightsError(f"tensor {name} is there twice, under two of its names")
+            raise WeightsError(f"tensor {name} is there twice, under two names")
         state[name] = value
     return state
 
@@ -177,7 +177,7 @@ def _without_prefix(state: Mapping[str, np.ndarray]) -> State:
         if len(prefixes) > 1 and "" not in prefixes:
             below = " and ".join(prefixes)
             raise WeightsError(
-                f"these are the weights of several models, below {below}: save one of them alone"
+                f"these are the weights of several models, under {below}: save one of them alone"
             )
         if prefixes:
             return _renamed((name.removeprefix(prefixes[0]), value) for name, value in named.items())

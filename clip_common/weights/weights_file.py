@@ -54,7 +54,7 @@ class WeightsFile:
             WeightsError: the file was replaced in the meantime.
         """
         if sha256_of(self.path) != self.sha256:
-            raise WeightsError(f"{self.path} was replaced since it was found: start again")
+            raise WeightsError(f"{self.path} was replaced while it was in use: start again")
 
 
 def read_openai(path: Path) -> State:

@@ -126,14 +126,14 @@ class Labels:
         fitted.require_module(self.record.name)  # before weights are looked for
         fitted.require_weights(self.of_weights().weights_sha256)
         if scores not in (None, fitted.scores):
-            raise RequestError(f"thresholds are of {fitted.scores} scores: leave scores={scores!r} out")
+            raise RequestError(f"thresholds are for {fitted.scores} scores: leave scores={scores!r} out")
         labels = list(fitted.values) if labels is None else labels
         prompts = self.prompts(labels, fitted.templates or templates)
         if (templates is not None and template_texts(templates) != fitted.templates) or (
             prompts.templates != fitted.templates
         ):
             raise RequestError(
-                f"thresholds are of the templates {list(fitted.templates)}: leave other templates out, or "
+                f"thresholds are for the templates {list(fitted.templates)}: leave other templates out, or "
                 "fit thresholds to yours with `evaluate --thresholds`"
             )
         return prompts, Scoring(fitted.scores, values_of(fitted, prompts.labels, fitted.scores))

@@ -139,7 +139,7 @@ class Thresholds:
             RequestError: they were fitted to another module.
         """
         if self.module != module:
-            raise RequestError(f"thresholds are of {self.module}, and this is {module}: {_REMEDY}")
+            raise RequestError(f"thresholds are for {self.module}, and this is {module}: {_REMEDY}")
 
     def require_weights(self, weights_sha256: str) -> None:
         """Check that they were fitted to these weights.
@@ -149,8 +149,8 @@ class Thresholds:
         """
         if self.weights_sha256 != weights_sha256:
             raise RequestError(
-                f"thresholds are of {self.module} with the weights {self.weights_sha256[:12]}, and these are "
-                f"{weights_sha256[:12]}: {_REMEDY}"
+                f"thresholds are for {self.module} with the weights {self.weights_sha256[:12]}, and these "
+                f"are {weights_sha256[:12]}: {_REMEDY}"
             )
 
 

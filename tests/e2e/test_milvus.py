@@ -61,7 +61,7 @@ def test_it_finds_what_a_file_finds(
     name, vector = index.find(ORIGIN, row.item.path)
     assert name == row.item.path
     np.testing.assert_allclose(vector, row.vector, atol=1e-6)
-    with pytest.raises(RequestError, match=r"--like x\.png: .* holds no image of that path"):
+    with pytest.raises(RequestError, match=r"--like x\.png: .* has no image with this path"):
         index.find(ORIGIN, "x.png")
     index.close()
 
@@ -135,7 +135,7 @@ def test_another_store_does_not_take_the_place_of_all(store: Store, address: str
     rows = [dataclasses.replace(row, item=Item(f"{i}.jpg", "1")) for i, row in enumerate(random_rows(5))]
     rows[1].vector[0] = np.nan
     other.write_part(0, rows, ORIGIN)
-    with pytest.raises(RequestError, match=r"none of its 1200 rows is in .*others; .* say --prune_all"):
+    with pytest.raises(RequestError, match=r"none of its 1200 rows is in .*others; .* give --prune_all"):
         index.sync(other)
     assert dataclasses.astuple(index.sync(other, prune_all=True)) == (4, 1200, 0, 1)
     for root in ("here", "there"):  # they moved

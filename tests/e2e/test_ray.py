@@ -85,7 +85,7 @@ def test_images_that_kill_their_worker_do_not_go_round_for_ever(
     monkeypatch.setattr(ray_executor, "_RETRIES", 1)
     part: Part = (0, [Deadly("a.png", "stamp", str(tmp_path / "a.png"))])
     made = ray_executor.make_parts_on_ray([part], Store(tmp_path / "out"), JOB, ORIGIN, None)
-    with pytest.raises(RequestError, match="a worker of Ray's died 2 times over the same images"):
+    with pytest.raises(RequestError, match="a Ray worker died 2 times on the same images"):
         list(made)
 
 

@@ -203,7 +203,7 @@ def test_thresholds_of_classes_that_travel_with_the_weights(mini: Predictor, tmp
     values = {"hound": -1.0, "tom": 1.0}
     own = fitted(adapted, templates=(), values=values)
     assert [item["label"] for item in adapted.classify(paths=[DOG], thresholds=own)[0]] == ["hound"]
-    with pytest.raises(RequestError, match="thresholds are of the templates"):
+    with pytest.raises(RequestError, match="thresholds are for the templates"):
         adapted.classify(paths=[DOG], thresholds=own, templates="a {}")
     in_words = fitted(adapted, values=values)  # the same names, through the text tower
     assert [item["label"] for item in adapted.classify(paths=[DOG], thresholds=in_words)[0]] == ["hound"]
@@ -214,11 +214,11 @@ def test_thresholds_of_classes_that_travel_with_the_weights(mini: Predictor, tmp
     ("changes", "call", "words"),
     [
         ({"weights_sha256": "0" * 64}, {}, "are of clip_mini with the weights 000000000000, and these are"),
-        ({"module": "clip_rn50"}, {}, "thresholds are of clip_rn50, and this is clip_mini"),
-        ({}, {"scores": "softmax"}, "thresholds are of cosine scores: leave scores='softmax' out"),
-        ({}, {"templates": "a {}"}, r"thresholds are of the templates \['the {}'\]"),
-        ({}, {"templates": "openai"}, "thresholds are of the templates"),
-        ({"templates": ()}, {}, r"thresholds are of the templates \[\]"),
+        ({"module": "clip_rn50"}, {}, "thresholds are for clip_rn50, and this is clip_mini"),
+        ({}, {"scores": "softmax"}, "thresholds are for cosine scores: leave scores='softmax' out"),
+        ({}, {"templates": "a {}"}, r"thresholds are for the templates \['the {}'\]"),
+        ({}, {"templates": "openai"}, "thresholds are for the templates"),
+        ({"templates": ()}, {}, r"thresholds are for the templates \[\]"),
         ({}, {"labels": ["a dog", "a tree"]}, "thresholds has none for the label 'a tree'"),
         ({"values": {"a dog": 2.0}}, {}, r"thresholds\['a dog'\] is 2.0"),
     ],
@@ -331,7 +331,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(
         ({"templates": "openai80"}, LabelError, "not the name of a set"),
         ({"use_gpu": "False"}, RequestError, "use_gpu is 'False'"),
         ({"images": ["x.png"]}, RequestError, r"images\[0\] is a path \('x.png'\): files go into paths"),
-        ({"labels": ["a"], "templates": ["a {}", "openai"]}, LabelError, "'openai' goes alone"),
+        ({"labels": ["a"], "templates": ["a {}", "openai"]}, LabelError, "'openai' must be used alone"),
         ({"labels": ["word " * 100]}, LabelError, "the limit is 77"),
         ({"labels": ["a"], "templates": "no place"}, LabelError, "'no place' has no {}"),
         ({"labels": ["a"], "templates": []}, LabelError, "templates is empty"),

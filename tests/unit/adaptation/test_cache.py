@@ -222,7 +222,7 @@ def test_a_cache_is_bounded(
     order = np.random.default_rng(1).permutation(16)
     assert sorted(limited(dataset.part(order)).images) == sorted(few.images)
     monkeypatch.setattr(caching, "MOST_IMAGES", 2)
-    with pytest.raises(RequestError, match="3 classes: a cache holds 2 images"):
+    with pytest.raises(RequestError, match="3 classes are too many: a cache holds at most 2 images"):
         limited(dataset)
     monkeypatch.setattr(caching, "MOST_IMAGES", 4)
     asked = task(write_drawings(tmp_path / "data", 3), tmp_path, held_out=0.0)
@@ -274,7 +274,7 @@ def test_captions_and_a_cache_of_the_same_classes_are_refused(
     (tmp_path / "c.csv").write_text(f"path,caption\n{folder}/bim/bim0.png,a bar\n")
     with pytest.raises(RequestError, match="has captions"):
         adapt_by_cache(task(tmp_path / "c.csv", tmp_path / "run"))
-    with pytest.raises(RequestError, match="has a cache of images of these classes"):
+    with pytest.raises(RequestError, match="has a cache of images, and cannot be adapted further"):
         adapt_by_cache(task(folder, tmp_path / "run", weights=str(adapted.path)))
 
 
@@ -290,10 +290,10 @@ def test_a_damaged_cache_is_refused(adapted: AdaptedByCache, tmp_path: Path) -> 
         (state | {"cache_keys": keys[:-1]}, good, "cache_keys should be"),
         (state | {"cache_values": values[::-1].copy()}, good, "should rise"),
         (state | {"cache_values": np.minimum(values, 1)}, good, "should rise"),
-        (without, good, "not whole"),
-        (state, {"classes": good["classes"]}, "not whole"),
-        (state, good | {"cache": {"alpha": "x", "beta": 1}}, "not whole"),
-        (state, good | {"cache": {"alpha": 1, "gamma": 1}}, "not whole"),
+        (without, good, "is incomplete"),
+        (state, {"classes": good["classes"]}, "is incomplete"),
+        (state, good | {"cache": {"alpha": "x", "beta": 1}}, "is incomplete"),
+        (state, good | {"cache": {"alpha": 1, "gamma": 1}}, "is incomplete"),
         (state, good | {"cache": {"alpha": -1, "beta": 1}}, "above 0"),
         (state, good | {"cache": {"alpha": 1, "beta": 1e999}}, "above 0"),
     ):

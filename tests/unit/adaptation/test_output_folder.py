@@ -67,15 +67,15 @@ def test_a_cache_run_is_not_replaced(data: Path, tmp_path: Path, monkeypatch: py
 def test_features_that_no_run_wrote_are_not_replaced(data: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "train.npz", images=np.zeros(3))
     content = (tmp_path / "train.npz").read_bytes()
-    with pytest.raises(RequestError, match=r"train\.npz is there, and no run wrote it: choose another"):
+    with pytest.raises(RequestError, match=r"train\.npz exists and was not written by a run: choose another"):
         run(data, tmp_path, "cache")
     with (tmp_path / "train.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(RequestError, match="no run wrote it"):
+    with pytest.raises(RequestError, match="was not written by a run"):
         run(data, tmp_path, "cache")
     for cut in (100, 0):
         (tmp_path / "train.npz").write_bytes(content[:cut])
-        with pytest.raises(RequestError, match="no run wrote it"):
+        with pytest.raises(RequestError, match="was not written by a run"):
             run(data, tmp_path, "cache")
 
 
@@ -86,7 +86,10 @@ def test_of_two_runs_at_once_the_second_is_refused(
 ) -> None:
     if head == "cache" and resume:
         return  # it has nothing to resume
-    with held_folder(tmp_path), pytest.raises(RequestError, match=f"another process writes into {tmp_path}"):
+    with (
+        held_folder(tmp_path),
+        pytest.raises(RequestError, match=f"another process is writing into {tmp_path}"),
+    ):
         run(data, tmp_path, head, resume=resume)
 
 
@@ -95,7 +98,10 @@ def test_a_run_holds_its_folder(data: Path, tmp_path: Path, monkeypatch: pytest.
         pass
 
     def look(*_: object) -> None:
-        with pytest.raises(RequestError, match="another process writes into"), held_folder(tmp_path / "run"):
+        with (
+            pytest.raises(RequestError, match="another process is writing into"),
+            held_folder(tmp_path / "run"),
+        ):
             pass
         raise ReachedError
 

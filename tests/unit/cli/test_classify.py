@@ -185,7 +185,7 @@ def test_explain_saves_heat_maps_of_the_best_labels(
 
 def test_texts_are_not_explained(capsys: pytest.CaptureFixture) -> None:
     assert main(["classify", DOG, "--task", "embed", "--explain"]) == 1
-    assert "--explain is of labels: it goes with --task classify" in capsys.readouterr().err
+    assert "--explain needs labels: it goes with --task classify" in capsys.readouterr().err
 
 
 def classified(capsys: pytest.CaptureFixture, *argv: str) -> list[str]:

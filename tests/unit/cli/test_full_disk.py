@@ -75,7 +75,7 @@ def test_a_full_disk_is_one_line(
     assert main(argv) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("clip-hub")]
     assert line.startswith(f"clip-hub {argv[0]}: ") and str(new / file) in line
-    assert "the disk is full: make room, or choose another place" in line
+    assert "the disk is full: free some space, or choose another place" in line
     assert not new.exists()
 
 
@@ -154,7 +154,7 @@ def test_an_answer_that_finds_no_room(
     assert main(argv) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("clip-hub")
-    assert said.endswith(": standard output: the disk is full: make room, or choose another place")
+    assert said.endswith(": standard output: the disk is full: free some space, or choose another place")
 
 
 def test_hub_run_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,5 +166,5 @@ def test_hub_run_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SystemExit) as stop:
         run_command.run("clip_mini", lambda **_: Predictor("clip_mini"), argv)
     assert stop.value.code == (
-        "hub run clip_mini: standard output: the disk is full: make room, or choose another place"
+        "hub run clip_mini: standard output: the disk is full: free some space, or choose another place"
     )

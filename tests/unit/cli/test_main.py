@@ -225,7 +225,7 @@ def test_a_current_folder_that_is_gone_is_said(tmp_path: Path) -> None:
     assert answered.returncode == 0 and "a dog" in answered.stdout, answered.stderr
     failed = run("embed", DOG, "--output", str(tmp_path / "out"))
     assert failed.returncode == 1
-    said = "clip-hub embed: the current folder is not there any more: change to another one"
+    said = "clip-hub embed: the current folder no longer exists: change to another one"
     assert failed.stderr.splitlines()[-1] == said
 
 

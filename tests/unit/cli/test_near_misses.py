@@ -30,7 +30,7 @@ def test_embeddings_as_an_index(
     index = f"{given.rstrip('/')}.db"
     assert refused(capsys, *argv, "--index", given) == (
         f"clip-hub {argv[0]}: {given} holds embeddings, not an index: run `clip-hub index '{given}' --index "
-        f"'{index}'` and name {index} as the index\n"
+        f"'{index}'` and give {index} as the index\n"
     )
     assert main(["index", given, "--index", index]) == 0
 
@@ -59,7 +59,7 @@ def test_an_index_as_embeddings(argv: list[str], places: None, capsys: pytest.Ca
     if argv[0] == "clusters":
         pytest.importorskip("sklearn")
     assert refused(capsys, *argv) == (
-        f"clip-hub {argv[0]}: photos.db is an index, not embeddings: name the folder that it was made from, "
+        f"clip-hub {argv[0]}: photos.db is an index, not embeddings: give the folder that it was made from, "
         "or search it with `clip-hub search WORDS --index photos.db`\n"
     )
     assert not Path("other.db").exists()
@@ -67,12 +67,12 @@ def test_an_index_as_embeddings(argv: list[str], places: None, capsys: pytest.Ca
 
 def test_a_part_as_embeddings(places: None, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "duplicates", "my vectors/part-000000.parquet")
-    assert said.endswith("is a part of embeddings: name its folder, my vectors\n")
+    assert said.endswith("is one part of the embeddings: give its folder, my vectors\n")
 
 
 def test_an_index_as_the_output(places: None, capsys: pytest.CaptureFixture[str]) -> None:
     before = Path("photos.db").read_bytes()
     said = refused(capsys, "embed", str(EXAMPLES / "dog.png"), "--output", "photos.db")
-    assert "--output: photos.db is an index: name the folder of embeddings that it was made from" in said
+    assert "--output: photos.db is an index: give the folder of embeddings that it was made from" in said
     assert "`clip-hub index FOLDER --index photos.db`" in said
     assert Path("photos.db").read_bytes() == before

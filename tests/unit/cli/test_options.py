@@ -45,7 +45,7 @@ def test_lists_add_up(tmp_path: Path, mini: Predictor, capsys: pytest.CaptureFix
 def test_of_one_value_there_is_one(mini: Predictor, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["embed-text"], ["search", "--index", "x"], ["classify", "--use_gpu"]):
         said = refused(capsys, *verb, "-frost")
-        assert "-frost is no option; behind -- it is taken as it stands, as in -- -frost" in said
+        assert "-frost is not an option; if it is a value, put -- before it: -- -frost" in said
     for words in (["--", "-frost"], ["-5"], ["-5 degrees"], ["a", "-"]):
         assert parser().parse_args(["embed-text", *words]).texts == [word for word in words if word != "--"]
     assert (
@@ -80,7 +80,7 @@ def test_the_same_value_twice_is_one_value() -> None:
 
 
 def test_a_server_has_one_of_each_module(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "clip_mini is named twice" in refused(capsys, "serve", "clip_mini", "clip_mini=other.pt")
+    assert "clip_mini is given twice" in refused(capsys, "serve", "clip_mini", "clip_mini=other.pt")
 
 
 # --- places for results -------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_warnings_are_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     (folder / "notes.md").write_text("")
     assert main(["classify", str(folder), "--labels", "a,b"]) == 0
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path}/a\\x1bb\\nc: passed over: 1 .md"
+    assert record.getMessage() == f"{tmp_path}/a\\x1bb\\nc: skipped: 1 .md"
 
 
 def test_what_cannot_be_found_is_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

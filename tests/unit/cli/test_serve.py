@@ -82,8 +82,8 @@ def test_an_engine_that_cannot_compute_so_is_said_too(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("clip_mini", "thresholds are of clip_mini with the weights 000000000000, and these are"),
-        ("clip_rn50", "they are of clip_rn50, which is not served"),
+        ("clip_mini", "thresholds are for clip_mini with the weights 000000000000, and these are"),
+        ("clip_rn50", "these thresholds are for clip_rn50, which is not served"),
         (None, "nowhere.json: cannot be read"),
     ],
 )

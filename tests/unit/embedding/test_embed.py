@@ -261,7 +261,8 @@ def test_what_cannot_be_done_is_said(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     run(images / "0", output)
     other = (
-        r"holds vectors of clip_mini .*as float32.*, not of clip_mini .*as float16.*: choose another --output"
+        r"holds embeddings of clip_mini .*as float32.*, not of clip_mini .*as float16.*: choose another "
+        "--output"
     )
     with pytest.raises(RequestError, match=other):
         run(images / "0", output, job=Job(pretrained("clip_mini"), dtype="float16"))
@@ -271,7 +272,7 @@ def test_what_cannot_be_done_is_said(images: Path, tmp_path: Path) -> None:
     for source, words in (
         ("nowhere", "no such file or folder"),
         ("bad.csv", "has the columns a, b; one must be called"),
-        ("bad.tar", "not a whole, uncompressed tar file"),
+        ("bad.tar", "not a complete, uncompressed tar file"),
         ("bad.parquet", "cannot be read as a table"),
     ):
         with pytest.raises(RequestError, match=words):
@@ -286,7 +287,7 @@ def test_a_damaged_source_costs_itself(images: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"x" * 2000)
     report = run([tmp_path / "bad.tar", images / "0"], tmp_path / "out")
     assert report.embedded == 7 and not report.complete
-    assert ["bad.tar: not a whole" in fault for fault in report.faults] == [True]
+    assert ["bad.tar: not a complete" in fault for fault in report.faults] == [True]
 
 
 def test_a_caption_arrives_when_it_changes(images: Path, tmp_path: Path) -> None:
@@ -341,7 +342,7 @@ def test_an_option_that_changes_embeddings_is_of_the_store(option: str, images: 
     with pytest.raises(RequestError, match=rf"not of clip_mini .*with --{option}\): choose another --output"):
         run(images / "0", tmp_path / "out", job=job)
     run(images / "0", tmp_path / "other", job=job)
-    with pytest.raises(RequestError, match=rf"holds vectors of clip_mini .*with --{option}\), not of"):
+    with pytest.raises(RequestError, match=rf"holds embeddings of clip_mini .*with --{option}\), not of"):
         run(images / "0", tmp_path / "other")
 
 
@@ -402,7 +403,7 @@ def test_prune_takes_nothing_out_that_is_only_out_of_sight(
 def test_prune_takes_out_everything_only_if_told(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     run(images / "0", output)
-    with pytest.raises(RequestError, match=r"none of its 7 embeddings .* say --prune_all"):
+    with pytest.raises(RequestError, match=r"none of its 7 embeddings .* give --prune_all"):
         run(images / "2", output, prune=True)
     assert len(contents(output)) == 7
     assert run(images / "2", output, prune_all=True).removed == 7
@@ -464,7 +465,10 @@ def test_a_full_disk_is_one_line(images: Path, tmp_path: Path, monkeypatch: pyte
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    words = r"part-000000\.parquet cannot be written \(the disk is full: make room, or choose another place\)"
+    words = (
+        r"part-000000\.parquet cannot be written \(the disk is full: free some space, or choose another "
+        r"place\)"
+    )
     with pytest.raises(RequestError, match=words):
         run(images / "0", tmp_path / "out")
     assert not list((tmp_path / "out").glob(".part*"))

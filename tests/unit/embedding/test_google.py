@@ -53,7 +53,7 @@ def test_a_shard(google: GoogleServer, tmp_path: Path) -> None:
     images = ((f"{number}.png", png((number, 1, 1))) for number in range(5))
     google.put("shards/0.tar", tar_of(images))
     with pytest.raises(
-        RequestError, match=r"passed over: 1 \.tar; .* name them: 'gs://photos/shards/\*\.tar'"
+        RequestError, match=r"skipped: 1 \.tar; .* give their names: 'gs://photos/shards/\*\.tar'"
     ):
         items_of(["gs://photos/shards/"])
     assert run("gs://photos/shards/*.tar", tmp_path / "out").embedded == 5
@@ -70,7 +70,7 @@ def test_an_image_that_is_too_large_is_not_read(
 ) -> None:
     google.put("large.png", png() + bytes(3 << 20))
     monkeypatch.setattr(buckets, "MOST_BYTES", 1 << 20)
-    with pytest.raises(ImageError, match=r"large.png: has .* bytes, at most 1,048,576 are taken"):
+    with pytest.raises(ImageError, match=r"large.png: has .* bytes, at most 1,048,576 are allowed"):
         buckets.read("gs://photos/large.png")
 
 

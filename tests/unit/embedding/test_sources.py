@@ -78,10 +78,10 @@ def test_nothing_found_is_an_error(here: Path) -> None:
     Path("phone/IMG_1.CR2").write_bytes(b"x")
     with pytest.raises(RequestError, match=r"^empty: no images in it that can be read$"):
         items_of(["empty"])
-    with pytest.raises(RequestError, match=r"^phone: no images .*; passed over: 1 \.cr2$"):
+    with pytest.raises(RequestError, match=r"^phone: no images .*; skipped: 1 \.cr2$"):
         items_of(["phone"])
     Path("phone/0.tar").write_bytes(b"x")
-    with pytest.raises(RequestError, match=r"1 \.tar; to read shards, name them: 'phone/\*\.tar'$"):
+    with pytest.raises(RequestError, match=r"1 \.tar; to read shards, give their names: 'phone/\*\.tar'$"):
         items_of(["phone"])
     items = items_of(["empty", "dog.png"])
     assert len(items) == 1 and [fault.hides for fault in items.faults] == [str(here / "empty")]
@@ -238,7 +238,7 @@ def test_a_shard_is_whole_or_named(here: Path) -> None:
     }
     for name, content in broken.items():
         Path(f"{name}.tar").write_bytes(content)
-        with pytest.raises(RequestError, match=f"^{name}.tar: not a whole, uncompressed tar file"):
+        with pytest.raises(RequestError, match=f"^{name}.tar: not a complete, uncompressed tar file"):
             items_of([f"{name}.tar"])
     items = items_of(["*.tar"])
     assert len(items) == 6 and all(item.path.startswith("good.tar::") for item in items)
@@ -275,7 +275,7 @@ def test_members_as_people_name_them(here: Path) -> None:
         "UPPER.TAR::a.PNG": "DOG", "UPPER.TAR::./b.png": "狗和猫", "UPPER.TAR::c": "cat",
         "UPPER.TAR::d.png": "",
     }  # fmt: skip
-    assert items.summary() == "1 ._* (macOS), 1 .cr2, 1 of a name that comes again in its shard"
+    assert items.summary() == "1 ._* (macOS), 1 .cr2, 1 with the same name as a later file in the shard"
     assert (
         items.by_path["UPPER.TAR::d.png"].read() == png("blue") == content_of("UPPER.TAR::d.png", str(here))
     )

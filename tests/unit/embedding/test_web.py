@@ -197,7 +197,7 @@ def test_a_busy_server_is_asked_again_when_it_says(server: Server, waits: list[f
 def test_a_server_that_asks_for_too_much_patience(server: Server, waits: list[float]) -> None:
     server.answers["/a.png"] = body(b"", 503, Retry_After="3600")
     said = fault(f"{server.address}/a.png")
-    assert said == "the server answers 503, and asks to come back in 3600 s"
+    assert said == "the server answers 503, and asks to wait 3600 s"
     assert server.count("/a.png") == 1 and not waits
 
 
@@ -207,7 +207,7 @@ def test_a_server_that_fails_is_given_up_for_a_while(server: Server, waits: list
         assert fault(f"{server.address}/bad.png") == "the server answers 503"
     asked = len(server.asked)
     said = fault(f"{server.address}/bad.png")
-    assert "was given up for a while, after 5 addresses in a row; the last: the server answers 503" in said
+    assert "is not asked for a while, after 5 failures in a row; the last: the server answers 503" in said
     assert len(server.asked) == asked
     server.answers["/bad.png"] = body(png())
     web.time.sleep(601)
@@ -236,8 +236,8 @@ def test_an_image_that_is_too_large_is_not_read_to_its_end(
 
     server.answers |= {"/said.png": body(bytes(1001)), "/endless.png": endless}
     said = fault(f"{server.address}/said.png")
-    assert said == f"{server.address}/said.png: has 1,001 bytes, at most 1,000 are taken"
-    assert "at most 1,000 are taken" in fault(f"{server.address}/endless.png")
+    assert said == f"{server.address}/said.png: has 1,001 bytes, at most 1,000 are allowed"
+    assert "at most 1,000 are allowed" in fault(f"{server.address}/endless.png")
     assert len(sent) < 100_000
 
 
@@ -253,7 +253,7 @@ def test_a_body_that_trickles_ends(server: Server, monkeypatch: pytest.MonkeyPat
             handler.wfile.write(b"x")
 
     server.answers["/slow.png"] = trickle
-    assert "it has not come whole" in fault(f"{server.address}/slow.png")
+    assert "it did not arrive completely" in fault(f"{server.address}/slow.png")
     done.set()
 
 
@@ -275,7 +275,7 @@ def test_a_head_that_trickles_ends(server: Server, monkeypatch: pytest.MonkeyPat
     reading.start()
     reading.join(60)
     done.set()
-    assert len(said) == 1 and "it has not come whole" in said[0]
+    assert len(said) == 1 and "it did not arrive completely" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -338,18 +338,18 @@ def test_addresses_that_moved(server: Server) -> None:
         "/nowhere.png": body(b"", 302, Location="http://[::1"),
     }
     assert web.read(f"{server.address}/old.png") == png()
-    assert fault(f"{server.address}/loop.png") == "it was moved more than 5 times"
+    assert fault(f"{server.address}/loop.png") == "it redirects more than 5 times"
     assert server.count("/loop.png") == 6
-    assert fault(f"{server.address}/file.png") == "it was moved to what is no address of the web"
+    assert fault(f"{server.address}/file.png") == "it redirects to an address that is not http:// or https://"
     assert "does not allow it" in fault(f"{server.address}/hidden.png")
-    assert "is no address that can be read" in fault(f"{server.address}/nowhere.png")
+    assert "is not a valid address" in fault(f"{server.address}/nowhere.png")
 
 
 @pytest.mark.parametrize(
     "address", ["https://", "http://[::1", "https:///a.png", "http://a b/x", "http://x:y/"]
 )
 def test_what_is_no_address(server: Server, address: str) -> None:
-    assert "is no address that can be read" in fault(address)
+    assert "is not a valid address" in fault(address)
 
 
 def test_a_server_that_is_not_there(server: Server) -> None:

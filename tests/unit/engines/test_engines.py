@@ -333,7 +333,7 @@ def test_weights_that_are_replaced_before_they_are_compiled_are_not(cache: Path,
     write_safetensors({**state, "logit_scale": state["logit_scale"] + 1}, found.path, {})
     with pytest.raises(compile_cache.CompileError, match=r"w\.safetensors was replaced"):
         compile_cache.compiled_folder(found, "onnxruntime")
-    with pytest.raises(WeightsError, match=r"w\.safetensors was replaced since it was found"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors was replaced while it was in use"):
         load_model(found)
 
 
@@ -370,7 +370,9 @@ def test_a_full_cache_is_named(
     python.write_text(f'#!/bin/bash\nulimit -f 1000\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    said = rf"^the cache {cache}/engines cannot be written \(a file may not become so large here: .*\); set"
+    said = (
+        rf"^the cache {cache}/engines cannot be written \(the file is larger than the limit here: .*\); set"
+    )
     with pytest.raises(compile_cache.CompileError, match=said):
         compile_cache.compiled_folder(mini, engine, precision)
     assert not [folder for folder in (cache / "engines").iterdir() if folder.is_dir()]
@@ -392,7 +394,7 @@ def test_a_full_disk_that_a_library_tells_in_its_own_words(
     with pytest.raises(SystemExit) as stop:
         compile_worker.main()
     assert stop.value.code == artifacts.NO_ROOM
-    assert capsys.readouterr().err == "the disk is full: make room, or choose another place\n"
+    assert capsys.readouterr().err == "the disk is full: free some space, or choose another place\n"
 
 
 def test_towers_that_give_something_else_are_refused(
@@ -497,7 +499,7 @@ def test_the_processor_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2"}))
     assert choose("auto").name == "onnxruntime"
     for precision, needed in (("bfloat16", "AMX or AVX512-BF16"), ("int8", "AVX-512 VNNI or AVX-VNNI")):
-        with pytest.raises(RequestError, match=f"this CPU does not multiply .it takes {needed}"):
+        with pytest.raises(RequestError, match=f"this CPU does not support .it needs {needed}"):
             choose("auto", precision)
     monkeypatch.setattr(cpu, "features", lambda: frozenset({"avx2", "avx512f", "avx512_vnni"}))
     assert choose("auto", "int8")[:2] == ("openvino", "int8")
@@ -528,7 +530,7 @@ def test_openvino_is_not_opened_where_it_would_abort(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(select.os, "stat", locked)
     assert choose("auto").name == "onnxruntime"
     for asked in (("openvino",), ("auto", "bfloat16")):
-        with pytest.raises(RequestError, match="may not look into the current folder: change it"):
+        with pytest.raises(RequestError, match="access to the current folder is denied"):
             choose(*asked)
 
 

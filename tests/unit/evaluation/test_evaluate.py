@@ -145,7 +145,10 @@ def test_figures_of_evaluate_may_be_replaced_and_no_others(
     ):  # `adapt`'s first
         path.write_text(content)
         assert main(arguments) == 1
-        assert f"{path} is there, and not of `evaluate`: choose another folder" in capsys.readouterr().err
+        assert (
+            f"{path} exists and was not written by `evaluate`: choose another folder"
+            in capsys.readouterr().err
+        )
         assert path.read_text() == content
 
 
@@ -231,8 +234,8 @@ def test_a_messy_folder_of_classes(
         data = read_labelled(str(classes))
     assert data.classes == sorted([*NAMES, r"caf\xe9"]) and len(data.images) == 12
     assert rf"{classes}/caf\xe9/\xe9.png" in [name for name, _ in data.images]
-    assert "passed over: 1 ._* (macOS), 1 .cr2, 1 .txt" in caplog.text
-    assert "__MACOSX: no images in it, so it is no class" in caplog.text
+    assert "skipped: 1 ._* (macOS), 1 .cr2, 1 .txt" in caplog.text
+    assert "__MACOSX: no images in it: not used as a class" in caplog.text
     lock_folder(monkeypatch, "clock")
     with pytest.raises(RequestError, match=r"/clock: cannot be listed \(Permission denied\)"):
         read_labelled(str(classes))
@@ -248,7 +251,7 @@ def test_a_usual_data_set_in_another_order_of_classes(tmp_path: Path) -> None:
     assert data.classes == order
     with pytest.raises(RequestError, match="has the class 'bird', which is not among"):
         read_labelled(f"cifar10:{tmp_path}", ["airplane", "automobile"])
-    with pytest.raises(RequestError, match=r"which images are of 'bird'\? Two of the classes"):
+    with pytest.raises(RequestError, match=r"two of the given classes are called 'bird'"):
         read_labelled(f"cifar10:{tmp_path}", [*order, "bird"])
 
 
@@ -263,7 +266,7 @@ def test_the_classes_of_a_usual_data_set_in_another_language(tmp_path: Path) -> 
     assert data.published is None and read_labelled(source).published == "CIFAR-10"
     own = ["bird", "airplane", "automobile"]
     assert read_labelled(source, own, may_rename=True).classes == own
-    with pytest.raises(RequestError, match="has 3 classes, and given 2 names, none of them its own"):
+    with pytest.raises(RequestError, match="has 3 classes, but 2 other names given"):
         read_labelled(source, ["飞机", "汽车"], may_rename=True)
     with pytest.raises(RequestError, match="has the class 'automobile', which is not among"):
         read_labelled(source, ["飞机", "airplane", "鸟"], may_rename=True)
@@ -277,7 +280,7 @@ def test_the_classes_of_a_usual_data_set_in_another_language(tmp_path: Path) -> 
         ("nowhere", "expected a folder with a folder per class"),
         ("cifar10:nowhere", "has no test_batch.bin: put the data set's own files there"),
         ("empty", "no images in it"),
-        ("bad.csv", "has the columns path, class; there must be path and label"),
+        ("bad.csv", "has the columns path, class; expected path and label"),
         ("holes.csv", "line 3: path must not be empty"),
     ],
 )
@@ -301,7 +304,7 @@ def test_classes_of_any_data_set_come_in_the_order_given(classes: Path, tmp_path
     assert [more.classes[i] for i in more.targets] == [own.classes[i] for i in own.targets]
     for given, words in (
         (own.classes[1:], "has the class 'bicycle'"),
-        (["tree", *own.classes], "Two of the classes are called that"),
+        (["tree", *own.classes], "two of the given classes are called"),
     ):
         with pytest.raises(RequestError, match=words):
             read_labelled(str(classes), given)

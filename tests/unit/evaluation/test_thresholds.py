@@ -328,8 +328,8 @@ def test_a_label_without_threshold_is_said(several: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--min_precision", "0.9"], "it goes with --thresholds FILE"),
-        (["--retrieval", "--thresholds", "x.json"], "--thresholds is of labels, --retrieval of captions"),
+        (["--min_precision", "0.9"], "goes with --thresholds FILE"),
+        (["--retrieval", "--thresholds", "x.json"], "--thresholds is for labels, --retrieval for captions"),
         (["--thresholds", "x.txt"], "--thresholds x.txt: expected the name of a .json file to write"),
     ],
 )
@@ -357,7 +357,7 @@ def test_a_file_of_another_kind_is_not_replaced(
     (tmp_path / "annotations.json").write_text('{"images": []}')
     (tmp_path / "dog.png").write_bytes(b"a photograph")
     for name, words in (
-        ("annotations.json", "annotations.json is there, and is no file of thresholds: choose another name"),
+        ("annotations.json", "annotations.json exists and is not a file of thresholds: choose another name"),
         ("dog.json", f"its plot would replace {tmp_path / 'dog.png'}: choose another name"),
     ):
         assert main(["evaluate", str(several), "--thresholds", str(tmp_path / name)]) == 1

@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         os.truncate(file, file.stat().st_size // 2 if path.endswith("text") else file.stat().st_size)
 
     monkeypatch.setattr(paddle.jit, "save", cut_short)
-    with pytest.raises(OSError, match="not written whole; is the disk full") as raised:
+    with pytest.raises(OSError, match="not written completely; is the disk full") as raised:
         export.save_inference_model(model, tmp_path / "towers")
     assert raised.value.filename == str(tmp_path / "towers" / "text")
     assert list((tmp_path / "towers").iterdir()) == []

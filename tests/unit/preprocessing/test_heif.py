@@ -217,5 +217,5 @@ def test_a_file_too_long_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_server_refuses_by_the_true_size() -> None:
     content = heic(square(640, 512))
     lying = content.replace(struct.pack(">2I", 640, 512), struct.pack(">2I", 16, 16))
-    with pytest.raises(LimitError, match="image is 640 x 512 pixels, at most 100,000 are taken"):
+    with pytest.raises(LimitError, match="image is 640 x 512 pixels, at most 100,000 are allowed"):
         Limits(pixels=100_000).check_pixels("image", lying)

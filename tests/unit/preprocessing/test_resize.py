@@ -23,6 +23,6 @@ def test_a_full_disk_is_told_with_its_place(
     monkeypatch.setattr(compiled_resize, "equals_pillow", fails)
     Compiled().load()
     assert caplog.messages == [
-        f"numba cannot be used ({tmp_path}/numba: the disk is full: make room, or choose another place); "
-        "Pillow resizes, which takes longer"
+        f"numba cannot be used ({tmp_path}/numba: the disk is full: free some space, or choose another "
+        "place); Pillow resizes, which takes longer"
     ]

@@ -70,4 +70,4 @@ def test_the_module_and_its_labels_are_those_of_the_store(
     row = Row(Item(str(EXAMPLES / "dog.png"), "stamp"), np.ones(2, np.float32), 1, 1)
     other.write_part(0, [row], Origin("clip_mini", "0" * 64, 2))
     assert main(["clusters", str(other.folder), "--clusters", "1"]) == 1
-    assert "say --weights as it was for `embed`" in capsys.readouterr().err
+    assert "give the --weights that `embed` used" in capsys.readouterr().err

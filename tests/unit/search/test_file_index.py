@@ -195,7 +195,7 @@ def test_an_image_of_the_index_is_found_by_its_path(
         name, vector = index.find(ORIGIN, typed)
         assert name == names[place], typed
         np.testing.assert_array_equal(vector, rows[place].vector)
-    with pytest.raises(RequestError, match=r"--like 3\.png: .*photos\.index holds no image of that path"):
+    with pytest.raises(RequestError, match=r"--like 3\.png: .*photos\.index has no image with this path"):
         index.find(ORIGIN, "3.png")
 
 
@@ -307,7 +307,7 @@ def test_another_store_or_another_model_does_not_take_the_place_of_all(
     other = Store(tmp_path / "others")
     rows = [dataclasses.replace(row, item=Item(f"{i}.jpg", "1")) for i, row in enumerate(random_rows(5))]
     other.write_part(0, rows, ORIGIN)
-    with pytest.raises(RequestError, match=r"none of its 1200 rows is in .*others; .* say --prune_all"):
+    with pytest.raises(RequestError, match=r"none of its 1200 rows is in .*others; .* give --prune_all"):
         index.sync(other)
     other.write_root(tmp_path / "photos")
     with pytest.raises(RequestError, match="1200 of its 1200 rows are of images below no known folder"):
@@ -321,7 +321,7 @@ def test_another_store_or_another_model_does_not_take_the_place_of_all(
         RequestError, match=r"holds embeddings of clip_mini \(weights 0{12}\), not of clip_rn50"
     ):
         index.sync(foreign)
-    with pytest.raises(RequestError, match=r"not of clip_rn50 .*: say --module and --weights"):
+    with pytest.raises(RequestError, match=r"not of clip_rn50 .*: give the --module and --weights"):
         index.require(Origin("clip_rn50", "1" * 64, 64))
 
 
@@ -375,9 +375,7 @@ def test_what_is_no_index_is_left_alone(store: Store, tmp_path: Path, what: str)
         assert pq.read_table(path).num_rows
     else:
         path.write_bytes(b"" if what == "empty" else b"SQLite format 3\x00" + bytes(5000))
-    with pytest.raises(
-        RequestError, match=r"photos\.db: no index that this version wrote; it is .*: index into"
-    ):
+    with pytest.raises(RequestError, match=r"photos\.db: not an index of this version; it is .*: index into"):
         FileIndex(str(path))
     assert path.exists()
 

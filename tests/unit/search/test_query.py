@@ -44,25 +44,25 @@ def test_terms(words: str, expected: list[tuple[str, float]]) -> None:
 
 @pytest.mark.parametrize("words", ["", "  ", "-", "dog -", "dog - - snow", "dog + ^2", "^2"])
 def test_words_that_are_missing_are_said(words: str) -> None:
-    with pytest.raises(RequestError, match="words are missing; `a dog - snow` means a dog, and no snow"):
+    with pytest.raises(RequestError, match="words are missing; `a dog - snow` means a dog without snow"):
         terms_of(words)
 
 
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        ("a dog^abc", "'a dog^abc': after ^ stands a number, at the end of a term, as in `a dog^0.5 - snow`"),
-        ("dog^-1 - snow", "'dog^-1': after ^ stands a number"),
-        ("dog^0,5", "after ^ stands a number"),
-        ("dog^", "after ^ stands a number"),
-        ("dog^2 in snow", "after ^ stands a number"),
-        ("dog^2^3", "after ^ stands a number"),
-        (f"dog^{'9' * 400}", "after ^ stands a number"),
-        ("dog -snow", "in '-snow' the sign stands too near: alone it adds or takes away"),
-        ("+dog", "in '+dog' the sign stands too near"),
-        ("雪地里的狗-雪", "in '雪地里的狗-雪' the sign stands too near: alone it adds or takes away"),
-        ("狗＋沙滩", "in '狗＋沙滩' the sign stands too near"),
-        ('"x^y" z^q', "z^q': after ^ stands a number"),
+        ("a dog^abc", "'a dog^abc': after ^ comes a number, at the end of a term, as in `a dog^0.5 - snow`"),
+        ("dog^-1 - snow", "'dog^-1': after ^ comes a number"),
+        ("dog^0,5", "after ^ comes a number"),
+        ("dog^", "after ^ comes a number"),
+        ("dog^2 in snow", "after ^ comes a number"),
+        ("dog^2^3", "after ^ comes a number"),
+        (f"dog^{'9' * 400}", "after ^ comes a number"),
+        ("dog -snow", "in '-snow' the sign needs spaces around it to add or take away"),
+        ("+dog", "in '+dog' the sign needs spaces around it"),
+        ("雪地里的狗-雪", "in '雪地里的狗-雪' the sign needs spaces around it to add or take away"),
+        ("狗＋沙滩", "in '狗＋沙滩' the sign needs spaces around it"),
+        ('"x^y" z^q', "z^q': after ^ comes a number"),
         ('"dog - snow', 'a quotation begins with " and does not end'),
     ],
 )
@@ -70,7 +70,7 @@ def test_what_is_nearly_an_expression_is_not_read_as_words(words: str, fault: st
     with pytest.raises(RequestError) as refused:
         terms_of(words)
     assert fault in str(refused.value)
-    assert "what stands in double quotes is read as it stands: '\"C^2 -x\"'" in str(refused.value)
+    assert "text in double quotes is taken literally: '\"C^2 -x\"'" in str(refused.value)
 
 
 def test_terms_and_images_are_weighed() -> None:
@@ -124,7 +124,7 @@ def test_nothing_is_said() -> None:
         Query().embedding(predictor)
     with pytest.raises(RequestError, match="--text_weight is 2, expected 0 to 1"):
         Query("a dog", text_weight=2).embedding(predictor)
-    with pytest.raises(RequestError, match="cancels itself out"):
+    with pytest.raises(RequestError, match="cancel each other out"):
         Query("a dog - a dog").embedding(predictor)
 
 

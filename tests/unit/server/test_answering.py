@@ -121,9 +121,9 @@ def test_the_content_of_a_file_of_thresholds(predictor: Predictor) -> None:
         ({"templates": ["a {}", "the {}"]}, Limits(prompts=400), "has 776 prompts, at most 400"),
         ({"templates": "openai"}, Limits(prompts=10_000), "has 31040 prompts, at most 10000"),
         ({"templates": "{}" * 100}, Limits(characters=300), "in it has .* characters, at most 300"),
-        ({"top_k": 10**9}, Limits(answer_bytes=5_000), "the answer would have some .* bytes, at most 5,000"),
+        ({"top_k": 10**9}, Limits(answer_bytes=5_000), "the answer would have about .* bytes, at most 5,000"),
         ({"labels": ["x" * 900, "y"], "top_k": 2}, Limits(answer_bytes=900), "the answer would have"),
-        ({"explain": 10}, Limits(answer_bytes=6_000_000), "the answer would have some 6,912,000 bytes"),
+        ({"explain": 10}, Limits(answer_bytes=6_000_000), "the answer would have about 6,912,000 bytes"),
     ],
 )
 def test_what_is_left_out_counts_as_what_it_stands_for(

@@ -114,7 +114,7 @@ def test_a_server_with_thresholds_answers_with_their_labels(
     assert ask(labels=["a cat"], scores="cosine", thresholds=1) == [[]]
     assert len(ask(task="embed")["images"]) == 1
     second = Settings.model_validate({"thresholds": [str(tmp_path / "t.json")] * 2})
-    with pytest.raises(RequestError, match="are both thresholds of clip_mini: give one"):
+    with pytest.raises(RequestError, match="are both thresholds for clip_mini: give one"):
         app.Replica("clip_mini", None, second)
 
 

@@ -154,7 +154,7 @@ def test_what_cannot_be_explained(client: TestClient, fields: str, status: int, 
 
 def test_heat_maps_of_several_images_are_refused(client: TestClient) -> None:
     reply = client.post(URL, json={"images": [DOG, DOG], "labels": ["a dog"], "explain": 1})
-    assert reply.status_code == 422 and "goes with one image, and there are 2" in reply.json()["msg"]
+    assert reply.status_code == 422 and "needs exactly one image, and there are 2" in reply.json()["msg"]
 
 
 def test_an_explanation_whose_client_has_left_is_given_up() -> None:

@@ -37,7 +37,7 @@ def png(width: int = 10, height: int = 10) -> str:
     ("body", "refusal", "variable"),
     [
         ({"images": [png()] * 3}, "the request has 3 pictures, at most 2", "PICTURES"),
-        ({"images": ["A" * 4000]}, r"images\[0\] has some 3,000 bytes, at most 2,000", "PICTURE_BYTES"),
+        ({"images": ["A" * 4000]}, r"images\[0\] has about 3,000 bytes, at most 2,000", "PICTURE_BYTES"),
         ({"images": [png(), png(500, 100)]}, r"images\[1\] is 500 x 100 pixels, at most 10,000", "PIXELS"),
         (
             {"images": [encoded(ico(broken.png(broken.header(0, 200))))]},
@@ -146,10 +146,10 @@ def markers(filling: bytes) -> bytes:
         (icon(content(png(500, 100))), r"is 500 x 100 pixels"),
         (bitmap_icon(300, 200), r"is 300 x 400 pixels"),
         (tiff(64, 1024), r"is 1024 x 1024 pixels"),
-        (chunks(30_000), "in more pieces"),
-        (icon(chunks(30_000)), "in more pieces"),
-        (markers(b"\xff\xfe\0\2" * 30_000), "in more pieces"),
-        (markers(b"\xff" * 60_000), "in more pieces"),
+        (chunks(30_000), "has more parts"),
+        (icon(chunks(30_000)), "has more parts"),
+        (markers(b"\xff\xfe\0\2" * 30_000), "has more parts"),
+        (markers(b"\xff" * 60_000), "has more parts"),
         (
             broken.png(broken.header(0, 60_000)),
             r"has far more pixels than the 10,000 that are taken .*PIXELS",
@@ -181,7 +181,7 @@ def test_an_image_in_too_many_pieces_is_not_decoded_either() -> None:
         + 300_000 * (b"\0\0\0\0abCd" + struct.pack(">I", zlib.crc32(b"abCd")))
         + head[end - 4 :]
     )
-    with pytest.raises(ImageError, match=r"images\[0\]: the file is in more pieces than any image has"):
+    with pytest.raises(ImageError, match=r"images\[0\]: the file has more parts than any image needs"):
         open_image(trailing, "images[0]").tobytes()
 
 
@@ -212,7 +212,7 @@ def test_base64_of_either_alphabet_and_data_urls_are_taken(prefix: str, alphabet
     [
         ("data:image/png,xyz", "a data URL that is not in base64"),
         ("data:image/png;charset=x,%89PNG", "a data URL that is not in base64"),
-        ("b'aGk='", "Python's way to print bytes"),
+        ("b'aGk='", "the text of a Python bytes object"),
         ("aGk", "its padding with '=' is wrong"),
         ("aGkha", "its end is missing"),
         (" Data:image/png,aGk=", "a data URL that is not in base64"),

@@ -147,6 +147,6 @@ def test_a_full_disk_is_told_with_its_place(
     with cache.best_effort("a hash"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caplog.messages == [
-        f"a hash is not kept in the cache {tmp_path} (the disk is full: make room, or choose another place); "
-        "set CLIP_HUB_CACHE to a folder that can be written"
+        f"a hash is not kept in the cache {tmp_path} (the disk is full: free some space, or choose another "
+        "place); set CLIP_HUB_CACHE to a folder that can be written"
     ]

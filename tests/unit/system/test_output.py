@@ -37,8 +37,8 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
         "file": "file is a file, not a folder",
         "file/below": f"file/below cannot be: {tmp_path}/file is a file, not a folder",
         "file/below/that": f"{tmp_path}/file is a file, not a folder",
-        "link": "link is a link that leads nowhere",
-        "link/below": "link is a link that leads nowhere",
+        "link": "link is a broken symbolic link",
+        "link/below": "link is a broken symbolic link",
         "circle": r"circle cannot be written \(Too many",
         "x" * 300: r"x cannot be written \(File name too long",
     }.items():
@@ -120,7 +120,7 @@ def test_what_cannot_be_written_is_named(error: OSError, tmp_path: Path) -> None
     assert str(tmp_path / "figures.npz") in str(raised.value)
     remedies = (
         "is the disk full?",
-        "the disk is full: make room",
+        "the disk is full: free some space",
         "see `ulimit -f`, or choose another place",
     )
     assert any(remedy in str(raised.value) for remedy in remedies)
@@ -161,7 +161,7 @@ def test_a_folder_is_one_process_alone_until_it_ends(tmp_path: Path) -> None:
     process.start()
     assert ours.poll(60)
     with (
-        pytest.raises(RequestError, match=f"another process writes into {folder}: wait"),
+        pytest.raises(RequestError, match=f"another process is writing into {folder}: wait"),
         held_folder(folder),
     ):
         raise AssertionError("two hold it")

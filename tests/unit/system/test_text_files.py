@@ -113,7 +113,7 @@ def test_quoted_fields(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
         table = read_table(write(tmp_path / "t.csv", text))
     assert [row[1] for row in table.rows] == ['says "hello", twice', "on two\nlines", "plain"]
     assert table.lines == [2, 4, 6]
-    assert "t.csv: 1 row goes on over several lines, the first at line 4" in caplog.text
+    assert "t.csv: 1 row runs over several lines, the first at line 4" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -161,11 +161,11 @@ def test_a_half_written_checkpoint_is_refused(whole_run: checkpoint.Checkpoint, 
     checkpoint.save(path, whole_run)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(TrainingError, match="not a whole checkpoint"):
+    with pytest.raises(TrainingError, match="not a complete checkpoint"):
         checkpoint.load(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(TrainingError, match=r"not a whole checkpoint: it holds one array without a name"):
+    with pytest.raises(TrainingError, match=r"not a complete checkpoint: it holds one array without a name"):
         checkpoint.load(path)
     with pytest.raises(TrainingError, match="no checkpoint"):
         checkpoint.load(tmp_path / "none.npz")
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(TrainingError, match="the disk is full: make room"):
+    with pytest.raises(TrainingError, match="the disk is full: free some space"):
         checkpoint.save(path, whole_run)
     assert checkpoint.load(path).step == 24
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.npz"]

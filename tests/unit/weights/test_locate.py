@@ -188,7 +188,7 @@ def test_a_server_that_falls_silent_is_told_from_one_that_hangs_up(
 ) -> None:
     monkeypatch.setattr(download, "_READ_TIMEOUT", 0.05)
     server.pause = 0.5
-    with pytest.raises(WeightsError, match=r"a silence of 0\.05 s"):
+    with pytest.raises(WeightsError, match=r"no data for 0\.05 s"):
         locate.fetch(record, server.url)
 
 
@@ -198,7 +198,7 @@ def test_a_line_that_trickles_is_given_up(
     """No byte comes late, and none but a few ever would; what came is kept."""
     monkeypatch.setattr(download, "_SPAN", 0.2)
     server.trickle = "body"
-    with pytest.raises(WeightsError, match=r"less than 60 KiB came in 0\.2 s"):
+    with pytest.raises(WeightsError, match=r"less than 60 KiB arrived in 0\.2 s"):
         locate.fetch(record, server.url)
     server.trickle = ""
     assert len(server.requests) == 1
@@ -211,7 +211,7 @@ def test_a_head_that_trickles_is_given_up(
 ) -> None:
     monkeypatch.setattr(download, "_HEAD_TIMEOUT", 0.2)
     server.trickle = "head"
-    with pytest.raises(WeightsError, match=r"the head of its answer did not come in 0\.2 s"):
+    with pytest.raises(WeightsError, match=r"the headers of its answer did not arrive in 0\.2 s"):
         locate.fetch(record, server.url)
     server.trickle = ""
     assert len(server.requests) == 1
@@ -523,7 +523,7 @@ def test_a_disk_that_is_full_everywhere(
 
     monkeypatch.setattr(locate, "_fetch_into", fails)
     place = re.escape(tempfile.gettempdir())
-    with pytest.raises(WeightsError, match=rf"cannot store .* in {place}: the disk is full: make room"):
+    with pytest.raises(WeightsError, match=rf"cannot store .* in {place}: the disk is full: free some space"):
         locate.fetch(record, server.url)
 
 

@@ -203,7 +203,7 @@ def test_wrapped_state_dicts(wrapped: Callable[[dict], dict], layout: str, tmp_p
         (lambda state: {"ema": state, "epoch": 3}, "'ema' in the file's state dict is not a tensor: save"),
         (
             lambda state: {**prefixed("student.", state), **prefixed("teacher.", state)},
-            "several models, below student. and teacher.: save one",
+            "several models, under student. and teacher.: save one",
         ),
         (lambda state: {**prefixed("module.", state), **state}, "there twice"),
         (lambda state: {"state_dict": state, "args": Path("x")}, "names pathlib.*Save the tensors alone"),

@@ -215,7 +215,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_thresholds_of_another_model_are_refused() -> None:
     FITTED.require_module("clip_mini")
     FITTED.require_weights("0" * 64)
-    with pytest.raises(RequestError, match="thresholds are of clip_mini, and this is clip_rn50: scores of"):
+    with pytest.raises(RequestError, match="thresholds are for clip_mini, and this is clip_rn50: scores of"):
         FITTED.require_module("clip_rn50")
     with pytest.raises(RequestError, match="with the weights 000000000000, and these are 111111111111: sco"):
         FITTED.require_weights("1" * 64)
