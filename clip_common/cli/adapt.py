@@ -35,52 +35,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held_out",
         type=options.share,
         default=0.1,
-        help="share to hold out; 0, nothing, with --head cache; default: 0.1",
+        help="share of images to hold out; 0 only with --head cache; default: 0.1",
     )
     held_out.add_argument("--validation", metavar="DATA", help="images to hold out in place of a share")
-    parser.add_argument(
-        "--reference", metavar="DATA", help="images of another kind, whose accuracy is to be seen beside"
-    )
+    parser.add_argument("--reference", metavar="DATA", help="other images, whose accuracy is reported too")
     parser.add_argument(
         "--head",
         choices=("text", "probe", "cache"),
         default="text",
-        help="where the classes' embeddings begin: their names, or a linear probe; or, without training, a "
-        "cache of the images beside the names; default: text",
+        help="what the embeddings of the classes start from: their names (text) or a linear probe; or, "
+        "without training, a cache of the images in addition to the names; default: text",
     )
     options.add_flag(
-        parser, "--lock_image_tower", "train all but the image tower, whose features are computed once"
+        parser, "--lock_image_tower", "do not train the image tower; its features are computed once"
     )
-    parser.add_argument("--flip", action="store_true", help="a mirror image means the same")
+    parser.add_argument("--flip", action="store_true", help="also train on mirrored images")
     parser.add_argument(
         "--alpha",
         type=options.not_negative,
-        help="0 is as before, 1 all adapted, default: what is best held out; or how much a cache counts",
+        help="mixture of the weights, from 0 (original) to 1 (adapted); for a cache, its weight; default: "
+        "the best on held-out images",
     )
     parser.add_argument(
         "--beta",
         type=options.rate,
-        help="how fast the affinity with an image of a cache falls with its distance; default: what is best "
+        help="how fast the influence of an image in a cache falls with its distance; default: the best "
         "with each image left out",
     )
-    parser.add_argument("--epochs", type=options.count, default=10)
+    parser.add_argument("--epochs", type=options.count, default=10, help="default: 10")
     options.add_batch_size(parser, 64)
     parser.add_argument("--learning_rate", type=options.rate, help="default: the module's")
-    parser.add_argument("--weight_decay", type=options.not_negative, default=0.1)
-    parser.add_argument("--bfloat16", action="store_true", help="mixed precision, for a GPU that has it")
+    parser.add_argument("--weight_decay", type=options.not_negative, default=0.1, help="default: 0.1")
+    parser.add_argument("--bfloat16", action="store_true", help="mixed precision, if the GPU supports it")
     options.add_use_gpu(parser)
     parser.add_argument(
         "--engine",
         choices=ENGINES,
-        help="what runs the model as it was, on the CPU; default: auto",
+        help="the engine for the original model on the CPU; default: auto",
     )
     options.add_reading(parser)
     parser.add_argument(
         "--workers", type=options.count, default=1, help="processes that share a batch: one for each GPU"
     )
-    parser.add_argument("--seed", type=options.whole, default=0)
-    parser.add_argument("--save_every", type=options.count, default=100, help="steps between checkpoints")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    parser.add_argument("--seed", type=options.whole, default=0, help="default: 0")
+    parser.add_argument(
+        "--save_every", type=options.count, default=100, help="steps between checkpoints; default: 100"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     parser.set_defaults(run=run)
 
 

@@ -19,15 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     options.add_stores(parser)
     parser.add_argument(
-        "--clusters", type=options.count, default=10, metavar="N", help="how many; default: 10"
+        "--clusters", type=options.count, default=10, metavar="N", help="number of clusters; default: 10"
     )
-    options.add_labels(parser, "labels to name the clusters by")
+    options.add_labels(parser, "labels to name the clusters with")
     options.add_templates(parser)
     options.add_weights(parser)
     options.add_engine(parser)
     options.add_format(parser)
     parser.add_argument(
-        "--output_dir", type=options.output_folder, help="also write the clusters on a sheet, clusters.png"
+        "--output_dir", type=options.output_folder, help="also write a contact sheet, clusters.png, here"
     )
     parser.set_defaults(run=run)
 

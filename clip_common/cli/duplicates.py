@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.cosine,
         default=0.95,
         metavar="COSINE",
-        help="images are duplicates from this cosine with the one that is kept; default: 0.95",
+        help="least cosine of a duplicate and the image that is kept; default: 0.95",
     )
     options.add_format(parser)
     parser.add_argument(
-        "--output_dir", type=options.output_folder, help="also write the groups on a sheet, duplicates.png"
+        "--output_dir", type=options.output_folder, help="also write a contact sheet, duplicates.png, here"
     )
     parser.set_defaults(run=run)
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=options.output_store,
         required=True,
-        help="folder of Parquet parts, or s3://BUCKET/PREFIX; goes on where it was",
+        help="folder of Parquet parts, or s3://BUCKET/PREFIX; a run that was interrupted continues",
     )
     options.add_module(parser)
     parser.add_argument("--executor", choices=_EXECUTORS, help="this process, or Ray Data; default: local")
@@ -43,20 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
-        help="of stored embeddings; default: float32",
+        help="type of the stored embeddings; default: float32",
     )
     parser.add_argument(
         "--part_size",
         type=options.count,
         default=1000,
         metavar="N",
-        help="images in a part, and lost at most by a kill; default: 1000",
+        help="images per part; if the process is killed, at most these are lost; default: 1000",
     )
     parser.add_argument(
-        "--prune", action="store_true", help="take out what is not among the sources any more"
+        "--prune", action="store_true", help="remove embeddings that are no longer among the sources"
     )
     parser.add_argument(
-        "--prune_all", action="store_true", help="as --prune, even if nothing of what there was stays"
+        "--prune_all", action="store_true", help="like --prune, even if all embeddings are removed"
     )
     parser.set_defaults(run=run)
 
@@ -67,7 +67,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=(*ENGINES, *_EXECUTORS),
         metavar=options.choices_of(ENGINES),
-        help="what runs the model on the CPU; default: auto",
+        help="the engine for the CPU; default: auto",
     )
     parser.add_argument("--runtime", choices=ENGINES, help=argparse.SUPPRESS)
 
@@ -101,12 +101,12 @@ def run(args: argparse.Namespace) -> int:
     output = shown_name(hide_secrets(str(args.output)))
     emit(
         f"{output}: {report.embedded} embedded, {were(report.known)} there, "
-        f"{report.removed} taken out, {report.failed} failed, {report.failed_before} failed before"
+        f"{report.removed} removed, {report.failed} failed, {report.failed_before} failed before"
     )
     if report.passed_over:
         note(f"skipped: {report.passed_over}")
     if report.kept:
-        note(f"{were(report.kept)} not taken out: what could not be read may hide them")
+        note(f"{were(report.kept)} not removed: they may be in a source that could not be read")
     for fault in report.faults:
         complain(fault)
     if report.reasons:

@@ -28,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("module", type=options.record, metavar="NAME")
     options.add_weights(parser)
     options.add_engine(parser)
-    check = parser.add_argument_group("what every engine and precision does here, on your images")
+    check = parser.add_argument_group("compare all engines and precisions on your images")
     check.add_argument(
         "--check",
         nargs="+",
         action="extend",
         metavar="IMAGE",
-        help="images, folders of images, globs: measure speed, and how near it comes to float32",
+        help="images, folders of images, globs: measure speed, and the difference from float32",
     )
-    options.add_labels(check, "labels to choose first answers from")
+    options.add_labels(check, "labels to choose the first answer from")
     options.add_templates(check)
     options.add_format(check)
     options.add_reading(check)

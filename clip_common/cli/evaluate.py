@@ -28,28 +28,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="a folder with a folder per class, a .csv with path and label (or labels with | between, or "
         "caption), or NAME:FOLDER of a "
-        "usual data set: cifar10, cifar100, food101, oxford-pets, fashion-mnist, imagenet",
+        "known data set: cifar10, cifar100, food101, oxford-pets, fashion-mnist, imagenet",
     )
     options.add_module(parser)
     options.add_templates(parser)
     parser.add_argument(
         "--classes_file",
         type=Path,
-        help="class names, one on a line, in their order; for a usual data set also other names for its own",
+        help="class names, one per line, in order; for a known data set they may replace its own",
     )
     parser.add_argument("--train", metavar="DATA", help="also fit a linear probe to these images")
     parser.add_argument("--retrieval", action="store_true", help="DATA is a .csv with path and caption")
     parser.add_argument(
         "--thresholds",
         metavar="FILE",
-        help="fit to each label the cosine from which it is true, and write them there for "
-        "`classify --thresholds FILE`, with a plot beside it",
+        help="fit a cosine threshold for each label, and write them to this file for "
+        "`classify --thresholds FILE`, with a plot next to it",
     )
     parser.add_argument(
         "--min_precision",
         type=options.part,
         metavar="P",
-        help="fit for the most recall at this precision; default: for the best F1",
+        help="fit thresholds for the highest recall at this precision; default: for the best F1",
     )
     options.add_model(parser)
     parser.add_argument(

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune_all",
         action="store_true",
-        help="even if nothing of what the index holds stays, or it is of images below another folder",
+        help="even if this replaces everything in the index, or its images are from another folder",
     )
     parser.set_defaults(run=run)
 

@@ -16,19 +16,19 @@ from .parser import Parser
 
 # A verb, and what it is for; its file is named like it. Files are imported when their verb is used.
 VERBS = {
-    "classify": "which labels fit images; options and output of `hub run`",
+    "classify": "find the labels that fit images; options and output of `hub run`",
     "embed-text": "print the embeddings of texts",
-    "embed": "embeddings of many images, as Parquet",
+    "embed": "embed many images and write Parquet files",
     "index": "make embeddings searchable",
     "search": "find images by words or by images",
-    "duplicates": "groups of images that are nearly the same, and which one to keep",
+    "duplicates": "find groups of nearly equal images, and which one to keep",
     "clusters": "sort images into clusters, with names from labels",
-    "evaluate": "accuracy on images whose labels are known, and thresholds for labels",
-    "adapt": "adapt a module to images of your own",
+    "evaluate": "measure accuracy on images with known labels, and fit thresholds for labels",
+    "adapt": "adapt a module to your own images",
     "serve": "serve modules over HTTP, for real traffic (Ray Serve)",
     "pack": "write a module as one archive for `hub install`",
-    "weights": "list, fetch, convert, verify, where",
-    "engine": "what runs a module on the CPU here, and why",
+    "weights": "list, fetch, convert and verify weights",
+    "engine": "show which engine runs a module on the CPU here, and why",
     "completion": "print a script for completion in a shell",
 }
 _INTERRUPTED, _CLOSED_OUTPUT = 130, 141  # as shells report a process that SIGINT or SIGPIPE ended

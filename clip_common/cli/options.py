@@ -176,7 +176,7 @@ def add_stores(target: Target) -> None:
         nargs="+",
         type=store_folder,
         metavar="EMBEDDINGS",
-        help="what `embed` wrote with one module: folders or s3://BUCKET/PREFIX; several are taken together",
+        help="what `embed` wrote with one module: folders or s3://BUCKET/PREFIX; several are combined",
     )
 
 
@@ -200,7 +200,7 @@ def add_weights(target: Target) -> None:
 
 def add_engine(target: Target) -> None:
     """`--engine` and `--precision`."""
-    target.add_argument("--engine", choices=ENGINES, help="what runs the model on the CPU; default: auto")
+    target.add_argument("--engine", choices=ENGINES, help="the engine for the CPU; default: auto")
     add_precision(target)
 
 
@@ -209,7 +209,7 @@ def add_precision(target: Target) -> None:
     target.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="bfloat16 or int8 where the CPU has it; default: float32",
+        help="bfloat16 or int8, if the CPU supports it; default: float32",
     )
 
 
@@ -227,8 +227,8 @@ def add_batch_size(target: Target, default: int = 32) -> None:
 
 def add_reading(target: Target) -> None:
     """`--exif_rotation` and `--fast_jpeg`: how images are read."""
-    add_flag(target, "--exif_rotation", "turn photos as their EXIF tag says (OpenAI's code does not)")
-    add_flag(target, "--fast_jpeg", "decode large JPEG photos at a fraction of their size")
+    add_flag(target, "--exif_rotation", "rotate photos by their EXIF tag (OpenAI's code does not)")
+    add_flag(target, "--fast_jpeg", "decode large JPEG photos at reduced size")
 
 
 def add_model(target: Target) -> None:
@@ -273,22 +273,22 @@ def add_scores(target: Target) -> None:
     target.add_argument(
         "--scores",
         choices=SCORE_KINDS,
-        help="softmax compares the labels; by cosine several or none may be true; default: softmax, or "
-        "what the file of thresholds is of",
+        help="softmax compares the labels; with cosine, several or none may be true; default: softmax, or "
+        "the kind that the thresholds file is for",
     )
     target.add_argument(
         "--thresholds",
         type=thresholds,
         metavar="T",
-        help="print only labels that reach this score: a number, one for each of --labels with commas "
-        "between, or a file that `clip-hub evaluate --thresholds` wrote",
+        help="print only labels that reach this score: a number, one for each of --labels separated by "
+        "commas, or a file that `clip-hub evaluate --thresholds` wrote",
     )
 
 
 def add_format(target: Target) -> None:
     """`--format`."""
     target.add_argument(
-        "--format", choices=("table", "json"), default="table", help="of what is printed; default: table"
+        "--format", choices=("table", "json"), default="table", help="output format; default: table"
     )
 
 

@@ -14,12 +14,14 @@ from .reporting import emit, note
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("module", type=options.record, metavar="NAME")
-    parser.add_argument("--weights", help="the file, or the tag, to carry; default: the module's own")
-    parser.add_argument("--no_weights", action="store_true", help="leave weights out")
-    parser.add_argument("--name", help="what to call it instead: for weights that `adapt` made")
-    parser.add_argument("--readme", type=Path, help="its model card, in place of the module's own")
     parser.add_argument(
-        "--output", type=options.output_folder, default="dist", help="a folder; default: dist"
+        "--weights", help="the weights to include, a file or a tag; default: the module's own"
+    )
+    parser.add_argument("--no_weights", action="store_true", help="leave weights out")
+    parser.add_argument("--name", help="another name for the module, for weights that `adapt` made")
+    parser.add_argument("--readme", type=Path, help="a model card in place of the module's own")
+    parser.add_argument(
+        "--output", type=options.output_folder, default="dist", help="folder for the archive; default: dist"
     )
     parser.set_defaults(run=run)
 

@@ -17,35 +17,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.text,
         nargs="*",
         metavar="WORDS",
-        help="what is seen; `a dog - snow + a beach^0.5` takes away and adds, by weights",
+        help="what the images show; `a dog - snow + a beach^0.5` subtracts and adds, with weights",
     )
     parser.add_argument(
         "--image",
         action="append",
         default=[],
-        help="an image to search with, beside words or not; repeatable",
+        help="an image to search with, alone or with words; repeatable",
     )
     parser.add_argument(
         "--like",
         action="append",
         default=[],
         metavar="PATH",
-        help="the same with an image of the index, by its path there: its file is not needed; repeatable",
+        help="like --image, for an image in the index, by its path there; its file is not needed; repeatable",
     )
     parser.add_argument(
         "--text_weight",
         type=options.share,
         default=0.5,
-        help="of words beside images, 0 to 1; default: 0.5",
+        help="weight of the words relative to the images, 0 to 1; default: 0.5",
     )
-    parser.add_argument("--index", required=True, help="as `index` was given it")
+    parser.add_argument("--index", required=True, help="the index, as given to `index`")
     options.add_module(parser, "the model that made the index")
     options.add_weights(parser)
     options.add_engine(parser)
     options.add_use_gpu(parser)
     options.add_reading(parser)
     options.add_top_k(parser, 10, "images to print; default: 10")
-    parser.add_argument("--path", help="only paths like this pattern; * stands for anything")
+    parser.add_argument("--path", help="only paths that match this pattern; * stands for anything")
     parser.add_argument("--min_width", type=options.whole, default=0, metavar="PIXELS")
     parser.add_argument("--min_height", type=options.whole, default=0, metavar="PIXELS")
     parser.add_argument(
@@ -53,17 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.cosine,
         default=-math.inf,
         metavar="COSINE",
-        help="only scores from this one on",
+        help="only results with at least this score",
     )
     parser.add_argument(
         "--fold",
         type=options.cosine,
         metavar="COSINE",
-        help="fold what is this near to a result into it, such as 0.95 for near-duplicates",
+        help="group results with at least this cosine to each other, such as 0.95 for near-duplicates",
     )
     options.add_format(parser)
     parser.add_argument(
-        "--output_dir", type=options.output_folder, help="also write the images found on a sheet, search.png"
+        "--output_dir", type=options.output_folder, help="also write a contact sheet, search.png, here"
     )
     parser.set_defaults(run=run)
 

@@ -34,13 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--thresholds",
         action="append",
         metavar="FILE",
-        help="a file that `clip-hub evaluate --thresholds` wrote: its labels and thresholds answer requests "
-        "that give none; repeatable, one for each module",
+        help="a file that `clip-hub evaluate --thresholds` wrote: its labels and thresholds apply to "
+        "requests that give none; repeatable, one for each module",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is everybody")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all network interfaces"
+    )
     parser.add_argument("--port", type=options.port, default=8866)
     parser.add_argument(
-        "--address", help="a running Ray cluster, as `ray start` names it; default: this machine"
+        "--address", help="address of a running Ray cluster, as `ray start` prints it; default: this machine"
     )
     options.add_flag(parser, "--use_gpu", "one GPU for each replica")
     options.add_engine(parser)
