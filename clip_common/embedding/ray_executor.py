@@ -20,11 +20,11 @@ from .origin import Origin
 from .parts import Failure, Job, Part, make_parts
 from .store import Store
 
-_RETRIES = 10  # of a part whose worker died: with its machine, or of what is in the part
+_RETRIES = 10  # for a part whose worker died, with its machine or because of the images in the part
 
 
 class _Worker:
-    """The actor. After a part could not be written, it skips the parts that follow; a later run does them."""
+    """The actor. If a part cannot be written, it skips the parts after it; a later run makes them."""
 
     def __init__(self, store: Store, job: Job, origin: Origin) -> None:
         self._store, self._job, self._origin = store, job, origin
@@ -56,7 +56,7 @@ def make_parts_on_ray(
         address: address of the cluster; None starts one on this machine.
 
     Raises:
-        RequestError: a part cannot be written.
+        RequestError: a part cannot be written, or its worker died too often.
     """
     started = not ray.is_initialized()
     if started:
@@ -69,37 +69,48 @@ def make_parts_on_ray(
     try:
         # As bytes: Ray logs the content of types that Arrow does not know, and an address may be signed.
         rows = [{"part": pickle.dumps(part)} for part in parts]
-        if not rows:
-            return
-        cpus = int(ray.cluster_resources().get("GPU" if job.use_gpu else "CPU", 1))
-        resources: dict[str, Any] = {"num_gpus": 1} if job.use_gpu else {"num_cpus": 1}
-        data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _Worker,
-            fn_constructor_args=(store, job, origin),
-            compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(cpus, len(rows)))),
-            max_restarts=-1,
-            max_task_retries=_RETRIES,
-            **resources,
-        )
-        fault: ClipError | None = None
-        rows_made = iter(data.iter_rows())
-        try:
-            for row in rows_made:
-                made = pickle.loads(row["made"])
-                if isinstance(made, ClipError):
-                    fault = fault or made
-                else:
-                    yield made
-        except RayActorError as error:
-            raise RequestError(
-                f"a Ray worker died {_RETRIES + 1} times on the same images: see Ray's log, and check "
-                "that there is enough memory; --executor local shows where it fails. What was written before "
-                "is kept"
-            ) from error
-        finally:
-            del rows_made, data  # which ends what Ray Data runs for them, also where the reader stops early
-        if fault:  # at the end only: threads of Ray Data abort the process if Ray is shut down beside them
-            raise fault
+        if rows:
+            yield from _made(_dataset(rows, store, job, origin))
     finally:
         if started:
             ray.shutdown()
+
+
+def _dataset(rows: list[dict[str, Any]], store: Store, job: Job, origin: Origin) -> ray.data.Dataset:
+    """The parts to make, as a lazy data set: reading its rows runs the workers."""
+    cpus = int(ray.cluster_resources().get("GPU" if job.use_gpu else "CPU", 1))
+    resources: dict[str, Any] = {"num_gpus": 1} if job.use_gpu else {"num_cpus": 1}
+    return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Worker,
+        fn_constructor_args=(store, job, origin),
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(cpus, len(rows)))),
+        max_restarts=-1,
+        max_task_retries=_RETRIES,
+        **resources,
+    )
+
+
+def _made(data: ray.data.Dataset) -> Generator[tuple[int, list[Failure]], None, None]:
+    """Run the workers; yields what each part's worker returns.
+
+    Raises:
+        RequestError: a part cannot be written, or its worker died too often.
+    """
+    fault: ClipError | None = None
+    rows = iter(data.iter_rows())
+    try:
+        for row in rows:
+            made = pickle.loads(row["made"])
+            if isinstance(made, ClipError):
+                fault = fault or made
+            else:
+                yield made
+    except RayActorError as error:
+        raise RequestError(
+            f"a Ray worker died {_RETRIES + 1} times on the same images: see Ray's log, and check that there "
+            "is enough memory; --executor local shows where it fails. What was written before is kept"
+        ) from error
+    finally:
+        del rows, data  # ends what Ray Data runs for them, also if the reader stops early
+    if fault:  # only at the end: threads of Ray Data abort the process if Ray is shut down at the same time
+        raise fault

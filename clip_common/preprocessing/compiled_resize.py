@@ -40,6 +40,7 @@ warnings.filterwarnings("ignore", "unsafe_ptrs", DeprecationWarning)  # see `_ro
 _BITS = 22
 _CHANNELS = 4  # bytes per pixel in Pillow's memory, for RGB too
 _TAPS = 4  # pixels weighted in one step
+_LANES = _CHANNELS * _TAPS  # values in a vector
 _ROWS = 4  # rows computed together, so that weights are loaded once for all of them
 # For each mode, the mode to resize in (colours premultiplied by alpha) and the layout of its memory.
 _MODES = {"RGB": ("RGB", "RGBX"), "CMYK": ("CMYK", "CMYK"), "RGBA": ("RGBa", "RGBa")}
@@ -135,58 +136,67 @@ def _weigh_rows(
         out: uint8 [rows, bytes]; one pixel is written from `first_byte`, and one in each row that follows.
     """
     signature = types.void(rows, weights, first_weight, steps, out, first_byte)
-    byte, word, size = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-    lanes = _CHANNELS * _TAPS
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         starts = cgutils.unpack_tuple(builder, arguments[0], _ROWS)
         _, weights, first_weight, steps, out, first_byte = arguments
         weights = context.make_array(signature.args[1])(context, builder, weights)
         out = context.make_array(signature.args[4])(context, builder, out)
-        weights_at = builder.gep(weights.data, [first_weight])
-
-        before, loop = builder.block, builder.append_basic_block("step")
-        after = builder.append_basic_block("sums")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        step = builder.phi(size)
-        step.add_incoming(size(0), before)
-        sums = [builder.phi(ir.VectorType(word, lanes)) for _ in starts]
-        taps = builder.mul(step, size(_TAPS))
-        four = ir.VectorType(word, _TAPS)
-        weight = builder.load(builder.bitcast(builder.gep(weights_at, [taps]), four.as_pointer()), align=4)
-        weight = _shuffle(builder, weight, [lane // _CHANNELS for lane in range(lanes)])
-        totals = []
-        for start, total in zip(starts, sums, strict=True):
-            address = builder.add(start, builder.mul(taps, size(_CHANNELS)))
-            pointer = builder.inttoptr(address, ir.VectorType(byte, lanes).as_pointer())
-            pixels = builder.zext(builder.load(pointer, align=1), ir.VectorType(word, lanes))
-            totals.append(builder.add(total, builder.mul(pixels, weight)))
-            total.add_incoming(_splat(word, 0, lanes), before)
-            total.add_incoming(totals[-1], loop)
-        following = builder.add(step, size(1))
-        step.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
-
-        builder.position_at_end(after)
+        sums = _weighted_sums(builder, starts, builder.gep(weights.data, [first_weight]), steps)
         stride = builder.extract_value(out.strides, 0)
-        for row, total in enumerate(totals):
-            count = lanes
-            while count > _CHANNELS:
-                count //= 2
-                low = _shuffle(builder, total, list(range(count)))
-                total = builder.add(low, _shuffle(builder, total, list(range(count, 2 * count))))
-            total = builder.add(total, _splat(word, 1 << (_BITS - 1), _CHANNELS))
-            total = builder.ashr(total, _splat(word, _BITS, _CHANNELS))
-            for sign, limit in (("<", 0), (">", 255)):
-                bound = _splat(word, limit, _CHANNELS)
-                total = builder.select(builder.icmp_signed(sign, total, bound), bound, total)
-            pixel = builder.trunc(total, ir.VectorType(byte, _CHANNELS))
-            place = builder.gep(out.data, [builder.add(first_byte, builder.mul(stride, size(row)))])
-            builder.store(pixel, builder.bitcast(place, pixel.type.as_pointer()), align=1)
+        for row, total in enumerate(sums):
+            pixel = _rounded_pixel(builder, total)
+            place = builder.add(first_byte, builder.mul(stride, ir.IntType(64)(row)))
+            pointer = builder.bitcast(builder.gep(out.data, [place]), pixel.type.as_pointer())
+            builder.store(pixel, pointer, align=1)
         return context.get_dummy_value()
 
     return signature, generate
+
+
+def _weighted_sums(builder: Any, starts: list[Any], weights: Any, steps: Any) -> list[Any]:
+    """A loop over `steps`: for each row, 16 sums (4 bytes of 4 pixels) of pixels times weights, int32."""
+    byte, word, size = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+    before, loop = builder.block, builder.append_basic_block("step")
+    after = builder.append_basic_block("sums")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step = builder.phi(size)
+    step.add_incoming(size(0), before)
+    sums = [builder.phi(ir.VectorType(word, _LANES)) for _ in starts]
+    taps = builder.mul(step, size(_TAPS))
+    four = ir.VectorType(word, _TAPS)
+    weight = builder.load(builder.bitcast(builder.gep(weights, [taps]), four.as_pointer()), align=4)
+    weight = _shuffle(builder, weight, [lane // _CHANNELS for lane in range(_LANES)])
+    totals = []
+    for start, total in zip(starts, sums, strict=True):
+        address = builder.add(start, builder.mul(taps, size(_CHANNELS)))
+        pointer = builder.inttoptr(address, ir.VectorType(byte, _LANES).as_pointer())
+        pixels = builder.zext(builder.load(pointer, align=1), ir.VectorType(word, _LANES))
+        totals.append(builder.add(total, builder.mul(pixels, weight)))
+        total.add_incoming(_splat(word, 0, _LANES), before)
+        total.add_incoming(totals[-1], loop)
+    following = builder.add(step, size(1))
+    step.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
+    builder.position_at_end(after)
+    return totals
+
+
+def _rounded_pixel(builder: Any, total: Any) -> Any:
+    """The 16 sums of a row added up to the 4 bytes of one pixel, rounded and clipped."""
+    byte, word = ir.IntType(8), ir.IntType(32)
+    count = _LANES
+    while count > _CHANNELS:
+        count //= 2
+        low = _shuffle(builder, total, list(range(count)))
+        total = builder.add(low, _shuffle(builder, total, list(range(count, 2 * count))))
+    total = builder.add(total, _splat(word, 1 << (_BITS - 1), _CHANNELS))
+    total = builder.ashr(total, _splat(word, _BITS, _CHANNELS))
+    for sign, limit in (("<", 0), (">", 255)):
+        bound = _splat(word, limit, _CHANNELS)
+        total = builder.select(builder.icmp_signed(sign, total, bound), bound, total)
+    return builder.trunc(total, ir.VectorType(byte, _CHANNELS))
 
 
 def _splat(kind: ir.Type, value: int, count: int) -> ir.Constant:
