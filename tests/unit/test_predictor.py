@@ -213,7 +213,7 @@ def test_thresholds_of_classes_that_travel_with_the_weights(mini: Predictor, tmp
 @pytest.mark.parametrize(
     ("changes", "call", "words"),
     [
-        ({"weights_sha256": "0" * 64}, {}, "are of clip_mini with the weights 000000000000, and these are"),
+        ({"weights_sha256": "0" * 64}, {}, "are for clip_mini with the weights 000000000000, and these are"),
         ({"module": "clip_rn50"}, {}, "thresholds are for clip_rn50, and this is clip_mini"),
         ({}, {"scores": "softmax"}, "thresholds are for cosine scores: leave scores='softmax' out"),
         ({}, {"templates": "a {}"}, r"thresholds are for the templates \['the {}'\]"),

@@ -36,7 +36,7 @@ def test_embeddings_as_an_index(
 
 
 def test_embeddings_in_a_bucket_as_an_index(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "run `clip-hub index s3://vectors/all --index all.db` and name all.db" in refused(
+    assert "run `clip-hub index s3://vectors/all --index all.db` and give all.db" in refused(
         capsys, "search", "dog", "--index", "s3://vectors/all"
     )
 

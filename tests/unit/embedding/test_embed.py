@@ -489,5 +489,8 @@ def test_two_writers_do_not_mix(images: Path, tmp_path: Path) -> None:
     from filelock import FileLock
 
     (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RequestError, match="another process writes"):
+    with (
+        FileLock(tmp_path / "out" / ".lock"),
+        pytest.raises(RequestError, match="another process is writing"),
+    ):
         run(images, tmp_path / "out")

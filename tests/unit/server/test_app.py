@@ -344,7 +344,7 @@ def test_requests_with_much_to_do_leave_room_for_the_others(monkeypatch: pytest.
 
     refused = [result for result in asyncio.run(run()) if isinstance(result, BusyError)]
     assert len(refused) == 66
-    assert "4 requests with heat maps to make wait for clip_mini already" in map(str, refused)
+    assert "4 requests with heat maps to make are already waiting for clip_mini" in map(str, refused)
     counts = {kind: asked.count(kind) for kind in ("texts", "images", "explain", "small")}
     assert counts == {"texts": 4, "images": 16, "explain": 4, "small": 1}
 

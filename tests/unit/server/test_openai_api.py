@@ -153,7 +153,7 @@ REFUSED: list[tuple[bytes, int, str, str | None]] = [
     (body('["a", {"image": "data:image/png,abc"}]'), 400, "input[1] is a data URL that is not", "input"),
     (body('["a", {"image": "aGk="}]'), 400, "input[1]: not an image", "input"),
     (body('["a", {"image": ""}]'), 400, "input[1]: the file is empty", "input"),
-    (body(json.dumps(["a", DATA["dog"]])), 400, "input[1] is a data URL of an image, where te", "input"),
+    (body(json.dumps(["a", DATA["dog"]])), 400, "input[1] is a data URL of an image among texts", "input"),
     (body(json.dumps(["a", "word " * 150])), 400, "the limit is 77", "input"),
     (body(json.dumps(["a", "x" * 2000])), 413, "input[1] has 2000 characters", "input"),
     (body(json.dumps(["a"] * 10_000)), 413, "CLIP_HUB_MAX_TEXTS", "input"),
