@@ -129,7 +129,7 @@ class Limits:
             raise LimitError(f"{name} cannot be opened: {error}") from None
         except Image.DecompressionBombError:
             raise LimitError(
-                f"{name} has far more pixels than the {self.pixels:,} that are taken{_hint('pixels')}"
+                f"{name} has far more pixels than the {self.pixels:,} that are allowed{_hint('pixels')}"
             ) from None
         except Exception:  # the decoder says by name what is wrong
             return

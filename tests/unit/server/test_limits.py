@@ -152,7 +152,7 @@ def markers(filling: bytes) -> bytes:
         (markers(b"\xff" * 60_000), "has more parts"),
         (
             broken.png(broken.header(0, 60_000)),
-            r"has far more pixels than the 10,000 that are taken .*PIXELS",
+            r"has far more pixels than the 10,000 that are allowed .*PIXELS",
         ),
     ],
 )
