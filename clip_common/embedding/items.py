@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,13 +17,14 @@ from ..system.addresses import BUCKETS, is_address, scheme_of
 from ..system.cache import digest_of
 from ..system.file_names import escape_name, from_top, under_root, unescape_name
 from ..system.reading import MOST_BYTES, read_whole, require_regular, require_size
-from . import parquet_tables
+from . import parquet_tables, shards
 
 EVERYTHING = os.sep
 """`Fault.hides` of a fault that may hide any item."""
 
 # Bytes that one request reads from a shard in a bucket: enough for many small images at once.
 _READ_AHEAD = 1 << 20
+_IN_A_SHARD = re.compile(r"(.*?\.tar)::(.*)", re.DOTALL | re.IGNORECASE)  # at an address; keys may hold "::"
 
 
 @dataclass(frozen=True)
@@ -190,3 +192,32 @@ def open_shard(file: str) -> Iterator[IO[bytes]]:
 
     with buckets.opened(file) as reader, io.BufferedReader(reader, _READ_AHEAD) as buffered:
         yield buffered
+
+
+def content_of(path: str, root: str) -> bytes:
+    """Read the bytes of an image by its path in a store.
+
+    Args:
+        path: the path, see `Item`.
+        root: the folder that a relative path starts from, escaped by `escape_name`.
+
+    Raises:
+        OSError, ClipError, KeyError: the image is not there, or cannot be read.
+    """
+    name = from_top(unescape_name(path), unescape_name(root))
+    if is_address(name):
+        found = _IN_A_SHARD.fullmatch(name)
+        return _shard_member(*found.groups()) if found else read_address(name)
+    shard, inside, member = name.partition("::")
+    table, row, number = name.rpartition("#")
+    if not os.path.lexists(name):
+        if inside:
+            return _shard_member(shard, member)
+        if row and number.isdecimal():
+            return parquet_tables.image(table, int(number))
+    return read_whole(name)
+
+
+def _shard_member(shard: str, member: str) -> bytes:
+    with open_shard(shard) as stream:
+        return shards.member(stream, member)

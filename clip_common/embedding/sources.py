@@ -6,7 +6,6 @@ import contextlib
 import errno
 import glob
 import os
-import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -24,20 +23,18 @@ from ..preprocessing.files import (
 )
 from ..system.addresses import BUCKETS, WEB, is_address, scheme_of
 from ..system.cache import digest_of
-from ..system.file_names import escape_name, from_top, under_root, unescape_name, user_path
-from ..system.reading import read_whole
+from ..system.file_names import escape_name, under_root, user_path
 from ..system.secrets import hide_secrets, without_secrets
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from ..text.prompts import is_blank
 from . import parquet_tables, shards
 from .folders import bucket_and_key
-from .items import EVERYTHING, Fault, Item, Items, open_shard, read_address
+from .items import EVERYTHING, Fault, Item, Items, open_shard
 from .parquet_tables import CAPTION_COLUMNS, PATH_COLUMNS
 
 if TYPE_CHECKING:
     from . import buckets
 
-_IN_A_SHARD = re.compile(r"(.*?\.tar)::(.*)", re.DOTALL | re.IGNORECASE)  # at an address; keys may hold "::"
 _AS_NAMED = "address"  # constant stamp of an image at an address: its content is assumed not to change
 
 
@@ -275,7 +272,8 @@ def _add_table(items: Items, source: str, suffix: str) -> None:
 
 def _add_rows(items: Items, path: Path, table: Table) -> int:
     place, text = table.place(PATH_COLUMNS), table.place(CAPTION_COLUMNS)
-    _require_columns(path, table.columns, place is not None or text is not None)
+    if place is None and text is None:
+        raise _no_columns(path, table.columns)
     for number, (line, row) in enumerate(zip(table.lines, table.rows, strict=True)):
         caption = None if text is None else row[text]
         if place is None:
@@ -296,7 +294,8 @@ def _add_text(items: Items, path: Path, row: int, text: str | None) -> None:
 
 def _add_parquet(items: Items, path: Path) -> int:
     table = parquet_tables.read(path)
-    _require_columns(path, table.columns, table.has_texts or table.has_images)
+    if not table.has_texts and not table.has_images:
+        raise _no_columns(path, table.columns)
     state = _state(str(path))
     for row, (file, captions) in enumerate(table.values()):
         caption = None if captions is None else "\n".join(captions)
@@ -312,38 +311,8 @@ def _add_parquet(items: Items, path: Path) -> int:
     return table.rows
 
 
-def _require_columns(path: Path, columns: list[str], met: bool) -> None:
-    if not met:
-        raise RequestError(
-            f"{path}: has the columns {', '.join(columns)}; one must be called "
-            f"{', '.join(PATH_COLUMNS)} (images) or {', '.join(CAPTION_COLUMNS)} (texts)"
-        )
-
-
-def content_of(path: str, root: str) -> bytes:
-    """Read the bytes of an image by its path in a store.
-
-    Args:
-        path: the path, see `Item`.
-        root: the folder that a relative path starts from, escaped by `escape_name`.
-
-    Raises:
-        OSError, ClipError, KeyError: the image is not there, or cannot be read.
-    """
-    name = from_top(unescape_name(path), unescape_name(root))
-    if is_address(name):
-        found = _IN_A_SHARD.fullmatch(name)
-        return _shard_member(*found.groups()) if found else read_address(name)
-    shard, inside, member = name.partition("::")
-    table, row, number = name.rpartition("#")
-    if not os.path.lexists(name):
-        if inside:
-            return _shard_member(shard, member)
-        if row and number.isdecimal():
-            return parquet_tables.image(table, int(number))
-    return read_whole(name)
-
-
-def _shard_member(shard: str, member: str) -> bytes:
-    with open_shard(shard) as stream:
-        return shards.member(stream, member)
+def _no_columns(path: Path, columns: list[str]) -> RequestError:
+    return RequestError(
+        f"{path}: has the columns {', '.join(columns)}; one must be called "
+        f"{', '.join(PATH_COLUMNS)} (images) or {', '.join(CAPTION_COLUMNS)} (texts)"
+    )

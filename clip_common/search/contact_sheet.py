@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..embedding.sources import content_of
+from ..embedding.items import content_of
 from ..errors import ClipError
 from ..preprocessing.image import for_display
 from ..system.output import save_figure

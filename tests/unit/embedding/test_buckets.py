@@ -17,7 +17,8 @@ import boto3
 
 from clip_common.cli.main import main
 from clip_common.embedding import buckets
-from clip_common.embedding.sources import content_of, items_of
+from clip_common.embedding.items import content_of
+from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Store
 from clip_common.errors import RequestError
 from clip_common.search.index import open_index

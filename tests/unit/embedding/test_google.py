@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from clip_common.embedding import buckets
-from clip_common.embedding.sources import content_of, items_of
+from clip_common.embedding.items import content_of
+from clip_common.embedding.sources import items_of
 from clip_common.errors import ImageError, RequestError
 from tests.support.google_server import GoogleServer
 from tests.support.stores import contents, png, run, tar_of

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clip_common.embedding.items import Items
-from clip_common.embedding.sources import content_of, items_of
+from clip_common.embedding.items import Items, content_of
+from clip_common.embedding.sources import items_of
 from clip_common.errors import RequestError
 from tests.support.stores import png, tar_of
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clip_common.config import pretrained
-from clip_common.embedding.sources import content_of, items_of
+from clip_common.embedding.items import content_of
+from clip_common.embedding.sources import items_of
 from clip_common.errors import RequestError, WeightsError
 from clip_common.evaluation.datasets import read_labelled
 from clip_common.preprocessing.files import Seen, image_files
