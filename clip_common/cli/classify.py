@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import RequestError
+from ..system.log import logger
 from . import options
 from .prediction import Classification, Embedding, perform
 from .reporting import complain, emit
+
+_OUTPUT = Path("clip_output")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +51,6 @@ def add_config(target: options.Target) -> None:
     target.add_argument(
         "--output_dir",
         type=options.output_folder,
-        default=Path("clip_output"),
         help="where --visualization and --explain save; default: clip_output",
     )
     options.add_model(target)
@@ -72,12 +74,18 @@ def task_of(args: argparse.Namespace, images: Sequence[str] = ()) -> Classificat
     """
     inputs = [*images, *(args.input_path or [])]
     task = args.task or ("embed" if args.input_text and not inputs else "classify")
+    if args.output_dir and not args.visualization and not args.explain:
+        logger.warning(
+            "nothing is saved in --output_dir: it is for --visualization and --explain%s",
+            "; `clip-hub embed` saves embeddings" if task == "embed" else "",
+        )
     return _embedding(args, inputs) if task == "embed" else _classification(args, inputs)
 
 
 def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classification:
     if args.input_text:
         raise RequestError("--input_text goes with --task embed; labels to choose from go with --labels")
+    output = args.output_dir or _OUTPUT
     return Classification(
         inputs,
         options.given_labels(args),
@@ -85,10 +93,10 @@ def _classification(args: argparse.Namespace, inputs: Sequence[str]) -> Classifi
         args.top_k,
         args.batch_size,
         args.use_gpu,
-        args.output_dir if args.visualization else None,
+        output if args.visualization else None,
         args.scores,
         args.thresholds,
-        args.output_dir if args.explain else None,
+        output if args.explain else None,
     )
 
 

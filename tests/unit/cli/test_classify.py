@@ -133,6 +133,22 @@ def test_none_of_these_is_said_with_what_came_nearest(
     assert (result["nearest"]["score"], result["nearest"]["threshold"]) == (pytest.approx(score), 0.95)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--labels", "dog,cat"], ["it is for --visualization and --explain"]),
+        (["--task", "embed"], ["it is for --visualization and --explain; `clip-hub embed` saves embeddings"]),
+        (["--labels", "dog,cat", "--visualization"], []),
+    ],
+)
+def test_an_output_folder_in_which_nothing_is_saved_is_said(
+    options: list[str], said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["classify", DOG, *options, "--output_dir", str(tmp_path / "out")]) == 0
+    assert caplog.messages == [f"nothing is saved in --output_dir: {end}" for end in said]
+    assert (tmp_path / "out").exists() == (said == [])
+
+
 def test_cosines_in_a_table(capsys: pytest.CaptureFixture, mini: Predictor) -> None:
     assert main(["classify", DOG, "--labels", "dog,cat", "--scores", "cosine", "--thresholds=-1"]) == 0
     (answer,) = mini.classify(paths=[DOG], labels=["dog", "cat"], scores="cosine")
