@@ -5,9 +5,9 @@ import sys
 
 
 def _leave_out_the_current_folder() -> None:
-    """`-m` imports from there first, so that a `json.py` beside the images would be run.
+    """With `-m`, Python imports from the current folder first: a `json.py` next to the images would be run.
 
-    Python has imported what this needs before; nothing else may be imported above.
+    This file may only import modules that Python has imported before it.
     """
     try:
         current = os.getcwd()  # noqa: PTH109

@@ -125,7 +125,7 @@ def adapt(task: AdaptationTask) -> Adapted:
 
 
 def _adapt(task: AdaptationTask, begun: checkpoint.Checkpoint | None) -> Adapted:
-    """Train, or go on from what is begun; mix and write."""
+    """Train or resume; mix the weights and write them."""
     predictor = task.predictor()
     reference = read_labelled(task.reference) if task.reference else None
     prepared = prepare(task, predictor)

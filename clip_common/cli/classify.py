@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def task_of(args: argparse.Namespace, images: Sequence[str] = ()) -> Classification | Embedding:
-    """What the command line asks for, of `--input_path` and of images beside it.
+    """The task that the command line requests, for the images of `--input_path` and `images`.
 
     Raises:
-        RequestError: options that do not go together.
+        RequestError: options that cannot be combined.
     """
     inputs = [*images, *(args.input_path or [])]
     task = args.task or ("embed" if args.input_text and not inputs else "classify")

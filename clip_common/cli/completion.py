@@ -23,11 +23,11 @@ _WORDS = {"name", "address", "mirror", "host"}
 
 
 def add_arguments(parser: argparse.ArgumentParser, whole: Callable[[], argparse.ArgumentParser]) -> None:
-    """The verb's options.
+    """Add the verb's options.
 
     Args:
-        parser: the verb's.
-        whole: gives the parser of `clip-hub` with every verb's options.
+        parser: the parser of this verb.
+        whole: returns the parser of `clip-hub` with the options of every verb.
     """
     parser.add_argument(
         "shell", choices=_SHELLS, help="for bash: clip-hub completion bash > ~/.clip-hub.sh, and source that"

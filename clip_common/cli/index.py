@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make an index hold what a folder of embeddings holds."""
+    """Make or update the index of a folder of embeddings."""
     from ..embedding.store import Store
     from ..search.index import open_index
 

@@ -300,7 +300,7 @@ def add_quiet(target: Target, default: Any = False) -> None:
 
 
 def given_labels(args: argparse.Namespace) -> list[str] | None:
-    """The labels of a command line, None where there are none.
+    """The labels of a command line; None if there are none.
 
     Raises:
         RequestError: both options are given, or a file cannot be read.

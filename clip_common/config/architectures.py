@@ -49,7 +49,7 @@ class ViTConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """CLIP's text transformer, whose attention is causal, and the size of what it reads."""
+    """CLIP's text transformer with causal attention, and the sizes of its vocabulary and context."""
 
     width: int
     layers: int
@@ -75,12 +75,12 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class EfficientNetConfig:
-    """An EfficientNet-Lite with a head of two layers beside a projection.
+    """An EfficientNet-Lite with a head: a projection plus a branch of two layers.
 
     Attributes:
         stem: channels after the first convolution.
         features: channels after the last one, which are pooled.
-        branch: width between the head's two layers.
+        branch: width between the two layers of the branch.
     """
 
     stages: tuple[Stage, ...]
@@ -95,17 +95,17 @@ class EfficientNetConfig:
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "same", which an EfficientNet pads with: zeros before and after, one more after if odd."""
+    """TensorFlow's "same" padding, as in EfficientNet: zeros before and after, one more after if odd."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """A BERT, in which every token of a text sees every other, and the size of what it reads.
+    """A BERT (bidirectional attention), and the sizes of its vocabulary and context.
 
     Attributes:
-        positions: rows of its table of positions, of which `context_length` are used.
+        positions: rows of the position table; the first `context_length` are used.
     """
 
     width: int

@@ -1,7 +1,7 @@
 """Objects in buckets, `s3://bucket/key` and `gs://bucket/key`, through Arrow's file systems.
 
-Who asks, and whom, stands in the environment, as their own tools read it; see docs/buckets.md. The services'
-errors become an `OSError` whose `strerror` says in words what is wrong.
+Credentials and endpoints come from the environment variables of the services' own tools; see docs/buckets.md.
+Errors of the services become an `OSError` whose `strerror` explains what is wrong.
 """
 
 from __future__ import annotations
@@ -88,21 +88,21 @@ class Object:
 def objects_at(address: str) -> list[Object]:
     """The object at an address, or all objects below it, sorted by name.
 
-    Nothing is asked of each object: a listing says what is needed of a thousand.
+    There is no request per object: one listing request describes a thousand objects.
 
     Raises:
-        RequestError: it is no address of a bucket.
-        FileNotFoundError: there is nothing.
-        OSError: it cannot be listed.
+        RequestError: invalid address of a bucket.
+        FileNotFoundError: there are no objects.
+        OSError: the objects cannot be listed.
     """
     system, path = _resolve(address)
     if "/" in path:
-        there = _patiently(lambda: system.get_file_info(path), address)
+        there = _with_retries(lambda: system.get_file_info(path), address)
         if there.type == fs.FileType.File:
             return [_object(address, there)]
         if there.type == fs.FileType.NotFound:
             raise FileNotFoundError(errno.ENOENT, _NOTHING)
-    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, recursive=True)), address)
+    found = _with_retries(lambda: system.get_file_info(fs.FileSelector(path, recursive=True)), address)
     scheme = scheme_of(address)
     files = [info for info in found if info.type == fs.FileType.File and not info.path.endswith("/")]
     return sorted((_object(f"{scheme}://{info.path}", info) for info in files), key=lambda one: one.address)
@@ -135,7 +135,7 @@ def names_in(address: str) -> list[str]:
         RequestError, OSError: as `objects_at`.
     """
     system, path = _resolve(address)
-    found = _patiently(lambda: system.get_file_info(fs.FileSelector(path, allow_not_found=True)), address)
+    found = _with_retries(lambda: system.get_file_info(fs.FileSelector(path, allow_not_found=True)), address)
     return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
 
@@ -172,7 +172,7 @@ def _read_from_google(address: str) -> bytes:
                     raise _too_large(address, len(content))
         return content
 
-    return bytes(_patiently(get, address))
+    return bytes(_with_retries(get, address))
 
 
 def _too_large(address: str, size: int) -> ImageError:
@@ -187,7 +187,7 @@ def opened(address: str) -> Iterator[_Reader]:
         RequestError, OSError: it cannot be had.
     """
     system, path = _resolve(address)
-    with _patiently(lambda: system.open_input_file(path), address) as stream:
+    with _with_retries(lambda: system.open_input_file(path), address) as stream:
         yield _Reader(stream, address)
 
 
@@ -204,7 +204,7 @@ def write(address: str, content: bytes) -> None:
         stream.write(content)  # all of it at once: were it cut short, closing would make an object of that
         stream.close()
 
-    _patiently(put, address)
+    _with_retries(put, address)
 
 
 def remove(address: str) -> None:
@@ -215,7 +215,7 @@ def remove(address: str) -> None:
     """
     system, path = _resolve(address)
     with contextlib.suppress(FileNotFoundError):
-        _patiently(lambda: system.delete_file(path), address)
+        _with_retries(lambda: system.delete_file(path), address)
 
 
 class _Reader(io.RawIOBase):
@@ -260,16 +260,16 @@ class _Reader(io.RawIOBase):
         """Read the next bytes in one request; fewer at the end of the object."""
         if self._place >= self.size:  # here, the library would raise
             return b""
-        content = _patiently(lambda: self._stream.read_at(count, self._place), self._address)
+        content = _with_retries(lambda: self._stream.read_at(count, self._place), self._address)
         self._place += len(content)
         return content
 
 
-def _patiently(action: Callable[[], Made], address: str) -> Made:
-    """The result of what asks an address's service, several times where that may help.
+def _with_retries(action: Callable[[], Made], address: str) -> Made:
+    """Run a request to the service of an address; retry errors that may be temporary.
 
     Raises:
-        OSError: it fails; `strerror` says in words why.
+        OSError: the request fails; `strerror` explains why.
     """
     for attempt in itertools.count():
         try:
@@ -283,7 +283,7 @@ def _patiently(action: Callable[[], Made], address: str) -> Made:
                     reason += f": {_service(scheme_of(address))}"
                 raise OSError(errno.EIO, reason) from None
             prefetch.sleep(2**attempt * (0.25 + random.random() / 4))
-    raise AssertionError("it counts for ever")
+    raise AssertionError("the loop is infinite")
 
 
 def _in_words(message: str) -> tuple[str, str]:
@@ -306,7 +306,7 @@ def _object(address: str, info: fs.FileInfo) -> Object:
 def _resolve(address: str) -> tuple[fs.FileSystem, str]:
     """Arrow's file system for an address, and the path in it."""
     bucket, key = bucket_and_key(address)
-    system = _patiently(lambda: _system(scheme_of(address), bucket), address)
+    system = _with_retries(lambda: _system(scheme_of(address), bucket), address)
     return system, f"{bucket}/{key}" if key else bucket
 
 

@@ -24,7 +24,7 @@ from ..errors import ImageError
 from ..system import prefetch
 from ..system.addresses import MOST_BYTES, WEB, scheme_of, too_large
 from ..system.secrets import without_secrets
-from ..system.threads import beside
+from ..system.threads import run_in_thread
 from ..version import __version__
 
 Made = TypeVar("Made")
@@ -304,7 +304,7 @@ def _in_time(answer: Callable[[], Made], deadline: float) -> Made:
 
     The libraries limit only the wait for each byte, so a server could send its headers forever.
     """
-    coming = beside(answer)
+    coming = run_in_thread(answer)
     while not coming.done():
         prefetch.require_reader()
         left = deadline - time.monotonic()

@@ -1,7 +1,7 @@
 """The EfficientNet-Lite image tower (Tan and Le 2019; tensorflow/tpu, models/official/efficientnet/lite).
 
-It is EfficientNet without squeeze-and-excitation and with ReLU6. On its pooled features stands a head of
-ours: a projection into the space shared with texts, and a small branch that learns what the projection lacks.
+It is EfficientNet with ReLU6 and without squeeze-and-excitation. Its pooled features go into a head of this
+project: a projection into the space shared with texts, plus a small branch for what the projection cannot do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from ..config import EfficientNetConfig, same_padding
 
-_EPSILON = 1e-3  # of BatchNorm, as TensorFlow's code has it
+_EPSILON = 1e-3  # of BatchNorm, as in TensorFlow's code
 
 
 class InvertedBottleneck(nn.Layer):
@@ -52,7 +52,7 @@ class InvertedBottleneck(nn.Layer):
 
 
 class Head(nn.Layer):
-    """A projection, and beside it a branch of two layers."""
+    """The sum of a projection and a branch of two layers."""
 
     def __init__(self, features: int, width: int, embed_dim: int) -> None:
         super().__init__()

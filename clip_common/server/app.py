@@ -29,7 +29,7 @@ from ..predictor import Predictor, PredictorOptions
 from ..preprocessing.resize import compiled
 from ..search.finder import finder_of
 from ..system import threads
-from ..system.threads import beside
+from ..system.threads import run_in_thread
 from ..zero_shot.explain import COPIES
 from ..zero_shot.label_embeddings import TEXTS_AT_ONCE
 from .admission import Admission, AdmissionMiddleware, api_key_from_environment
@@ -264,7 +264,7 @@ class Gateway:
         It runs in a thread that does not keep the process alive, in case the controller never answers.
         """
         if self._coming is None or self._coming.done():
-            self._coming = beside(serve.status)
+            self._coming = run_in_thread(serve.status)
         return asyncio.wrap_future(self._coming)
 
     def observe(self, module: str, status: int, seconds: float) -> None:

@@ -29,7 +29,7 @@ from ray.serve.handle import DeploymentHandle
 
 from ..errors import RequestError
 from ..system.ray_job import RayJob
-from ..system.threads import within
+from ..system.threads import ends_within
 from .app import Gateway, gateway_api, replica
 from .settings import Settings
 from .timeouts import TimeoutProtocol
@@ -72,7 +72,7 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
         _drain(gateway, settings.deadline)
     # Ray Serve's handles need the server's event loop, so the server stops afterwards. The time limit is for
     # a replica that died and is restarting: Ray would wait half a minute for it.
-    within(_ENDING, serve.shutdown)
+    ends_within(_ENDING, serve.shutdown)
     gateway.admission.end_the_endless()
     server.should_exit = True
     serving.join(2 * _ENDING)
@@ -112,7 +112,7 @@ def _on_signal(stop: threading.Event, number: int, _frame: object) -> None:
         os.write(sys.stdout.fileno(), b"stopping at once\n")  # print is not reentrant
     signal.signal(number, signal.SIG_DFL)  # in case that Ray hangs
     try:
-        within(_ENDING, ray.shutdown)  # ends the processes that it has started
+        ends_within(_ENDING, ray.shutdown)  # ends the processes that it has started
     finally:
         os._exit(128 + number)
 

@@ -42,16 +42,16 @@ def count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def within(seconds: float, action: Callable[[], object]) -> bool:
-    """Whether something has ended in time, in a thread of its own; what has not goes on beside all else."""
+def ends_within(seconds: float, action: Callable[[], object]) -> bool:
+    """Run an action in a daemon thread; returns whether it ended in time. If not, it keeps running."""
     thread = threading.Thread(target=action, daemon=True)
     thread.start()
     thread.join(seconds)
     return not thread.is_alive()
 
 
-def beside(action: Callable[[], Made]) -> Future[Made]:
-    """The coming result of what may never end, in a thread of its own: no process waits for that to end."""
+def run_in_thread(action: Callable[[], Made]) -> Future[Made]:
+    """Run an action that may never end in a daemon thread, so that the process can end without it."""
     result: Future[Made] = Future()
     result.set_running_or_notify_cancel()  # from here on nobody can cancel it
     threading.Thread(target=_settle, args=(result, action), daemon=True).start()
@@ -64,7 +64,7 @@ def _settle(result: Future[Made], action: Callable[[], Made]) -> None:
     except BaseException as error:
         result.set_exception(error)
     finally:
-        del result  # else an error would hold itself, through this frame
+        del result  # otherwise an error would be in a reference cycle through this frame
 
 
 def _environment_at_start() -> dict[str, str]:

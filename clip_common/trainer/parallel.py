@@ -23,7 +23,7 @@ from paddle import Tensor
 
 from ..errors import TrainingError
 from ..system import threads
-from ..system.threads import beside
+from ..system.threads import run_in_thread
 
 _PATIENCE = 10.0  # seconds that a worker has to end in when it is asked to
 
@@ -56,7 +56,7 @@ def _wait(processes: Sequence[BaseProcess], errors: Sequence[SimpleQueue]) -> No
         ready = multiprocessing.connection.wait([*running, *unread])
         for reader in unread.keys() & set(ready):  # a worker with a long traceback waits until it is read
             index = unread.pop(reader)
-            told[index] = beside(errors[index].get)
+            told[index] = run_in_thread(errors[index].get)
         for sentinel in running.keys() & set(ready):
             index = running.pop(sentinel)
             processes[index].join()
@@ -81,7 +81,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 def configure(workers: int) -> None:
-    """Make this process one of so many workers, with its share of the CPU's threads."""
+    """Set up this process as one of several workers, with its share of the CPU threads."""
     threads.configure()
     if workers > 1:
         Thread(target=_end_with_parent, daemon=True).start()
@@ -90,14 +90,14 @@ def configure(workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A run that is killed must not go on in its workers, beside the one that resumes it."""
+    """End this worker with its parent: a killed run must not continue next to the one that resumes it."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
 
 
 def gather(features: Tensor) -> Tensor:
-    """All workers' features, [workers * N, D]; only this worker's own carry a gradient."""
+    """The features of all workers, [workers * N, D]; only this worker's own have a gradient."""
     if dist.get_world_size() == 1:
         return features
     parts: list[Tensor] = []
@@ -107,7 +107,7 @@ def gather(features: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: list[Tensor]) -> None:
-    """Add up each gradient over all workers, in place."""
+    """Sum each gradient over all workers, in place."""
     if dist.get_world_size() > 1:
         for parameter in parameters:
             if parameter.grad is not None:
@@ -115,6 +115,6 @@ def sum_gradients(parameters: list[Tensor]) -> None:
 
 
 def shared(parameter: Tensor) -> Tensor:
-    """A parameter that every worker sees the whole batch through: each owes its part of the gradient."""
+    """A parameter applied to the whole batch by every worker, with its gradient divided among the workers."""
     constant = parameter.detach()
     return constant + (parameter - constant) / dist.get_world_size()

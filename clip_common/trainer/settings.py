@@ -1,4 +1,4 @@
-"""What fixes a run, and its schedule."""
+"""The settings of a training run, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The same settings and data give the same curve.
+    """The settings of a run. The same settings and data give the same loss curve.
 
     Attributes:
+        steps: number of steps.
         batch_size: images in a step, over all workers.
-        learning_rate: the highest, after `warm_up` steps.
-        average_decay: of the exponential average of the weights, which is what a run gives.
+        learning_rate: the maximum, reached after `warm_up` steps.
+        warm_up: steps until then.
+        weight_decay: weight decay of AdamW.
+        average_decay: decay of the exponential average of the weights, which is the result of a run.
         workers: processes that share each batch.
+        seed: seed of all random choices.
     """
 
     steps: int
@@ -28,7 +32,7 @@ class RunSettings:
 
 
 def learning_rate(step: int, settings: RunSettings) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """The learning rate of a step: linear warm-up, then half a cosine to zero."""
     if step < settings.warm_up:
         return settings.learning_rate * (step + 1) / settings.warm_up
     progress = (step - settings.warm_up) / max(settings.steps - settings.warm_up, 1)

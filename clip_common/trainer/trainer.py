@@ -42,14 +42,14 @@ class Trainer:
         self.done = 0
 
     def loss(self, batch: Any) -> Tensor:
-        """The whole batch's loss, from this worker's part of it and what the others' parts gave."""
+        """The loss of the whole batch, from this worker's part and the features of the other workers."""
         raise NotImplementedError
 
     def step(self, batch: Any) -> float:
-        """One step of the optimizer on this worker's part of a batch; returns the whole batch's loss.
+        """Run an optimizer step with this worker's part of a batch; returns the loss of the whole batch.
 
         Raises:
-            TrainingError: the loss is not a number any more.
+            TrainingError: the loss is no longer finite.
         """
         rate = learning_rate(self.done, self.settings)
         self.adam.set_lr(rate)
@@ -68,10 +68,10 @@ class Trainer:
         return value
 
     def after_step(self) -> None:
-        """What must hold of the weights after each step."""
+        """Called after each step, to keep weights within bounds."""
 
     def _update_average(self) -> None:
-        """Exponential average of weights and BatchNorm statistics, quicker at the beginning."""
+        """Update the exponential average of weights and BatchNorm statistics, faster at the beginning."""
         decay = min(self.settings.average_decay, (1 + self.done) / (10 + self.done))
         for name, tensor in self.model.state_dict().items():
             average = self.average[name]

@@ -18,7 +18,7 @@ from ..errors import WeightsError
 from ..system.cache import hash_stream
 from ..system.log import logger
 from ..system.progress import progress_bar
-from ..system.threads import beside
+from ..system.threads import run_in_thread
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT = 10, 30  # seconds
 _HEAD_TIMEOUT = 90  # seconds until the response headers, all redirects included
@@ -146,7 +146,7 @@ def _answer(url: str, headers: dict[str, str]) -> requests.Response:
     The timeouts of requests limit the wait for each byte, not for the headers as a whole.
     """
     timeout = (_CONNECT_TIMEOUT, _READ_TIMEOUT)
-    coming = beside(partial(requests.get, url, headers=headers, stream=True, timeout=timeout))
+    coming = run_in_thread(partial(requests.get, url, headers=headers, stream=True, timeout=timeout))
     if not futures.wait({coming}, _HEAD_TIMEOUT).done:
         raise _TooSlowError(f"the headers of its answer did not arrive in {_HEAD_TIMEOUT} s")
     return coming.result()

@@ -167,12 +167,12 @@ def warn_of_equal(module: str, labels: Sequence[str], embeddings: np.ndarray) ->
 
 
 def warn_of_unknown(module: str, texts: Sequence[str], embeddings: np.ndarray, unknown: np.ndarray) -> None:
-    """Warn of the texts that are to a model as a text it cannot know: what they find is arbitrary.
+    """Warn of texts that a model embeds like a text without any known word: their results are arbitrary.
 
     Args:
         module: name of the model.
-        texts: what is searched for.
-        embeddings: of these texts, [n, d].
+        texts: the texts to search for.
+        embeddings: embeddings of these texts, [n, d].
         unknown: embedding of `UNKNOWN_TEXT`, [d].
     """
     near = embeddings @ unknown > _SAME
