@@ -20,6 +20,7 @@ PAGES = sorted(
     for page in ROOT.glob(pattern)
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FIGURE = re.compile(r"\*{0,2}([\d.,]+)(?: ?%)?\*{0,2}(?: ?[(（].*)?")  # a cell of a table
 BLOCK = re.compile(r"^ *(?:- )?```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
@@ -53,6 +54,24 @@ def commands(page: Path) -> Iterator[list[str]]:
             end = next((i for i, word in enumerate(words) if word in ("|", ">", ">>", "&&")), len(words))
             if words[:end]:
                 yield words[:end]
+
+
+def in_chinese(page: Path) -> Path:
+    """The Chinese page beside an English one."""
+    if page.name == "README.md":
+        return page.with_name("README_zh.md")
+    return page.with_name("README.md") if page.name == "README_en.md" else page.parent / "zh" / page.name
+
+
+ENGLISH = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("modules/*/README_en.md")]
+IN_BOTH = sorted(page for page in ENGLISH if in_chinese(page).exists())
+
+
+def figures(page: Path) -> list[str]:
+    """The figures in a page's tables; those with a unit in words are left out."""
+    rows = [line for line in page.read_text("utf-8").splitlines() if line.lstrip().startswith("|")]
+    cells = [cell.strip() for row in rows for cell in row.split("|")]
+    return sorted(found[1] for cell in cells if (found := FIGURE.fullmatch(cell)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
@@ -102,6 +121,11 @@ def test_every_page_of_the_site_is_in_its_navigation() -> None:
 def test_every_page_for_users_is_there_in_chinese() -> None:
     pages = {page.name for page in (ROOT / "docs").glob("*.md")}
     assert pages - {page.name for page in (ROOT / "docs/zh").glob("*.md")} == {"architecture.md"}
+
+
+@pytest.mark.parametrize("page", IN_BOTH, ids=ids)
+def test_tables_have_the_same_figures_in_chinese(page: Path) -> None:
+    assert figures(in_chinese(page)) == figures(page)
 
 
 @pytest.mark.parametrize("name", ["README.md", "README_zh.md"])
