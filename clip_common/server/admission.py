@@ -38,12 +38,17 @@ def api_key_from_environment() -> str | None:
     """The API key in CLIP_HUB_API_KEY, stripped (secret files often end with a newline); None if not set.
 
     Raises:
-        RequestError: it is set, but blank.
+        RequestError: it is set, but blank, or no header can carry it.
     """
     given = os.environ.get(_API_KEY, "")
-    if given and not given.strip():
+    key = given.strip()
+    if given and not key:
         raise RequestError(f"{_API_KEY} is blank: set it to a key, or unset it to allow everybody")
-    return given.strip() or None
+    if any(character < " " or character == "\x7f" for character in key):
+        raise RequestError(
+            f"{_API_KEY} has a line end or control character inside, which no header can carry"
+        )
+    return key or None
 
 
 @dataclass
@@ -303,7 +308,7 @@ def _has_key(header: bytes, key: str) -> bool:
             return False
     elif kind.lower() != b"bearer":
         return False
-    return hmac.compare_digest(value.strip(), key.encode())
+    return hmac.compare_digest(value.strip(), os.fsencode(key))  # its bytes may be no UTF-8
 
 
 def _encoding(headers: dict[bytes, bytes]) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import os
 import threading
 from dataclasses import replace
 from functools import partial
@@ -312,6 +313,27 @@ def test_head_is_answered_where_get_is(client: TestClient, path: str) -> None:
 def test_a_key_from_a_file_with_a_line_end(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("CLIP_HUB_API_KEY", key)
     assert api_key_from_environment() == "s3cret"
+
+
+@pytest.mark.parametrize("key", [b"s3cret\xff", 'clé 狗:"='.encode(), b"a b"])
+def test_a_key_of_any_bytes(service: Direct, admission: Admission, key: bytes) -> None:
+    admission.api_key = os.fsdecode(key)
+
+    def status(header: bytes) -> int:
+        asked = Asked(URL, [{"type": "http.request", "body": b'{"texts": ["a dog"]}'}])
+        asked.scope["headers"] = [(b"authorization", header)]
+        asyncio.run(asked.run(AdmissionMiddleware(create_api(service), admission)))
+        return asked.sent[0]["status"]
+
+    assert status(b"Bearer " + key) == status(b"Basic " + base64.b64encode(b"anybody:" + key)) == 200
+    assert status(b"Bearer \xff") == 401
+
+
+@pytest.mark.parametrize("key", ["s3c\nret", "s3c\x7fret", "s3c\tret"])
+def test_a_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("CLIP_HUB_API_KEY", key)
+    with pytest.raises(RequestError, match="CLIP_HUB_API_KEY has a line end or control character inside"):
+        api_key_from_environment()
 
 
 def test_a_blank_key_lets_nobody_in_by_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
