@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that do not go together, and a file that cannot be written, before any work."""
+    """Refuse options that cannot be combined, and a file that cannot be written, before any work."""
     if args.train:
         require_package("sklearn", "evaluate")
     if args.min_precision is not None and args.thresholds is None:

@@ -89,7 +89,7 @@ class _Work:
             self.compiler.compile_tower(graph, target, self.precision)
         answer = self.compiler.open_tower(target, self.precision)(*given)
         if not np.abs(answer - expected).max() <= _TOLERANCE[self.precision] * np.abs(expected).max():
-            raise SystemExit(f"the compiled {tower} tower does not give what its graph says")
+            raise SystemExit(f"the compiled {tower} tower gives other features than its graph")
         files = list(self.folder.glob(f"{target.name}*"))
         for file in files:
             sync(file)

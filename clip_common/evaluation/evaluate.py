@@ -109,7 +109,7 @@ def zero_shot(
 def require_classes(data: Labelled) -> None:
     """Check that there are at least two classes; raises `RequestError`."""
     if len(data.classes) < 2:
-        raise RequestError(f"one class alone, {data.classes[0]!r}: there is nothing to choose among")
+        raise RequestError(f"only one class, {data.classes[0]!r}: there is nothing to choose from")
 
 
 def zero_shot_figures(predictor: Predictor, data: Labelled, scored: Scored) -> Figures:

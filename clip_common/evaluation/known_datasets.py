@@ -120,8 +120,8 @@ def _in_memory(
     if len(pixels) != len(targets) or (len(targets) and targets.max() >= len(classes)):
         raise RequestError(
             f"{published or 'the data set'}: {counted(len(pixels), 'image')}, "
-            f"{counted(len(targets), 'label')} and {counted(len(classes), 'class', 'classes')} do not go "
-            "together: is a file damaged, or of another set?"
+            f"{counted(len(targets), 'label')} and {counted(len(classes), 'class', 'classes')} do not "
+            "match: is a file damaged, or of another data set?"
         )
     images: list[NamedImage] = [(f"image {i}", Image.fromarray(array)) for i, array in enumerate(pixels)]
     return Labelled(images, targets.astype(np.int64), classes, published)

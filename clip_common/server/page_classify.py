@@ -154,7 +154,7 @@ class ClassifyTab:
 def _working(label: str) -> str:
     return (
         f"<p role='status'>Looking for what supports {_quoted(label)}: the model sees {COPIES} copies of "
-        "the image, each with other parts blurred, which takes as long as to classify so many ...</p>"
+        "the image, each with different parts blurred, which takes as long as classifying so many ...</p>"
     )
 
 

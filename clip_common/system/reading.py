@@ -35,7 +35,7 @@ def require_size(size: int, most: int, path: Path | str) -> None:
         OSError: there are more than `most`.
     """
     if size > most:
-        reason = f"it has {size:,} bytes, and at most {most:,} are read: is it another file?"
+        reason = f"it has {size:,} bytes, and at most {most:,} are read: is it the wrong file?"
         raise OSError(errno.EINVAL, reason, str(path))
 
 

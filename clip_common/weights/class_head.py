@@ -137,12 +137,14 @@ def _cache(weights: Path, tensors: State, record: dict[str, Any], classes: int, 
     if not 0 <= strength.alpha < math.inf or not all(
         0 < value < math.inf for value in (strength.beta, strength.temperature)
     ):
-        raise WeightsError(f"{weights}: its cache should have an alpha from 0, and the others above 0")
+        raise WeightsError(
+            f"{weights}: its cache should have an alpha of at least 0, and other values above 0"
+        )
     _require(weights, CACHE_KEYS, keys, np.float32, (len(values), embed_dim))
     _require(weights, CACHE_VALUES, values, np.int32, (len(keys),))
     if (np.diff(values) < 0).any() or not np.array_equal(np.unique(values), np.arange(classes)):
         raise WeightsError(
-            f"{weights}: {CACHE_VALUES} should rise from 0 to {classes - 1} and leave none out"
+            f"{weights}: {CACHE_VALUES} should be increasing from 0 to {classes - 1} without gaps"
         )
     if (np.abs(np.linalg.norm(keys, axis=1) - 1) > _UNIT).any():
         raise WeightsError(f"{weights}: {CACHE_KEYS} should be of length 1")

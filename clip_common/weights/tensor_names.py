@@ -196,7 +196,7 @@ def _whole_token_table(state: State) -> State:
     if ids.dtype.kind not in "iu" or ids.ndim != 1 or rows.ndim != 2 or len(ids) != len(rows) or not len(ids):
         raise WeightsError(f"{TOKEN_IDS} should be whole numbers, one for each row of {TOKEN_TABLE}")
     if ids[0] < 0 or ids[-1] >= TextConfig.vocab_size or (np.diff(ids.astype(np.int64)) <= 0).any():
-        raise WeightsError(f"{TOKEN_IDS} should rise, within the {TextConfig.vocab_size} of the vocabulary")
+        raise WeightsError(f"{TOKEN_IDS} should be increasing, and below {TextConfig.vocab_size}")
     table = np.zeros((TextConfig.vocab_size, rows.shape[1]), rows.dtype)
     table[ids] = rows
     return state | {TOKEN_TABLE: table}
@@ -214,5 +214,5 @@ def _layout_of(names: Iterable[str]) -> Callable[[Mapping[str, np.ndarray]], Sta
         return _from_openai
     listed = ", ".join(names[:3]) or "none"
     raise WeightsError(
-        f"these are not the weights of a CLIP: no attention of a known layout among {listed}, ..."
+        f"these are not the weights of a CLIP model: no attention layer of a known layout among {listed}, ..."
     )

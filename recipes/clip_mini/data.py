@@ -200,7 +200,7 @@ def prepare(drawings: Iterable[Drawing], output: Path, workers: int = 2) -> dict
         TrainingError: no drawing is usable, the folder exists, or it cannot be written.
     """
     if output.exists():
-        raise TrainingError(f"{output} exists: remove it to prepare it anew")
+        raise TrainingError(f"{output} exists: remove it to prepare it again")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:

@@ -416,7 +416,7 @@ def test_towers_that_give_something_else_are_refused(
             str(tmp_path),
         ],
     )
-    with pytest.raises(SystemExit, match="does not give what its graph says"):
+    with pytest.raises(SystemExit, match="gives other features than its graph"):
         compile_worker.main()
     assert not (tmp_path / "manifest.json").exists()
 

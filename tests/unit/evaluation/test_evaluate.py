@@ -342,7 +342,7 @@ def test_one_class_alone_is_refused(classes: Path, tmp_path: Path) -> None:
     (classes / "car").rename(tmp_path / "one" / "car")
     data = read_labelled(str(tmp_path / "one"))
     predictor = Predictor(pretrained("clip_mini"))
-    with pytest.raises(RequestError, match="one class alone, 'car'"):
+    with pytest.raises(RequestError, match="only one class, 'car'"):
         zero_shot(predictor, data)
     with pytest.raises(RequestError, match="too few for a linear probe: 2 images of 1 class;"):
         linear_probe(predictor, data, data)

@@ -51,7 +51,7 @@ def test_a_file_is_read_whole_and_nothing_else_is_opened(tmp_path: Path, pipe: P
     }.items():
         with pytest.raises(OSError, match=words):
             read_whole(path)
-    with pytest.raises(OSError, match="it has 7 bytes, and at most 6 are read: is it another file"):
+    with pytest.raises(OSError, match="it has 7 bytes, and at most 6 are read: is it the wrong file"):
         read_whole(tmp_path / "file", 6)
 
 

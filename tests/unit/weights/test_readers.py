@@ -430,9 +430,9 @@ def test_dimensions_are_read_from_the_tensors(config: ClipConfig) -> None:
         (b"\x80\x02}q\x00.", "no state dict"),
         (b"\x80\x02K\x01.", "no state dict"),
         (pickle.dumps({"a": 1}, 2), "'a' in the file's state dict is not a tensor"),
-        (pickle.dumps({1: np.zeros(3)}, 2), "no attention of a known layout among 1"),
+        (pickle.dumps({1: np.zeros(3)}, 2), "no attention layer of a known layout among 1"),
         (struct.pack("<Q", 1 << 60) + b"{" + b" " * 20, "cannot read weights"),
-        (struct.pack("<Q", 2) + b"{}", "no attention of a known layout"),
+        (struct.pack("<Q", 2) + b"{}", "no attention layer of a known layout"),
     ],
 )
 def test_what_is_no_weights_file(content: bytes, words: str, tmp_path: Path) -> None:

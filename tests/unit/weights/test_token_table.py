@@ -37,7 +37,7 @@ def test_rows_of_some_tokens_become_the_whole_table(state: dict[str, np.ndarray]
     ids=["beyond the vocabulary", "not in order", "twice", "negative", "enormous"],
 )
 def test_ids_that_name_no_tokens_are_refused(state: dict[str, np.ndarray], ids: list[int]) -> None:
-    with pytest.raises(WeightsError, match="token_ids should rise, within the 49408"):
+    with pytest.raises(WeightsError, match="token_ids should be increasing, and below 49408"):
         to_openai(some_tokens(state, np.array(ids, np.int64)))
 
 
