@@ -206,19 +206,18 @@ def images_of(given: str, figures: Path | None, outcome: Outcome, option: str = 
         outcome: subfolders that cannot be listed are added to its errors.
         option: name of the option, for error messages.
     """
-    path = user_path(given)
+    path, seen = user_path(given), Seen()
     try:
         matches = [path] if path.stat() else []
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
             why = getattr(error, "strerror", None) or error
             raise RequestError(f"{option} {given}: cannot be reached ({why})") from None
-        matches = _matches_of(str(path), option)
-    seen = Seen()
-    images = []
+        matches = _matches_of(str(path), option, seen)
+    images: list[Path] = []
     for match in matches:
         images += _images_in(match, figures, seen) if match.is_dir() else [match]
-    _check_folders(option, given, matches, images, seen)
+    _check_folders(option, given, images, seen)
     for folder, why in seen.unlisted.items():
         outcome.add_error(Path(folder), f"{folder}: cannot be listed ({why})")
     return images
@@ -234,9 +233,11 @@ def _images_in(folder: Path, figures: Path | None, seen: Seen) -> list[Path]:
     return [image for image in images if not os.path.realpath(image).startswith(below)]
 
 
-def _check_folders(option: str, given: str, matches: list[Path], images: list[Path], seen: Seen) -> None:
-    if not images and (why := seen.unlisted.get(str(matches[0]))):
-        raise RequestError(f"{option} {given}: the folder cannot be listed ({why})")
+def _check_folders(option: str, given: str, images: list[Path], seen: Seen) -> None:
+    if not images and seen.unlisted:
+        folder, why = next(iter(seen.unlisted.items()))
+        named = "the folder" if folder == given else folder
+        raise RequestError(f"{option} {given}: {named} cannot be listed ({why})")
     if not images:
         kinds = f"skipped: {seen.summary()}" if seen.passed_over else " ".join(sorted(IMAGE_SUFFIXES))
         raise RequestError(f"{option} {given}: the folder has no images ({kinds})")
@@ -244,9 +245,9 @@ def _check_folders(option: str, given: str, matches: list[Path], images: list[Pa
         logger.warning("%s: skipped: %s", given, seen.summary())
 
 
-def _matches_of(pattern: str, option: str) -> list[Path]:
+def _matches_of(pattern: str, option: str, seen: Seen) -> list[Path]:
     try:
-        return [Path(match) for match in matches_of(pattern)]
+        return [Path(match) for match in matches_of(pattern, seen)]
     except RequestError as error:
         raise RequestError(f"{option} {error}") from None
 

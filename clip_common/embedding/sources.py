@@ -72,14 +72,19 @@ def _add(items: Items, source: str, matched: bool = False) -> None:
         if matched:  # a dangling link
             items.add(_file(items, source))
         elif error.errno in (errno.ENOENT, errno.ENOTDIR):
-            for match in matches_of(source):
+            seen = Seen()
+            for match in matches_of(source, seen):
                 _add(items, match, matched=True)
+            _add_unlisted(items, seen)
+            items.passed_over += seen.passed_over
         else:
             raise RequestError(f"{source}: cannot be reached ({error.strerror})") from None
         return
     suffix = Path(source).suffix.lower()
     if stat.S_ISDIR(mode):
         _add_folder(items, source)
+    elif not stat.S_ISREG(mode) and matched:
+        items.passed_over["pipe or device"] += 1
     elif not stat.S_ISREG(mode):
         raise RequestError(f"{source}: is a pipe or a device, not a file: save it to a file first")
     elif suffix == ".tar":
@@ -189,13 +194,18 @@ def _add_folder(items: Items, folder: str) -> None:
     found = 0
     for found, file in enumerate(image_files(folder, seen), start=1):  # noqa: B007 - also counts
         items.add(_file(items, file))
-    for unlisted, why in seen.unlisted.items():
-        path = os.path.abspath(unlisted)  # noqa: PTH100
-        items.faults.append(Fault(f"{escape_name(unlisted)}: cannot be listed ({why})", path))
+    _add_unlisted(items, seen)
     if not found and not seen.unlisted and not items.may_be_empty:
         message = _no_images(escape_name(folder), seen)
         items.faults.append(Fault(message, os.path.abspath(folder)))  # noqa: PTH100
     items.passed_over += seen.passed_over
+
+
+def _add_unlisted(items: Items, seen: Seen) -> None:
+    """Add the folders that cannot be listed as faults, which keep the embeddings of what is below them."""
+    for unlisted, why in seen.unlisted.items():
+        path = os.path.abspath(unlisted)  # noqa: PTH100
+        items.faults.append(Fault(f"{escape_name(unlisted)}: cannot be listed ({why})", path))
 
 
 def _no_images(source: str, seen: Seen) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import glob
 import os
 import re
@@ -23,6 +25,7 @@ _SIGNATURE = re.compile(  # of all formats that are read, but HEIF, an extra's, 
 SNIFFED = 32
 """Bytes at a file's beginning that tell a format."""
 _APPLE_DOUBLE = "._"
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _USUAL_SUFFIX = re.compile(r"\.(?!\d+$)\w{1,8}", re.ASCII)
 
 
@@ -85,26 +88,90 @@ def first_bytes(file: str) -> bytes | None:
         return None
 
 
-def matches_of(pattern: str) -> list[str]:
-    """The matches of a glob, sorted.
+def matches_of(pattern: str, seen: Seen) -> list[str]:
+    """The matches of a glob, sorted, without those in a folder that matches, too.
+
+    Args:
+        pattern: the glob. `**` stands for any folders, each of which is visited once.
+        seen: folders that cannot be listed are added to it.
 
     Raises:
-        RequestError: there are none, or the folder cannot be listed.
+        RequestError: there are none, and every folder could be listed.
     """
-    matches = sorted(glob.glob(pattern, recursive=True))
-    if matches:
-        return matches
-    folder = Path(pattern).parent
-    while glob.has_magic(str(folder)):
-        folder = folder.parent
+    folder, name = os.path.split(pattern)
+    while name == "**":  # a folder with all that is in it
+        folder, name = os.path.split(folder) if folder else ("", "*")
+    matches = {match.rstrip("/") or "/" for match in _matches(os.path.join(folder, name), seen)}  # noqa: PTH118
+    if not matches and not seen.unlisted:
+        raise RequestError(f"{pattern}: no such file or folder, and no match as a glob")
+    return sorted(match for match in matches if matches.isdisjoint(_folders_above(match)))
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    while (above := os.path.dirname(path)) not in ("", path):  # noqa: PTH120
+        yield above
+        path = above
+
+
+def _matches(pattern: str, seen: Seen) -> Iterator[str]:
+    folder, name = os.path.split(pattern)
+    folders = [folder]
+    if glob.has_magic(folder):
+        folders = [match for match in _matches(folder, seen) if os.path.isdir(match or os.curdir)]  # noqa: PTH112
+    for base in folders:
+        if name == "**":
+            yield from _folders_below(base, seen)
+        elif glob.has_magic(name):
+            yield from (os.path.join(base, entry) for entry in _names(base, name, seen))  # noqa: PTH118
+        elif _is_there(base, name, seen):
+            yield os.path.join(base, name)  # noqa: PTH118
+
+
+def _names(folder: str, pattern: str, seen: Seen) -> list[str]:
+    """The names in a folder that match a pattern; hidden ones only if it begins with a dot."""
     try:
-        with os.scandir(folder):
-            pass
-    except PermissionError as error:
-        raise RequestError(f"{pattern}: {folder} cannot be listed ({error.strerror})") from None
-    except OSError:
-        pass  # it is not there either
-    raise RequestError(f"{pattern}: no such file or folder, and no match as a glob")
+        with os.scandir(folder or os.curdir) as entries:
+            names = [entry.name for entry in entries]
+    except OSError as error:
+        _add_unlisted(folder, error, seen)
+        return []
+    hidden = pattern.startswith(".")
+    return [name for name in fnmatch.filter(names, pattern) if hidden or not name.startswith(".")]
+
+
+def _is_there(folder: str, name: str, seen: Seen) -> bool:
+    try:
+        os.lstat(os.path.join(folder, name))  # noqa: PTH118
+    except ValueError:  # a zero byte in the name
+        return False
+    except OSError as error:
+        _add_unlisted(folder, error, seen)
+        return False
+    return True
+
+
+def _add_unlisted(folder: str, error: OSError, seen: Seen) -> None:
+    if error.errno not in _NOT_THERE:
+        seen.unlisted[folder or os.curdir] = error.strerror or str(error)
+
+
+def _folders_below(folder: str, seen: Seen) -> Iterator[str]:
+    """A folder and all folders below it, except hidden ones; those behind links last."""
+    visited: set[tuple[int, int]] = set()
+    linked = [folder]
+    while linked:
+        below = [linked.pop(0)]
+        while below:
+            directory = below.pop()
+            if _entered(directory, visited, seen):
+                yield directory
+                _, folders, links = _listed(directory, Seen(unlisted=seen.unlisted))
+                below += [name for name in folders if not _is_hidden(name)]
+                linked += [name for name in links if not _is_hidden(name)]
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")  # noqa: PTH119
 
 
 def image_files(folder: str, seen: Seen) -> Iterator[str]:
@@ -123,7 +190,9 @@ def image_files(folder: str, seen: Seen) -> Iterator[str]:
         below = [linked.pop(0)]
         while below:
             directory = below.pop(0)
-            files, folders, links = _listed(directory, visited, seen)
+            if not _entered(directory, visited, seen):
+                continue
+            files, folders, links = _listed(directory, seen)
             yield from _images_among(files, seen)
             below[:0] = folders
             linked += links
@@ -145,28 +214,36 @@ def _suffixed(name: str) -> bool:
     return bool(_USUAL_SUFFIX.fullmatch(PurePosixPath(name).suffix))
 
 
-def _listed(
-    directory: str, visited: set[tuple[int, int]], seen: Seen
-) -> tuple[list[str], list[str], list[str]]:
-    """Files, folders, and links to folders in a folder; nothing if it has been visited already."""
+def _entered(directory: str, visited: set[tuple[int, int]], seen: Seen) -> bool:
+    """Whether a folder is entered for the first time."""
+    try:
+        status = os.stat(directory or os.curdir)  # noqa: PTH116
+    except OSError as error:
+        seen.unlisted[directory] = error.strerror or str(error)
+        return False
+    place = status.st_dev, status.st_ino
+    first = place not in visited
+    visited.add(place)
+    return first
+
+
+def _listed(directory: str, seen: Seen) -> tuple[list[str], list[str], list[str]]:
+    """Files, folders, and links to folders in a folder, sorted."""
     files: list[str] = []
     folders: list[str] = []
     links: list[str] = []
     try:
-        status = os.stat(directory)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in visited:
-            return [], [], []
-        visited.add((status.st_dev, status.st_ino))
-        with os.scandir(directory) as entries:
+        with os.scandir(directory or os.curdir) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders.append(os.path.join(directory, entry.name))  # noqa: PTH118
                 elif entry.is_symlink():  # a dangling link is reported when it is read
-                    (links if os.path.isdir(entry.path) else files).append(entry.path)  # noqa: PTH112
+                    to = links if os.path.isdir(entry.path) else files  # noqa: PTH112
+                    to.append(os.path.join(directory, entry.name))  # noqa: PTH118
                 elif entry.is_file():
-                    files.append(entry.path)
+                    files.append(os.path.join(directory, entry.name))  # noqa: PTH118
                 else:
                     seen.passed_over["pipe or device"] += 1
     except OSError as error:
-        seen.unlisted[directory] = error.strerror or str(error)
+        seen.unlisted[directory or os.curdir] = error.strerror or str(error)
     return files, folders, links

@@ -393,6 +393,10 @@ def test_prune_takes_nothing_out_that_is_only_out_of_sight(
         report = run(images, output, prune=True)
     assert (report.removed, report.kept, report.complete) == (1, 7, False)
     assert report.faults == [f"{images}/0: cannot be listed (Permission denied)"]
+    with monkeypatch.context() as patch:
+        lock_folder(patch, "0")
+        report = run(images / "*" / "*.webp", output, prune=True)
+    assert (report.removed, report.kept, report.complete) == (0, 7, False)
     for path in images.rglob("*.webp"):
         path.unlink()
     (images / "2" / "notes.md").touch()

@@ -92,8 +92,10 @@ def test_what_a_glob_matches_beside_images_is_counted(here: Path) -> None:
     Path("d").mkdir()
     Path("d/a.png").write_bytes(png())
     Path("d/b.cr2").write_bytes(b"x")
-    items = items_of(["d/*"])
-    assert len(items) == 1 and items.summary() == "1 .cr2"
+    os.mkfifo("d/pipe.png")
+    for pattern in ("d/*", "d/**", "d/**/*"):
+        items = items_of([pattern])
+        assert len(items) == 1 and items.summary() == "1 .cr2, 1 pipe or device"
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "dog.png/x.png", "", "none/*.png", "x" * 300 + ".png"])

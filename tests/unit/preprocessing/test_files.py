@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 from pathlib import Path
@@ -78,5 +79,55 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     seen = Seen()
     assert list(image_files(str(tmp_path), seen)) == [str(tmp_path / "a.png")]
     assert seen.unlisted == {str(tmp_path / "locked"): "Permission denied"}
-    with pytest.raises(RequestError, match=r"/\*\.png: .*locked cannot be listed \(Permission"):
-        matches_of(str(tmp_path / "locked" / "*.png"))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "b.png").touch()
+    for pattern, matches in (
+        ("locked/*.png", []),
+        ("*/*.png", ["b/b.png"]),
+        ("**/*.png", ["a.png", "b/b.png"]),
+    ):
+        seen = Seen()
+        assert matches_of(f"{tmp_path}/{pattern}", seen) == [str(tmp_path / match) for match in matches]
+        assert seen.unlisted == {str(tmp_path / "locked"): "Permission denied"}
+
+
+def test_a_glob_matches_what_that_of_python_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "a.png",
+        "[b].png",
+        ".h.png",
+        "d/a.png",
+        "d/e/f/a.png",
+        "d/.g/a.png",
+        ".i/a.png",
+        "p q/a.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    Path("d/dangling.png").symlink_to("nowhere")
+    patterns = "*.png * d/* d/ */ */*.png d/**/*.png **/*.png **/a.png **/d/**/a.* d/** ** .*/*.png ?/a.png"
+    for pattern in (
+        *patterns.split(),
+        "p q/*",
+        "./*.png",
+        "d/dangling.*",
+        f"{tmp_path}/*.png",
+        f"{tmp_path}/**",
+    ):
+        all_matches = {Path(match) for match in glob.glob(pattern, recursive=True)}
+        expected = {match for match in all_matches if all_matches.isdisjoint(match.parents)}
+        seen = Seen()
+        assert {Path(match) for match in matches_of(pattern, seen)} == expected, pattern
+        assert not seen.unlisted
+    for pattern in ("nowhere", "*.jpg", "nowhere/*", "a.png/*", "x" * 300 + "/*", "a\0b", "**/z.png"):
+        with pytest.raises(RequestError, match="no such file or folder, and no match as a glob"):
+            matches_of(pattern, Seen())
+
+
+def test_links_that_lead_in_circles_do_not_multiply_what_a_glob_matches(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.png").touch()
+    for name in ("e", "f", "d/up", "d/up_too"):
+        (tmp_path / name).symlink_to(tmp_path if "/" in name else "d")
+    assert matches_of(f"{tmp_path}/**/*.png", Seen()) == [str(tmp_path / "d" / "a.png")]
