@@ -35,6 +35,9 @@ _MAKERS = ("onnx",)
 _KEPT = 8
 _KEPT_BYTES = 8 << 30
 _DAY = 24 * 3600  # seconds
+_HALF_HOUR = (
+    1800  # seconds for a worker, and as many more per GiB of weights: twenty times what it takes here
+)
 
 
 class CompileError(ClipError):
@@ -101,6 +104,8 @@ def _compile(weights: WeightsFile, runtime: str, precision: str, folder: Path) -
         temporary.chmod(0o755)  # other users may read the cache
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         temporary.rename(folder)
+    except subprocess.TimeoutExpired as error:
+        raise CompileError(f"compiling did not end within {error.timeout / 60:.0f} minutes") from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines()[-1:] or ["no message"]
         if error.returncode == NO_ROOM:
@@ -130,6 +135,7 @@ def _run_worker(weights: WeightsFile, runtime: str, precision: str, target: Path
     subprocess.run(
         command,
         check=True,
+        timeout=_HALF_HOUR * (1 + weights.path.stat().st_size / (1 << 30)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

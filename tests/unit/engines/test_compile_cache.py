@@ -7,6 +7,7 @@ import fcntl
 import importlib.metadata
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 def compile_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    Path("relative.safetensors").touch()
     weights = WeightsFile(Path("relative.safetensors"), "a hash", RECORD)
     compile_cache.compiled_folder(weights, "onnxruntime")
 
@@ -110,6 +112,21 @@ def test_a_disk_without_locks_is_an_error_and_no_wait(
     compiling.start()
     compiling.join(60)
     assert len(said) == 1 and os.strerror(number) in said[0]
+
+
+def test_a_worker_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process_id = tmp_path / "process_id"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $$ > {process_id}\nexec sleep 600\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(compile_cache, "_HALF_HOUR", 3.0)
+    monkeypatch.setenv("CLIP_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(compile_cache.CompileError, match="compiling did not end within 0 minutes"):
+        compile_in(tmp_path, monkeypatch)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process_id.read_text()), 0)
+    assert not [folder for folder in (tmp_path / "cache" / "engines").iterdir() if folder.is_dir()]
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
