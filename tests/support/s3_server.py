@@ -10,7 +10,7 @@ import requests
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from clip_common.embedding import buckets
+from clip_common.embedding import bucket_services
 
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>no</Message></Error>"
 
@@ -45,7 +45,7 @@ class S3Server:
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        buckets._system.cache_clear()  # it remembers the servers of earlier tests
+        bucket_services._system.cache_clear()  # it remembers the servers of earlier tests
         requests.post(f"{self.address}/moto-api/reset", timeout=30)  # moto's buckets are global
 
     def environment(self) -> dict[str, str]:

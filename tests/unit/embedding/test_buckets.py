@@ -16,7 +16,7 @@ pytest.importorskip("moto", reason="of the extra [test]")
 import boto3
 
 from clip_common.cli.main import main
-from clip_common.embedding import buckets
+from clip_common.embedding import bucket_services, buckets
 from clip_common.embedding.items import content_of
 from clip_common.embedding.sources import items_of
 from clip_common.embedding.store import Store
@@ -334,7 +334,8 @@ def test_what_reads_no_addresses_loads_nothing_for_them(tmp_path: Path) -> None:
     """The HTTP door among it, which fetches nothing."""
     code = (
         "import sys, clip_common.embedding.embed, clip_common.search.finder, clip_common.cli.embed;"
-        "sys.exit(any(f'clip_common.embedding.{name}' in sys.modules for name in ('web', 'buckets')))"
+        "clients = [f'clip_common.embedding.{name}' for name in ('web', 'buckets', 'bucket_services')];"
+        "sys.exit(any(name in sys.modules for name in clients))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
 
@@ -344,7 +345,7 @@ def test_an_endpoint_that_is_none_is_named(
 ) -> None:
     for given in ("not a host", "ftp://host", "https://me:secret@host", "https://host/path"):
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", given)
-        buckets._system.cache_clear()
+        bucket_services._system.cache_clear()
         said = refused(capsys, "embed", "s3://photos/all", "--output", str(tmp_path / "out"))
         assert "AWS_ENDPOINT_URL_S3 is" in said and "expected https://HOST" in said and "secret" not in said
 
@@ -357,8 +358,8 @@ def test_a_service_that_cannot_be_reached_is_named(
     source: str, variable: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
 ) -> None:
     code = {"s3": "AWS Error NETWORK_CONNECTION", "gs": "google::cloud::Status(UNAVAILABLE: )"}[source[:2]]
-    monkeypatch.setattr(buckets, "_ATTEMPTS", 1)
-    monkeypatch.setattr(buckets, "_system", lambda *_: NobodyThere(code))
+    monkeypatch.setattr(bucket_services, "_ATTEMPTS", 1)
+    monkeypatch.setattr(bucket_services, "_system", lambda *_: NobodyThere(code))
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     argv = ("embed", source, "--output", str(tmp_path / "out"))
     assert (

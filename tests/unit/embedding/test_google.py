@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_common.embedding import buckets
+from clip_common.embedding import bucket_services, buckets
 from clip_common.embedding.items import content_of
 from clip_common.embedding.sources import items_of
 from clip_common.errors import ImageError, RequestError
@@ -18,7 +18,7 @@ from tests.support.stores import contents, png, run, tar_of
 @pytest.fixture
 def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleServer]:
     server = GoogleServer()
-    buckets._system.cache_clear()  # it knows the servers of earlier tests
+    bucket_services._system.cache_clear()  # it knows the servers of earlier tests
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     for number in range(8):
