@@ -32,13 +32,21 @@ def test_classify() -> None:
     assert lines[1].endswith("a diagram")
 
 
-def test_classify_says_what_is_wrong() -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["classify.py", "missing.png"], "missing.png: "),
+        (["search.py", "missing", "a dog"], "[Errno 2] No such file or directory: 'missing'"),
+        (["search.py", "docs", "a dog"], "paths is empty"),
+    ],
+)
+def test_what_is_wrong_is_said(command: list[str], said: str) -> None:
     done = subprocess.run(
-        [sys.executable, "examples/classify.py", "missing.png"], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, f"examples/{command[0]}", *command[1:]], cwd=ROOT, capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith("missing.png: ") and "Traceback" not in done.stderr
+    assert done.stderr.startswith(said) and "Traceback" not in done.stderr
 
 
 def test_search() -> None:
