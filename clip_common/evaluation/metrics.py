@@ -1,4 +1,4 @@
-"""Evaluation metrics on numpy arrays. Shares are 0 to 1."""
+"""Evaluation metrics on numpy arrays. Shares are 0 to 1, targets are indices of classes, int64 [n]."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def top_k_accuracy(scores: np.ndarray, targets: np.ndarray, k: int) -> float:
 
 
 def mean_per_class_accuracy(predicted: np.ndarray, targets: np.ndarray) -> float:
-    """Accuracy of each class that occurs in `targets`, averaged over these classes."""
+    """Accuracy of each class that occurs in `targets` [n], averaged over these classes."""
     right = predicted == targets
     return float(np.mean([right[targets == c].mean() for c in np.unique(targets)]))
 
@@ -27,7 +27,7 @@ def calibration(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) 
 
     Args:
         probabilities: [n, classes], 0 to 1.
-        targets: class indices, [n].
+        targets: class indices, int64 [n].
         bins: number of equal confidence intervals from 0 to 1.
 
     Returns:

@@ -116,7 +116,7 @@ def fold(ranked: Iterable[tuple[Hit, np.ndarray]], top_k: int, threshold: float)
     Iteration stops at the first result beyond `top_k` that is not a duplicate.
 
     Args:
-        ranked: results with their embeddings, best first.
+        ranked: results with their embeddings, float32 [d] of unit length, best first.
         top_k: maximum number of results.
         threshold: a cosine, -1 to 1.
     """

@@ -80,7 +80,7 @@ class LabelEmbeddings:
         return embeddings
 
     def find(self, prompts: Prompts) -> np.ndarray | None:
-        """Embeddings from memory or disk; None if they would have to be computed."""
+        """Embeddings from memory or disk, float32 [labels, d]; None if they would have to be computed."""
         key = self._key(prompts)
         with self._lock:
             embeddings = self._in_memory.get(key)
@@ -148,9 +148,9 @@ def _write(key: str, embeddings: np.ndarray) -> None:
 
 
 def warn_of_equal(module: str, labels: Sequence[str], embeddings: np.ndarray) -> None:
-    """Warn, once for a module, of two labels that are the same to it.
+    """Warn, once for a module, of two labels whose embeddings, [labels, d], are equal, and so their scores.
 
-    To clip_mini all words that its training did not have are, such as Chinese ones; their scores are equal.
+    To clip_mini, all words that its training did not have are equal, such as Chinese ones.
     """
     if module in _WARNED or len(labels) > _FEW_LABELS:
         return
