@@ -56,9 +56,9 @@ def complain(text: str) -> None:
             emit(printable(hide_secrets(text)), sys.stderr)
 
 
-def complain_of_the_first(faults: Iterable[str], count: int = 10) -> None:
-    """Print the first faults on standard error, one per line."""
-    for fault in itertools.islice(faults, count):
+def complain_of_the_first(faults: Iterable[str]) -> None:
+    """Print the first ten faults on standard error, one per line."""
+    for fault in itertools.islice(faults, 10):
         complain(fault)
 
 

@@ -76,21 +76,7 @@ def score(
     batch_size: int = 32,
     use_gpu: bool = False,
 ) -> Scored:
-    """Encode a data set and its classes; arguments and errors as for `zero_shot`."""
-    # Before the images, so that invalid classes and templates are reported at once.
-    prompts = predictor.labels.class_prompts(data.classes, templates)
-    features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
-    return Scored(prompts, features, predictor.labels.targets(prompts, use_gpu), kept, errors)
-
-
-def zero_shot(
-    predictor: Predictor,
-    data: Labelled,
-    templates: str | Sequence[str] | None = None,
-    batch_size: int = 32,
-    use_gpu: bool = False,
-) -> Figures:
-    """Measure zero-shot accuracy (paper section 3.1).
+    """Encode a data set and its classes.
 
     Args:
         predictor: the model.
@@ -102,8 +88,10 @@ def zero_shot(
     Raises:
         ClipError: invalid templates or classes, or no image can be read.
     """
-    require_classes(data)
-    return zero_shot_figures(predictor, data, score(predictor, data, templates, batch_size, use_gpu))
+    # Before the images, so that invalid classes and templates are reported at once.
+    prompts = predictor.labels.class_prompts(data.classes, templates)
+    features, kept, errors = image_features(predictor, data.images, batch_size, use_gpu)
+    return Scored(prompts, features, predictor.labels.targets(prompts, use_gpu), kept, errors)
 
 
 def require_classes(data: Labelled) -> None:
@@ -113,7 +101,7 @@ def require_classes(data: Labelled) -> None:
 
 
 def zero_shot_figures(predictor: Predictor, data: Labelled, scored: Scored) -> Figures:
-    """Compute the figures of `zero_shot` from the encoded data set."""
+    """Compute zero-shot accuracy (paper section 3.1) from the encoded data set."""
     probabilities = softmax(label_logits(scored.features, scored.targets, predictor.logit_scale))
     targets = data.targets[scored.kept]
     predicted = probabilities.argmax(axis=1)

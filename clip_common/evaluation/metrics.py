@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_BINS = 10
+
 
 def top_k_accuracy(scores: np.ndarray, targets: np.ndarray, k: int) -> float:
     """Share of rows of scores [n, classes] whose target is among the k best; ties go to the lower index."""
@@ -22,23 +24,22 @@ def confusion_matrix(predicted: np.ndarray, targets: np.ndarray, classes: int) -
     return np.bincount(targets * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def calibration(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) -> tuple[np.ndarray, float]:
+def calibration(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
     """Accuracy of the best label by the model's confidence.
 
     Args:
         probabilities: [n, classes], 0 to 1.
         targets: class indices, int64 [n].
-        bins: number of equal confidence intervals from 0 to 1.
 
     Returns:
-        Count, mean confidence and accuracy for each bin, float64 [bins, 3], zeros for an empty bin; and the
-        expected calibration error (Guo et al. 2017).
+        Count, mean confidence and accuracy for each of 10 equal intervals of confidence, float64 [10, 3],
+        zeros for an empty one; and the expected calibration error (Guo et al. 2017).
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    table = np.zeros((bins, 3))
-    for place in range(bins):
+    places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    table = np.zeros((_BINS, 3))
+    for place in range(_BINS):
         inside = places == place
         if inside.any():
             table[place] = inside.sum(), confidence[inside].mean(), right[inside].mean()

@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..config import BertConfig
-from .transformer import attend, merge_heads
+from .transformer import attend, merge_heads, split_heads
 
 _PADDING = 0  # token id of the padding after a text
 _NORM_EPSILON = 1e-12
@@ -87,17 +87,14 @@ class _Attention(nn.Layer):
 class _SelfAttention(nn.Layer):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.head_dim = heads, width // heads
+        self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = (self._heads_of(layer(x)) for layer in (self.query, self.key, self.value))
+        q, k, v = (split_heads(layer(x), self.heads) for layer in (self.query, self.key, self.value))
         return merge_heads(attend(q, k, v, mask))
-
-    def _heads_of(self, x: Tensor) -> Tensor:
-        return x.reshape([0, 0, self.heads, self.head_dim]).transpose([0, 2, 1, 3])  # N L D -> N H L d
 
 
 class _AddAndNorm(nn.Layer):

@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..config import ResNetConfig
-from .transformer import attend, merge_heads
+from .transformer import attend, merge_heads, split_heads
 
 
 class Bottleneck(nn.Layer):
@@ -52,28 +52,23 @@ class AttentionPool2D(nn.Layer):
     def __init__(self, grid: int, width: int, heads: int, embed_dim: int) -> None:
         super().__init__()
         self.heads = heads
-        self.head_dim = width // heads
         self.positional_embedding = self.create_parameter([grid**2 + 1, width])
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
         self.c_proj = nn.Linear(width, embed_dim)
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """[N, C, H, W] to [N, embed_dim]; pass `positions` [1 + HW, C] for another grid size."""
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, embed_dim]."""
         x = x.flatten(2).transpose([0, 2, 1])  # N C H W -> N C HW -> N HW C
         x = paddle.concat([x.mean(axis=1, keepdim=True), x], axis=1)  # N (1 + HW) C
-        x = x + (self.positional_embedding if positions is None else positions)
+        x = x + self.positional_embedding
         # Only the output for the mean is used, so only its query is computed.
-        q = self._split_heads(self.q_proj(x[:, :1]))  # N H 1 d
-        k = self._split_heads(self.k_proj(x))  # N H (1 + HW) d
-        v = self._split_heads(self.v_proj(x))  # N H (1 + HW) d
+        q = split_heads(self.q_proj(x[:, :1]), self.heads)  # N H 1 d
+        k = split_heads(self.k_proj(x), self.heads)  # N H (1 + HW) d
+        v = split_heads(self.v_proj(x), self.heads)  # N H (1 + HW) d
         pooled = merge_heads(attend(q, k, v))  # N 1 C
         return self.c_proj(pooled.squeeze(1))
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        x = x.reshape([0, 0, self.heads, self.head_dim])  # N L C -> N L H d
-        return x.transpose([0, 2, 1, 3])  # N L H d -> N H L d
 
 
 class ModifiedResNet(nn.Layer):

@@ -50,6 +50,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return paddle.matmul(F.softmax(scores, axis=-1), v)
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[N, L, H * d] to [N, H, L, d]."""
+    x = x.reshape([0, 0, heads, x.shape[-1] // heads])  # N L D -> N L H d
+    return x.transpose([0, 2, 1, 3])  # N L H d -> N H L d
+
+
 def merge_heads(x: Tensor) -> Tensor:
     """[N, H, L, d] to [N, L, H * d]."""
     return x.transpose([0, 2, 1, 3]).flatten(2)  # N H L d -> N L H d -> N L D

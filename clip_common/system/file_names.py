@@ -55,13 +55,12 @@ def _code(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def printable(text: str, encoding: str = "utf-8") -> str:
+def printable(text: str) -> str:
     r"""Escape untrusted text for one line of output.
 
-    Control characters become `\n`, `\x1b` or `\u202e`, bytes that are not UTF-8 become `\xe9`, and characters
-    that the encoding lacks become `\u7167`.
+    Control characters become `\n`, `\x1b` or `\u202e`, and bytes that are not UTF-8 become `\xe9`.
     """
-    return _CONTROL.sub(lambda found: _code(found[0]), encodable(_bytes_shown(text), encoding))
+    return _CONTROL.sub(lambda found: _code(found[0]), encodable(_bytes_shown(text)))
 
 
 def printable_lines(text: str, encoding: str = "utf-8") -> str:

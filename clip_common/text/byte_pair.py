@@ -42,9 +42,9 @@ def _byte_symbols() -> dict[int, str]:
 class BytePair:
     """The byte-pair tokenizer of OpenAI's models."""
 
-    def __init__(self, vocabulary: Path = _VOCABULARY) -> None:
+    def __init__(self) -> None:
         self._byte_symbols = _byte_symbols()
-        with gzip.open(vocabulary, "rt", encoding="utf-8") as file:
+        with gzip.open(_VOCABULARY, "rt", encoding="utf-8") as file:
             lines = file.read().split("\n")[1 : _MERGES + 1]
         merges = [(first, second) for first, second in (line.split() for line in lines)]
         self._ranks = {merge: rank for rank, merge in enumerate(merges)}

@@ -31,9 +31,9 @@ _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 class WordPiece:
     """The WordPiece tokenizer of Chinese-CLIP's models."""
 
-    def __init__(self, vocabulary: Path = _VOCABULARY) -> None:
+    def __init__(self) -> None:
         # Not splitlines: the vocabulary contains characters that it treats as line ends.
-        lines = vocabulary.read_text("utf-8").removesuffix("\n").split("\n")
+        lines = _VOCABULARY.read_text("utf-8").removesuffix("\n").split("\n")
         self._ids = {line.strip(): number for number, line in enumerate(lines)}
         self.start, self.end = self._ids[_START], self._ids[_END]
         self._encode_known = lru_cache(maxsize=1 << 16)(self._cut)

@@ -23,6 +23,7 @@ from ..config import (
 from ..errors import WeightsError
 
 Shape = tuple[int, ...]
+_NAMED = 5  # tensors of one fault that a message names
 
 
 def expected_shapes(config: ClipConfig) -> dict[str, Shape]:
@@ -213,9 +214,9 @@ def require_match(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[in
     raise WeightsError(f"the weights do not fit {model}{hint}; tensors {'; '.join(faults)}")
 
 
-def _first_few(names: list[str], count: int = 5) -> str:
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+def _first_few(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def identify(state: Mapping[str, np.ndarray]) -> str | None:

@@ -128,7 +128,7 @@ def test_the_server_answers_the_same(adapted: AdaptedByCache, predictor: Predict
 
 def test_evaluate_answers_from_it(predictor: Predictor, folder: Path) -> None:
     data = read_labelled(str(folder))
-    found = evaluate.zero_shot(predictor, data)
+    found = evaluate.zero_shot_figures(predictor, data, evaluate.score(predictor, data))
     names = [predictor.classify(paths=[name], top_k=1)[0][0]["label"] for name, _ in data.images]
     right = [name == data.classes[target] for name, target in zip(names, data.targets, strict=True)]
     assert found.numbers["top-1"] == pytest.approx(np.mean(right))

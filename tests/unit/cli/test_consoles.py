@@ -18,7 +18,7 @@ from clip_common.evaluation.evaluate import Figures
 from clip_common.evaluation.report import write
 from clip_common.search.hits import Hit
 from clip_common.search.query import as_json, as_table
-from clip_common.system.file_names import printable, read_shown_name, shown_name
+from clip_common.system.file_names import encodable, read_shown_name, shown_name
 from clip_common.system.output import save_figure
 from clip_common.visualize import draw_answer, draw_contact_sheet
 from tests.support.paths import EXAMPLES, ROOT
@@ -51,7 +51,7 @@ def test_classify_answers_on_every_console(folder: Path, encoding: str) -> None:
     codec = encoding.partition(":")[0]
     shown = done.stdout.decode(codec)
     for name in NAMES:
-        assert str(folder / printable(shown_name(name), codec)) in shown
+        assert str(folder / encodable(shown_name(name), codec)) in shown
     assert shown.count("a dog") == len(NAMES)
     assert "caf\\xe9.png" in shown
 
@@ -78,7 +78,7 @@ def test_what_is_found_is_printed_on_every_console(encoding: str) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
     emit(as_table([hit]), stream)
     stream.flush()
-    assert printable(hit.path, encoding) in stream.buffer.getvalue().decode(encoding)
+    assert encodable(hit.path, encoding) in stream.buffer.getvalue().decode(encoding)
     assert json.loads(as_json([hit]).encode("ascii"))["results"][0]["caption"] == "näh"
 
 

@@ -25,7 +25,8 @@ from clip_common.config import pretrained
 from clip_common.errors import LabelError, RequestError
 from clip_common.evaluation import evaluate, metrics
 from clip_common.evaluation.datasets import read_captioned, read_class_names, read_labelled
-from clip_common.evaluation.evaluate import linear_probe, retrieval, zero_shot
+from clip_common.evaluation.evaluate import Figures, linear_probe, retrieval
+from clip_common.evaluation.labelled import Labelled
 from clip_common.evaluation.probe import fit_probe
 from clip_common.predictor import Predictor
 from clip_common.weights.locate import find
@@ -33,6 +34,12 @@ from tests.support.locked import lock_folder
 from tests.support.paths import ROOT
 
 NAMES = ("bicycle", "car", "clock", "diagram", "tree", "umbrella")
+
+
+def zero_shot(predictor: Predictor, data: Labelled, templates: str | None = None) -> Figures:
+    """What the command does."""
+    evaluate.require_classes(data)
+    return evaluate.zero_shot_figures(predictor, data, evaluate.score(predictor, data, templates))
 
 
 @pytest.fixture
