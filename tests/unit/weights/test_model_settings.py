@@ -218,7 +218,7 @@ def test_a_mirror_is_no_way_to_a_file_without_a_hash(
 
 
 def test_a_name_that_is_no_file_and_no_tag(record: Pretrained) -> None:
-    with pytest.raises(WeightsError, match=r"no weights file at laoin, .* but openai, laion"):
+    with pytest.raises(WeightsError, match=r"no weights file at laoin, .* only openai, laion"):
         clip_common.load(record.name, "laoin")
 
 
