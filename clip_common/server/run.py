@@ -61,6 +61,8 @@ def serve_until_stopped(settings: Settings, listener: socket.socket, address: st
     server, serving = _start_http(gateway_api(gateway), listener)
     host, port = listener.getsockname()[:2]
     _say(f"serving {', '.join(settings.modules)} at http://{host}:{port}/docs")
+    for module in settings.modules:
+        _say(f"web page of {module}: http://{host}:{port}/gradio/{module}")
     if host not in ("127.0.0.1", "::1") and not gateway.admission.api_key:
         print("anybody who can reach this address can send requests: set CLIP_HUB_API_KEY", file=sys.stderr)
     while serving.is_alive() and not stop.wait(_AWAKE):

@@ -105,6 +105,9 @@ def test_a_bad_request_beside_good_ones(server: Server) -> None:
 
 def test_pages_and_metrics(server: Server) -> None:
     server.ask(body(0))
+    page = f"http://127.0.0.1:{server.port}/gradio/clip_mini"
+    assert f"\nweb page of clip_mini: {page}\n" in server.log.read_text("utf-8")
+    assert requests.get(page, timeout=30).status_code == 200
     for path in ("/health", "/docs", "/openapi.json", "/gradio/clip_mini/"):
         assert server.get(path) == 200, path
     deadline = time.monotonic() + 60  # Ray exports its metrics every ten seconds
