@@ -101,7 +101,7 @@ def test_a_folder_without_permission_is_named(
     assert said in capsys.readouterr().err
 
 
-def test_texts(capsys: pytest.CaptureFixture) -> None:
+def test_embed_text_prints_an_embedding_for_each_text(capsys: pytest.CaptureFixture) -> None:
     assert main(["embed-text", "a dog", "a cat", "--format", "json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert [result["text"] for result in results] == ["a dog", "a cat"]

@@ -72,7 +72,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     np.testing.assert_array_equal(metrics.confusion_matrix(predicted, targets, 12), expected)
 
 
-def test_calibration() -> None:
+def test_the_calibration_error_is_that_of_a_case_by_hand() -> None:
     sure = np.array([[0.95, 0.05]] * 10 + [[0.35, 0.65]] * 10)
     targets = np.array([0] * 9 + [1] + [1] * 3 + [0] * 7)
     table, error = metrics.calibration(sure, targets)

@@ -44,7 +44,7 @@ def fails(mini: Predictor, *argv: str) -> str:
     return stop.value.code
 
 
-def test_table(mini: Predictor, folder: Path) -> None:
+def test_the_table_has_the_path_then_a_line_for_each_label(mini: Predictor, folder: Path) -> None:
     lines = run(mini, "--input_path", str(folder / "a.png"), "--labels", "a dog, a cat").splitlines()
     assert lines[0] == str(folder / "a.png")
     assert sorted(line.split("%  ")[1] for line in lines[1:]) == ["a cat", "a dog"]
@@ -81,7 +81,7 @@ def test_templates_may_be_repeated(mini: Predictor, folder: Path) -> None:
     assert len(scores) == 3
 
 
-def test_embed(mini: Predictor, folder: Path) -> None:
+def test_texts_and_images_are_embedded_in_their_order(mini: Predictor, folder: Path) -> None:
     output = run(
         mini, "--task", "embed", "--input_path", str(folder), "--input_text", "a dog",
         "--input_text", "a cat",
@@ -96,7 +96,7 @@ def test_embed(mini: Predictor, folder: Path) -> None:
     assert "512 numbers" in table
 
 
-def test_visualization(mini: Predictor, folder: Path, tmp_path: Path) -> None:
+def test_each_image_is_saved_with_its_scores(mini: Predictor, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "deep"
     run(mini, "--input_path", str(folder), "--visualization", "--output_dir", str(out))
     drawn = sorted(out.iterdir())

@@ -61,7 +61,7 @@ def heic(source: Image.Image, **options: object) -> bytes:
     return file.getvalue()
 
 
-def test_is_read(tmp_path: Path) -> None:
+def test_a_heic_is_found_and_read(tmp_path: Path) -> None:
     content = heic(square(), quality=95)
     (tmp_path / "IMG_1.HEIC").write_bytes(content)
     (tmp_path / "without a suffix").write_bytes(content)

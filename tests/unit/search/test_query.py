@@ -38,7 +38,7 @@ from tests.support.paths import EXAMPLES
         ("at -5 degrees + 1 dog -> out", [("at -5 degrees", 1), ("1 dog -> out", 1)]),
     ],
 )
-def test_terms(words: str, expected: list[tuple[str, float]]) -> None:
+def test_words_become_terms_with_weights(words: str, expected: list[tuple[str, float]]) -> None:
     assert terms_of(words) == expected
 
 

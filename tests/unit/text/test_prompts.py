@@ -73,7 +73,7 @@ def test_the_built_in_sets_have_none(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records == []
 
 
-def test_on_every_route() -> None:
+def test_labels_that_read_the_same_are_refused_by_every_call() -> None:
     predictor = Predictor("clip_mini")
     dog = EXAMPLES / "dog.png"
     with pytest.raises(LabelError, match="label 1, 'A DOG', reads the same as label 0, 'a dog'"):

@@ -712,25 +712,36 @@ def test_weights_that_do_not_fit_name_the_file_and_the_tensor(
 # --- the commands ------------------------------------------------------------------------------------
 
 
-def test_commands(
-    record: Pretrained, server: Server, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    def run(*argv: str) -> tuple[int, str, str]:
-        status = main(["weights", *argv])
-        return status, *capsys.readouterr()
+def weights_command(capsys: pytest.CaptureFixture, *argv: str) -> tuple[int, str, str]:
+    """Exit status, output and error of `clip-hub weights`."""
+    status = main(["weights", *argv])
+    return status, *capsys.readouterr()
 
-    status, _, error = run("where", "clip_tiny")
+
+def test_where_and_list_name_the_file_once_it_is_fetched(
+    record: Pretrained, server: Server, store: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = str(store / "clip_tiny.safetensors")
+    status, _, error = weights_command(capsys, "where", "clip_tiny")
     assert (status, "put that file into" in error) == (1, True)
-    status, output, _ = run("fetch", "clip_tiny", "--mirror", server.url)
-    assert (status, output.strip()) == (0, str(store / "clip_tiny.safetensors"))
-    assert run("where", "clip_tiny")[1].strip() == str(store / "clip_tiny.safetensors")
-    assert str(store / "clip_tiny.safetensors") in run("list")[1]
-    status, output, _ = run("convert", str(OFFICIAL), str(tmp_path / "out.safetensors"))
+    assert path not in weights_command(capsys, "list")[1]
+    status, output, _ = weights_command(capsys, "fetch", "clip_tiny", "--mirror", server.url)
+    assert (status, output.strip()) == (0, path)
+    assert weights_command(capsys, "where", "clip_tiny")[1].strip() == path
+    assert path in weights_command(capsys, "list")[1]
+
+
+def test_convert_writes_safetensors_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    target = tmp_path / "out.safetensors"
+    status, output, _ = weights_command(capsys, "convert", str(OFFICIAL), str(target))
     assert (status, f"{len(seeded.state(TINY_VIT))} tensors of" in output) == (0, True)
-    assert (tmp_path / "out.safetensors").read_bytes()[8:9] == b"{"
-    status, _, error = run("convert", str(OFFICIAL), str(tmp_path / "out.onnx"))
+    assert read_state(target).keys() == seeded.state(TINY_VIT).keys()
+    status, _, error = weights_command(capsys, "convert", str(OFFICIAL), str(tmp_path / "out.onnx"))
     assert (status, "written as .safetensors" in error) == (1, True)
-    status, _, error = run("verify", "clip_rn50", str(OFFICIAL))
+
+
+def test_verify_refuses_the_weights_of_another_module(capsys: pytest.CaptureFixture) -> None:
+    status, _, error = weights_command(capsys, "verify", "clip_rn50", str(OFFICIAL))
     assert (status, "do not fit RN50" in error) == (1, True)
 
 

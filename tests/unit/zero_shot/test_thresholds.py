@@ -111,7 +111,7 @@ def test_kinds_of_score() -> None:
         (Thresholds("m", "0", (), "cosine", dict.fromkeys(LABELS, 0.2)), [0.2, 0.2, 0.2]),
     ],
 )
-def test_forms(given: Any, expected: list[float]) -> None:
+def test_thresholds_are_taken_in_every_form(given: Any, expected: list[float]) -> None:
     found = values_of(given, LABELS, "cosine")
     assert found.dtype == np.float64
     assert found.tolist() == expected
