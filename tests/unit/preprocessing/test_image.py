@@ -805,6 +805,14 @@ def test_what_decoding_takes_is_known_before_it(content, size):
     assert decoded_size(io.BytesIO(content), readable_formats()) == size
 
 
+@pytest.mark.parametrize("content", [tiled(2048), ico(png(header(0, 2048)))], ids=["tile", "png in ico"])
+def test_what_decoding_would_take_is_refused_before_it(content, monkeypatch):
+    """Pillow's own limit looks at the sizes in headers, which are small here."""
+    monkeypatch.setattr("clip_common.preprocessing.image._MAX_PIXELS", 2048 * 2048 - 1)
+    with pytest.raises(ImageError, match=r"it: cannot be decoded \(2048 x 2048 pixels, at most 4,194,303"):
+        open_image(content, "it")
+
+
 @pytest.mark.parametrize(
     "content", [ico(png(header(0, 60_000))), ico(png(header(2, 14_000))), png(header(0, 40_000))]
 )
