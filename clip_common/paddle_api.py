@@ -7,7 +7,7 @@ Scripts written for it only change their import:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import paddle
@@ -47,7 +47,7 @@ def load(name: str, weights: str | Path | None = None) -> CLIP:
 
 
 def tokenize(
-    texts: str | Sequence[str],
+    texts: str | Iterable[str],
     context_length: int | None = None,
     truncate: bool = False,
     model: str = "clip_vit_b32",

@@ -122,8 +122,10 @@ class Predictor:
         fast_jpeg: bool = False,
     ) -> None:
         self._choice = choose(engine, precision)  # a wrong name is an error here, not at the first call
-        self.record = pretrained(record) if isinstance(record, str) else record
+        self.record = record if isinstance(record, Pretrained) else pretrained(record)
         self.module_dir = module_dir
+        exif_rotation = check_flag("exif_rotation", exif_rotation)
+        fast_jpeg = check_flag("fast_jpeg", fast_jpeg)
         self.options = PredictorOptions(weights, exif_rotation, engine, precision, fast_jpeg)
         self._lock = Lock()
         self._loaded: _Loaded | None = None

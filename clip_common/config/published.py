@@ -406,5 +406,5 @@ def pretrained(name: str) -> Pretrained:
     """
     try:
         return PRETRAINED[name]
-    except KeyError:
+    except (KeyError, TypeError):  # TypeError: a list has no hash
         raise RequestError(f"no module is named {name!r}: there are {', '.join(PRETRAINED)}") from None

@@ -22,6 +22,14 @@ def listed(name: str, given: Any, error: type[ClipError], one: tuple[type, ...] 
     Raises:
         ClipError: the value is not iterable, or is empty.
     """
+    values = values_of(name, given, error, one)
+    if not values:
+        raise error(f"{name} is empty: leave it out, or give at least one")
+    return values
+
+
+def values_of(name: str, given: Any, error: type[ClipError], one: tuple[type, ...] = ()) -> list:
+    """As `listed`, but there may be none."""
     if isinstance(given, np.ndarray) and given.ndim == 0:
         given = given.item()
     if isinstance(given, one):
@@ -30,7 +38,6 @@ def listed(name: str, given: Any, error: type[ClipError], one: tuple[type, ...] 
     single = isinstance(given, (str, bytes)) or table or hasattr(given, "read")
     if single or not isinstance(given, Iterable):
         raise error(f"{name} is a {type(given).__name__}, expected a list")
-    values = list(given)
-    if not values:
-        raise error(f"{name} is empty: leave it out, or give at least one")
-    return values
+    if hasattr(given, "to_pylist"):  # a column of Arrow, whose items would be scalars of its own
+        return given.to_pylist()
+    return list(given)

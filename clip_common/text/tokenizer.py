@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 
 from ..config import BertConfig, TextConfig
 from ..errors import LabelError
+from ..system.listing import values_of
 from .byte_pair import byte_pair_tokenizer
 from .wordpiece import chinese_tokenizer
 
@@ -43,7 +44,7 @@ def tokenizer_of(text: TextConfig | BertConfig) -> Tokenizer:
 
 
 def tokenize(
-    texts: str | Sequence[str],
+    texts: str | Iterable[str],
     context_length: int = TextConfig.context_length,
     truncate: bool = False,
     tokenizer: Tokenizer | None = None,
@@ -63,10 +64,10 @@ def tokenize(
         >>> tokenize("a dog")[0, :5].tolist()
         [49406, 320, 1929, 49407, 0]
     """
-    texts = [texts] if isinstance(texts, str) else texts
+    given = values_of("texts", texts, LabelError, (str,))
     tokenizer = tokenizer or byte_pair_tokenizer()
-    ids = np.zeros((len(texts), context_length), np.int64)
-    for row, text in enumerate(texts):
+    ids = np.zeros((len(given), context_length), np.int64)
+    for row, text in enumerate(given):
         if not isinstance(text, str):
             raise LabelError(f"text {row} is a {type(text).__name__}, expected a string")
         if truncate:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from clip_common.predictor import Predictor
 from clip_common.preprocessing.image import Preprocess
 from clip_common.system.cache import cache_dir
 from clip_common.text.prompts import prompts_for, read_lines
+from clip_common.text.tokenizer import tokenize
 from clip_common.weights.locate import find
 from clip_common.weights.tensor_names import CLASS_VECTORS
 from clip_common.weights.weights_file import read_openai, write_safetensors
@@ -359,6 +361,8 @@ LISTED = {
     "dict keys": lambda items: dict.fromkeys(items).keys(),
     "numpy": np.array,
     "pandas": pd.Series,
+    "arrow": pa.array,
+    "arrow, chunked": lambda items: pa.chunked_array([items[:1], items[1:]]),
     "pandas, odd index": lambda items: pd.Series(items, index=[7, 3]),
 }
 
@@ -371,6 +375,29 @@ def test_every_argument_takes_what_can_be_listed(mini: Predictor, form: str) -> 
     assert mini.classify(paths=listed(files), labels=listed(labels), templates=listed(templates)) == expected
     texts = mini.embed(texts=labels)["texts"]
     assert np.array_equal(mini.embed(texts=listed(labels))["texts"], texts)
+    assert np.array_equal(tokenize(listed(labels)), tokenize(labels))
+
+
+@pytest.mark.parametrize(
+    "texts", [None, 3, b"a dog", np.array(3), pd.DataFrame({"text": ["a"]}), ["a", 3], [None]]
+)
+def test_what_cannot_be_tokenized_is_said(texts: Any) -> None:
+    with pytest.raises(LabelError, match=r"expected a (list|string)"):
+        tokenize(texts)
+
+
+@pytest.mark.parametrize("option", ["exif_rotation", "fast_jpeg"])
+def test_a_flag_is_true_or_false(mini: Predictor, option: str) -> None:
+    for wrong in ("False", "no", None, 3):
+        with pytest.raises(RequestError, match=f"{option} is {wrong!r}, expected True or False"):
+            mini.with_options(**{option: wrong})
+    assert getattr(mini.with_options(**{option: np.True_}).options, option) is True
+
+
+@pytest.mark.parametrize("module", [None, 3, ["clip_mini"], b"clip_mini", "nope"])
+def test_what_is_no_module_is_said_at_once(module: Any) -> None:
+    with pytest.raises(RequestError, match="no module is named"):
+        Predictor(module)
 
 
 @pytest.mark.parametrize(
