@@ -7,6 +7,7 @@ The page sends the same requests as HTTP clients do, so the same checks and limi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
@@ -46,6 +47,9 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None, explai
             SearchTab(ask, find).add_to_page()
     for block in page.blocks.values():
         _refuse_addresses(block)
+        if isinstance(block, (gr.Image, gr.File)):
+            _take_only_uploads(block)
+    page.has_launched = True  # else Gradio checks no path of a page that another app mounts
     return page.queue(default_concurrency_limit=16)
 
 
@@ -59,3 +63,24 @@ def _refuse_addresses(block: Block) -> None:
         return await take(path)
 
     block.async_move_resource_to_block_cache = take_files
+
+
+def _take_only_uploads(block: gr.Image | gr.File) -> None:
+    """Prevent a block from reading any file of this machine whose path is posted to it, in any form."""
+    read, uploads = block.preprocess, Path(block.GRADIO_CACHE)
+
+    def read_uploads(posted: Any) -> Any:
+        for file in getattr(posted, "root", [posted]):
+            # Gradio would keep the content of a data URL for ever.
+            if file and ((file.url or "").startswith("data:") or not _is_below(file.path, uploads)):
+                raise page_error("Only an uploaded file is taken: upload it")
+        return read(posted)
+
+    block.preprocess = read_uploads
+
+
+def _is_below(path: str | None, folder: Path) -> bool:
+    try:
+        return path is not None and Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # not a path
+        return False

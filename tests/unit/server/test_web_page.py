@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,6 +160,48 @@ def test_an_address_is_not_fetched(
     reply = ask(visitor, function, data(address))
     assert not reply["success"] and fetched == []
     assert "An address is not fetched" in json.dumps(reply)
+
+
+DATA = "data:image/png;base64," + base64.b64encode((ROOT / "examples" / "dog.png").read_bytes()).decode()
+FORMS: dict[str, Any] = {
+    "plain": file,
+    "unmarked": lambda path: {"path": path},
+    "stream": lambda path: file(path) | {"is_stream": True},
+    "drawing": lambda path: {"path": path, "orig_name": "x.svg"},
+    "with an address": lambda path: file(path) | {"url": PUBLIC},
+}
+
+
+@pytest.mark.parametrize("function", [CLASSIFY, COMPARE, SEARCH])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("place", ["other/dog.png", "{uploads}/{up}/other/dog.png", "nothing.png", "other"])
+def test_a_file_that_was_not_uploaded_is_not_read(
+    visitor: Visitor, tmp_path: Path, function: int, form: Any, place: str
+) -> None:
+    """No path of the server, however it is posted: it would be copied to where anybody can read it."""
+    (tmp_path / "other").mkdir()
+    secret = tmp_path / "other" / "dog.png"
+    secret.write_bytes((ROOT / "examples" / "dog.png").read_bytes() + uuid.uuid4().bytes)
+    uploads = Path(visitor.upload("first.png")).parent.parent
+    before = sorted(uploads.rglob("*"))
+    posted = form(str(tmp_path / place.format(uploads=uploads, up=os.path.relpath(tmp_path, uploads))))
+    data = {
+        CLASSIFY: [posted, "a dog, a cat", "", COMPARED, "", None],
+        COMPARE: [[posted], "a dog"],
+        SEARCH: ["", posted, 0.5, ""],
+    }
+    reply = ask(visitor, function, data[function])
+    assert not reply["success"] and visitor.asked == []
+    assert sorted(uploads.rglob("*")) == before
+
+
+def test_the_content_of_a_data_url_is_not_kept(visitor: Visitor) -> None:
+    uploads = Path(visitor.upload("first.png")).parent.parent
+    before = sorted(uploads.rglob("*"))
+    for posted in ({"url": DATA}, {"path": visitor.upload("first.png"), "url": DATA}):
+        reply = ask(visitor, CLASSIFY, [posted, "a dog", "", COMPARED, "", None])
+        assert not reply["success"] and "Only an uploaded file is taken" in json.dumps(reply)
+    assert sorted(uploads.rglob("*")) == before
 
 
 def test_an_upload_is_taken(visitor: Visitor) -> None:
