@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ClassVar
 
-import gradio
 import requests
 from fastapi import FastAPI
 from PIL import Image
@@ -40,7 +39,7 @@ from .request import FEW_TEXTS, PredictRequest, RequestBody
 from .responses import off_the_loop
 from .scheduling import TURN, Batcher, LoadEstimator, Places, Turns, late
 from .settings import Settings
-from .web_page import create_page
+from .web_page import create_page, mount_page
 
 _SECONDS: list[float] = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 _COUNTS: list[float] = [1, 2, 4, 8, 16, 32, 64, 128]
@@ -285,7 +284,7 @@ def gateway_api(gateway: Gateway) -> FastAPI:
         ask = partial(gateway.ask_from_page, module)
         find = finder_of(record, PredictorOptions(weights))
         page = create_page(record, ask, find, gateway.explains)
-        gradio.mount_gradio_app(api, page, f"/gradio/{module}", show_api=False)
+        mount_page(api, page, f"/gradio/{module}")
     api.add_middleware(AdmissionMiddleware, admission=gateway.admission)
     return api
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from gradio.blocks import Block
 
 from ..config import Pretrained
@@ -51,6 +53,19 @@ def create_page(record: Pretrained, ask: Ask, find: Finder | None = None, explai
             _take_only_uploads(block)
     page.has_launched = True  # else Gradio checks no path of a page that another app mounts
     return page.queue(default_concurrency_limit=16)
+
+
+def mount_page(api: FastAPI, page: gr.Blocks, path: str) -> None:
+    """Add a page to an app."""
+    gr.mount_gradio_app(api, page, path, show_api=False)
+    mounted: FastAPI = api.routes[-1].app  # type: ignore[attr-defined]
+    mounted.debug = False  # else clients see tracebacks
+    mounted.add_exception_handler(KeyError, _unknown)
+
+
+async def _unknown(_request: Request, _error: Exception) -> JSONResponse:
+    """The response to a request by hand for something that the page does not have."""
+    return JSONResponse({"detail": "The page has no such function"}, 404)
 
 
 def _refuse_addresses(block: Block) -> None:

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
 from clip_common.search.finder import Finder
-from clip_common.server.web_page import create_page
+from clip_common.server.web_page import create_page, mount_page
 from tests.support.paths import ROOT
 
 API = "/gradio/clip_mini/gradio_api"
@@ -93,8 +93,8 @@ def opened(uploads: Path, asked: list[dict[str, Any]]) -> Iterator[tuple[gradio.
         patch.setenv("GRADIO_TEMP_DIR", str(uploads))
         page = create_page(pretrained("clip_mini"), noted, Finder("none.db", Predictor("clip_mini")))
         api = fastapi.FastAPI()
-        gradio.mount_gradio_app(api, page, "/gradio/clip_mini", show_api=False)
-        with TestClient(api) as client:
+        mount_page(api, page, "/gradio/clip_mini")
+        with TestClient(api, raise_server_exceptions=False) as client:
             yield page, client
 
 
@@ -193,6 +193,14 @@ def test_a_file_that_was_not_uploaded_is_not_read(
     reply = ask(visitor, function, data[function])
     assert not reply["success"] and visitor.asked == []
     assert sorted(uploads.rglob("*")) == before
+
+
+@pytest.mark.parametrize("function", [999, -1, 10**30])
+def test_an_unknown_function_of_the_page_is_told_without_a_traceback(visitor: Visitor, function: int) -> None:
+    body = {"data": [], "fn_index": function, "session_hash": "x"}
+    for place in ("queue/join", "run/predict", "api/predict"):
+        reply = visitor.client.post(f"{API}/{place}", json=body)
+        assert 400 <= reply.status_code < 500 and "Traceback" not in reply.text, reply.text
 
 
 def test_the_content_of_a_data_url_is_not_kept(visitor: Visitor) -> None:
