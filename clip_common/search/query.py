@@ -157,11 +157,17 @@ def combined(
     Raises:
         RequestError: the embeddings cancel each other out.
     """
-    words = None if texts is None else _unit(np.asarray(weights, texts.dtype) @ texts)
+    words = None if texts is None else _unit(_shares(weights).astype(texts.dtype) @ texts)
     mean = None if images is None else _unit(images.mean(axis=0))
     if words is None or mean is None:
         return mean if words is None else words  # type: ignore[return-value]
     return _unit(text_weight * words + (1 - text_weight) * mean)
+
+
+def _shares(weights: Sequence[float]) -> np.ndarray:
+    """Weights relative to the largest: only their ratios count, and a sum of huge ones would overflow."""
+    largest = np.abs(weights).max()
+    return np.asarray(weights) / (largest or 1.0)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

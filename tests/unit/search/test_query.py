@@ -106,6 +106,14 @@ def test_a_query_by_an_image_of_the_index_needs_no_model(monkeypatch: pytest.Mon
     np.testing.assert_array_equal(Query().embedding(predictor, [vector]), vector)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e21, 1e300])
+def test_only_the_ratio_of_weights_counts(scale: float) -> None:
+    texts = l2_normalize(np.random.default_rng(3).normal(size=(2, 8)).astype(np.float32))
+    expected = combined(texts, [1, -0.5], None)
+    np.testing.assert_allclose(combined(texts, [scale, -0.5 * scale], None), expected, atol=1e-6)
+    np.testing.assert_allclose(combined(texts[:1], [scale], None), texts[0], atol=1e-6)
+
+
 def test_words_that_the_model_does_not_know_are_said(caplog: pytest.LogCaptureFixture) -> None:
     predictor = Predictor(pretrained("clip_mini"))  # it knows no Chinese
     for words in ("a dog", "a dog beside a 狗", "dog - snow"):
