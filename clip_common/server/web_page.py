@@ -6,6 +6,8 @@ The page sends the same requests as HTTP clients do, so the same checks and limi
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,19 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from gradio.blocks import Block
+from gradio.utils import get_upload_folder
 
 from ..config import Pretrained
 from ..preprocessing.heif import register_heif
 from ..search.finder import Finder
+from .admission import RETRY_AFTER, App, Receive, Scope, Send, reply
 from .page_classify import KEPT_SECONDS, ClassifyTab
 from .page_compare import add_compare_tab
 from .page_helpers import Ask, page_error
 from .page_search import SearchTab
 
 _SWEEP_SECONDS = 60  # interval at which old uploads are deleted
+_UPLOAD_BYTES = 2 << 30  # of all uploads that are kept
 _FONTS = ["system-ui", "sans-serif"]  # Gradio's default fonts would be fetched from another server
 
 
@@ -61,6 +66,31 @@ def mount_page(api: FastAPI, page: gr.Blocks, path: str) -> None:
     mounted: FastAPI = api.routes[-1].app  # type: ignore[attr-defined]
     mounted.debug = False  # else clients see tracebacks
     mounted.add_exception_handler(KeyError, _unknown)
+    mounted.add_middleware(_UploadLimit, uploads=Path(get_upload_folder()))
+
+
+class _UploadLimit:
+    """ASGI middleware that rejects uploads while those that are kept are too large."""
+
+    def __init__(self, app: App, uploads: Path) -> None:
+        self._app, self._uploads = app, uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to the page, or reject it."""
+        is_upload = scope["type"] == "http" and scope["path"].endswith("/upload")
+        if is_upload and await asyncio.to_thread(_size_of, self._uploads) > _UPLOAD_BYTES:
+            why = "too many uploads are kept: try again in some minutes"
+            await reply(send, scope["path"], 503, why, RETRY_AFTER)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            size += file.stat().st_size
+    return size
 
 
 async def _unknown(_request: Request, _error: Exception) -> JSONResponse:

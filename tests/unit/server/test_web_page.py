@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 from clip_common.config import pretrained
 from clip_common.predictor import Predictor
 from clip_common.search.finder import Finder
+from clip_common.server import web_page
 from clip_common.server.web_page import create_page, mount_page
 from tests.support.paths import ROOT
 
@@ -201,6 +202,23 @@ def test_an_unknown_function_of_the_page_is_told_without_a_traceback(visitor: Vi
     for place in ("queue/join", "run/predict", "api/predict"):
         reply = visitor.client.post(f"{API}/{place}", json=body)
         assert 400 <= reply.status_code < 500 and "Traceback" not in reply.text, reply.text
+
+
+def test_uploads_are_refused_while_too_many_are_kept(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = visitor.upload("first.png")
+    kept = sum(file.stat().st_size for file in Path(path).parent.parent.rglob("*"))
+    monkeypatch.setattr(web_page, "_UPLOAD_BYTES", kept)
+    assert visitor.upload("second.png")
+    content = (ROOT / "examples" / "cat.png").read_bytes()
+    reply = visitor.client.post(f"{API}/upload", files={"files": ("third.png", content)})
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    assert "too many uploads are kept" in reply.json()["msg"]
+    answered = ask(visitor, CLASSIFY, [file(path), "a dog, a cat", "", COMPARED, "", None])
+    assert answered["success"], answered
+    monkeypatch.undo()
+    assert visitor.upload("third.png")
 
 
 def test_the_content_of_a_data_url_is_not_kept(visitor: Visitor) -> None:
