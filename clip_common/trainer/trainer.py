@@ -78,7 +78,15 @@ class Trainer:
             average += (tensor.numpy() - average) * np.float32(1 - decay)
 
     def snapshot(self, curve: np.ndarray) -> Checkpoint:
-        """The state of the run."""
+        """The state of the run.
+
+        Raises:
+            TrainingError: the weights are no longer finite; the loss would tell only at the next step.
+        """
+        for name, values in self.average.items():
+            if not np.isfinite(values).all():
+                what = f"{name} is not finite after step {self.done}"
+                raise TrainingError(f"{what}: lower the learning rate or the weight decay")
         return Checkpoint(
             self.done,
             checkpoint.model_arrays(self.model),

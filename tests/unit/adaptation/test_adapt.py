@@ -498,6 +498,17 @@ def test_what_cannot_be_done_is_said(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"learning_rate": 1e308}, {"weight_decay": 1e308}])
+def test_weights_that_the_last_step_made_infinite_are_not_kept(
+    folder: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    one_step = replace(task(folder, tmp_path), epochs=1, batch_size=64, lock_image_tower=True, **changes)
+    with pytest.raises(TrainingError, match=r"not finite after step 1: lower the learning rate"):
+        adapt(one_step)
+    assert not list(tmp_path.glob("**/adapted.safetensors")) and not list(tmp_path.glob("**/checkpoint.npz"))
+
+
+@pytest.mark.slow
 def test_damaged_classes_are_refused(adapted: adapting.Adapted, tmp_path: Path) -> None:
     state, path = read_state(adapted.path), tmp_path / "w.safetensors"
     for names, vectors, message in (
