@@ -140,3 +140,10 @@ def test_what_cannot_be_explained(mini: Predictor, given: dict, error: type[Exce
     call: dict = {"image": EXAMPLES / "dog.png", "labels": ["a dog", "a cat"], **given}
     with pytest.raises(error, match=words.replace("[", r"\[")):
         explain(mini, **call)
+
+
+def test_a_map_is_of_the_same_size_whatever_the_number_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its values are changes of log odds: more copies make them more exact, not larger."""
+    usual = maps([0])[0, 8:24, 8:24].mean()
+    monkeypatch.setattr(explaining, "COPIES", 4 * explaining.COPIES)
+    assert maps([0])[0, 8:24, 8:24].mean() == pytest.approx(usual, rel=0.2)
