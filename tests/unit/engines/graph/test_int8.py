@@ -95,3 +95,14 @@ def test_ranges_of_several_batches_are_joined() -> None:
     second = [Range(np.array([0.0, -3.0]), np.array([5.0, 0.0]))]
     (found,) = joined([first, second])
     assert found.low.tolist() == [-1, -3] and found.high.tolist() == [5, 1]
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, 4.0), (-4.0, -2.0), (-1.0, 3.0)])
+def test_a_range_is_extended_to_zero(low: float, high: float, tmp_path: Path) -> None:
+    """Zero is a value of uint8 itself; a range without it would have none for it."""
+    ranges = [Range(np.full(3, low, np.float32), np.full(3, high, np.float32))]
+    with Int8Graph(tmp_path / "layer.onnx", {}, ranges) as graph:
+        x = graph.input("x", np.float32, ["N", 3])
+        path = graph.save(graph.op("MatMul", x, np.eye(3, dtype=np.float32)), 3)
+    given = np.linspace(low, high, 12, dtype=np.float32).reshape(4, 3)
+    np.testing.assert_allclose(open_graph(path)(given), given, atol=4 / 255)
