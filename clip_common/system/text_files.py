@@ -66,7 +66,7 @@ def decode(content: bytes, name: str) -> str:
     Raises:
         RequestError: the bytes are in none of these encodings.
     """
-    encoding = _utf_16(content) or "utf-8-sig"
+    encoding = _wide_encoding(content) or "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -85,11 +85,13 @@ def _say_gb18030(name: str) -> None:
     logger.warning("%s is not UTF-8: read as GB18030", name)
 
 
-def _utf_16(content: bytes) -> str | None:
-    """The codec if the content is UTF-16: with a BOM, or because every other byte is zero, as in Latin text.
+def _wide_encoding(content: bytes) -> str | None:
+    """The codec if the content is UTF-32 or UTF-16: with a BOM, or because every other byte is zero.
 
-    In a list separated by NULs, zeros are fewer, and at even and odd positions.
+    So it is in Latin text. In a list separated by NULs, zeros are fewer, and at even and odd positions.
     """
+    if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"  # its mark begins with that of UTF-16, which would read each letter as two
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     even, odd = content[:1000:2], content[1:1000:2]
@@ -144,7 +146,7 @@ def read_list(path: Path) -> list[str]:
         RequestError: the list cannot be read.
     """
     content = read_bytes(path, MOST_BYTES)
-    if _utf_16(content):
+    if _wide_encoding(content):
         lines = lines_of(decode(content, str(path)))
     else:
         raw = content.removeprefix(codecs.BOM_UTF8)

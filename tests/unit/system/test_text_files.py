@@ -12,7 +12,7 @@ from clip_common.errors import RequestError
 from clip_common.system.text_files import read_list, read_names, read_table
 
 CHINESE = "一只狗\n两只猫\n"
-ENCODINGS = ["utf-8", "utf-8-sig", "gbk", "gb18030", "utf-16", "utf-16-le", "utf-16-be"]
+ENCODINGS = ["utf-8", "utf-8-sig", "gbk", "gb18030", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 
 
 def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -20,7 +20,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "gb18030", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "gb18030", "utf-16", "utf-32"])
 def test_names_in_every_encoding(encoding: str, tmp_path: Path) -> None:
     assert read_names(write(tmp_path / "labels.txt", CHINESE, encoding), "labels") == ["一只狗", "两只猫"]
 
@@ -53,7 +53,7 @@ def test_no_names_are_said(tmp_path: Path) -> None:
 # --- lists ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "utf-16", "utf-32"])
 def test_lists_in_every_encoding(encoding: str, tmp_path: Path) -> None:
     path = write(tmp_path / "list.txt", "狗的照片.png\r\ncat.png\r\n", encoding)
     assert read_list(path) == ["狗的照片.png", "cat.png"]
@@ -91,7 +91,7 @@ def test_quotes_and_blanks_count_where_such_a_file_is(tmp_path: Path) -> None:
 # --- tables ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gbk", "utf-16", "utf-32"])
 @pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("CSV", ";"), ("csv", "\t"), ("tsv", "\t")])
 def test_tables_in_every_encoding(encoding: str, suffix: str, separator: str, tmp_path: Path) -> None:
     text = "Path|标题 \n001|一只狗\n2.50|2020-01-01\nTrue|\n".replace("|", separator)
