@@ -395,8 +395,9 @@ def test_prune_takes_nothing_out_that_is_only_out_of_sight(
     assert report.faults == [f"{images}/0: cannot be listed (Permission denied)"]
     with monkeypatch.context() as patch:
         lock_folder(patch, "0")
-        report = run(images / "*" / "*.webp", output, prune=True)
-    assert (report.removed, report.kept, report.complete) == (0, 7, False)
+        report = run(images / "*" / "*.webp", output, prune=True)  # none of folder 1, which can be listed
+    assert (report.removed, report.kept, report.complete) == (7, 7, False)
+    assert {Path(path).parent.name for path in contents(output)} == {"0", "2"}
     for path in images.rglob("*.webp"):
         path.unlink()
     (images / "2" / "notes.md").touch()
