@@ -394,12 +394,5 @@ class Predictor:
         on_progress: Progress | None = None,
         encode: Encode | None = None,
     ) -> np.ndarray:
-        """One embedding per label, float32 [labels, d]; see `LabelEmbeddings.of` and `Classes`.
-
-        Args:
-            prompts: labels and templates, see `prompts`.
-            use_gpu: run on the GPU.
-            on_progress: see `LabelEmbeddings.of`.
-            encode: function from texts to features, float32 [n, d]; default: the text tower.
-        """
+        """One embedding per label, float32 [labels, d]; see `Labels.embeddings`."""
         return self.labels.embeddings(prompts, use_gpu, on_progress, encode)

@@ -35,9 +35,7 @@ _MAKERS = ("onnx",)
 _KEPT = 8
 _KEPT_BYTES = 8 << 30
 _DAY = 24 * 3600  # seconds
-_HALF_HOUR = (
-    1800  # seconds for a worker, and as many more per GiB of weights: twenty times what it takes here
-)
+_HALF_HOUR = 1800  # seconds
 
 
 class CompileError(ClipError):
@@ -135,7 +133,7 @@ def _run_worker(weights: WeightsFile, runtime: str, precision: str, target: Path
     subprocess.run(
         command,
         check=True,
-        timeout=_HALF_HOUR * (1 + weights.path.stat().st_size / (1 << 30)),
+        timeout=_HALF_HOUR * (1 + weights.path.stat().st_size / (1 << 30)),  # twenty times what it takes
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

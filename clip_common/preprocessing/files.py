@@ -156,18 +156,9 @@ def _add_unlisted(folder: str, error: OSError, seen: Seen) -> None:
 
 
 def _folders_below(folder: str, seen: Seen) -> Iterator[str]:
-    """A folder and all folders below it, except hidden ones; those behind links last."""
-    visited: set[tuple[int, int]] = set()
-    linked = [folder]
-    while linked:
-        below = [linked.pop(0)]
-        while below:
-            directory = below.pop()
-            if _entered(directory, visited, seen):
-                yield directory
-                _, folders, links = _listed(directory, Seen(unlisted=seen.unlisted))
-                below += [name for name in folders if not _is_hidden(name)]
-                linked += [name for name in links if not _is_hidden(name)]
+    """A folder and all folders below it, except hidden ones."""
+    only_unlisted = Seen(unlisted=seen.unlisted)  # what is passed over is counted where it would match
+    return (directory for directory, _ in _walk(folder, only_unlisted, hidden=False))
 
 
 def _is_hidden(path: str) -> bool:
@@ -184,8 +175,20 @@ def image_files(folder: str, seen: Seen) -> Iterator[str]:
         folder: the folder; the returned paths begin with it.
         seen: files that are passed over and folders that cannot be listed are added to it.
     """
+    for _, files in _walk(folder, seen):
+        yield from _images_among(files, seen)
+
+
+def _walk(folder: str, seen: Seen, hidden: bool = True) -> Iterator[tuple[str, list[str]]]:
+    """A folder and the folders below it, each once, with their files; those behind links last.
+
+    Args:
+        folder: the folder; all paths begin with it.
+        seen: see `image_files`.
+        hidden: enter hidden folders, too.
+    """
     visited: set[tuple[int, int]] = set()
-    linked: list[str] = [folder]
+    linked = [folder]
     while linked:
         below = [linked.pop(0)]
         while below:
@@ -193,9 +196,9 @@ def image_files(folder: str, seen: Seen) -> Iterator[str]:
             if not _entered(directory, visited, seen):
                 continue
             files, folders, links = _listed(directory, seen)
-            yield from _images_among(files, seen)
-            below[:0] = folders
-            linked += links
+            yield directory, files
+            below[:0] = [name for name in folders if hidden or not _is_hidden(name)]
+            linked += [name for name in links if hidden or not _is_hidden(name)]
 
 
 def _images_among(files: list[str], seen: Seen) -> list[str]:
