@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -27,15 +28,9 @@ def encode_images(
         One list per batch, in order, of features, float32 [d], not normalised; an unreadable image is
         represented by its error.
     """
-    batch: list[np.ndarray | ImageError] = []
-    with closing(prefetch(prepare, images, batch_size)) as all_prepared:
-        for prepared in all_prepared:
-            batch.append(prepared)
-            if len(batch) == batch_size:
-                yield _encode_readable(engine, batch)
-                batch = []
-    if batch:
-        yield _encode_readable(engine, batch)
+    with closing(prefetch(prepare, images, batch_size)) as prepared:
+        while batch := list(islice(prepared, batch_size)):
+            yield _encode_readable(engine, batch)
 
 
 def _encode_readable(engine: Engine, batch: list[np.ndarray | ImageError]) -> list[np.ndarray | ImageError]:

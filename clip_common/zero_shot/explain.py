@@ -9,6 +9,7 @@ log odds of the label against the other labels, so that a map shows what is spec
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,15 +141,9 @@ def log_odds(logits: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
 def _batches(side: int, batch_size: int) -> Iterator[np.ndarray]:
     """All masks, float32 [n, side, side] from 0 (hidden) to 1 (visible), n at most `batch_size`."""
     random = np.random.RandomState(_SEED)
-    batch: list[np.ndarray] = []
-    for _ in range(COPIES // 2):
-        mask = _mask(random, side)
-        for copy in (mask, 1 - mask):
-            batch.append(copy)
-            if len(batch) == batch_size:
-                yield np.stack(batch)
-                batch = []
-    if batch:
+    pairs = ((mask, 1 - mask) for mask in (_mask(random, side) for _ in range(COPIES // 2)))
+    masks = itertools.chain.from_iterable(pairs)
+    while batch := list(itertools.islice(masks, batch_size)):
         yield np.stack(batch)
 
 
