@@ -10,6 +10,7 @@ from ..config import Pretrained, pretrained
 from ..errors import RequestError
 from ..predictor import Predictor, PredictorOptions
 from ..trainer.settings import RunSettings
+from ..weights.class_head import MOST_STRENGTH
 from .dataset import Dataset
 
 WEIGHTS, FIGURES, TRADE_OFF = "adapted.safetensors", "figures.json", "trade_off.png"  # in its folder
@@ -125,6 +126,9 @@ class AdaptationTask:
             for field in fields(self):
                 if field.name in _OF_TRAINING and getattr(self, field.name) != field.default:
                     raise RequestError(f"--head cache trains nothing: leave --{field.name} out")
+            for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+                if value is not None and value > MOST_STRENGTH:
+                    raise RequestError(f"--{name} is {value:g}, expected at most {MOST_STRENGTH:,}")
         elif self.beta is not None:
             raise RequestError("--beta is for --head cache: leave it out")
         elif self.alpha is not None and self.alpha > 1:

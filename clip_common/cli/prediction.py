@@ -18,7 +18,7 @@ from ..inputs import check_texts
 from ..predictor import Predictor
 from ..preprocessing.files import Seen, image_files, matches_of
 from ..preprocessing.image import IMAGE_SUFFIXES
-from ..system.file_names import printable, shown_name, user_path
+from ..system.file_names import printable, shown_name, user_path, user_pattern
 from ..system.log import logger
 from ..system.output import require_folder, save_figure
 from ..system.progress import progress_bar
@@ -213,10 +213,10 @@ def images_of(given: str, figures: Path | None, outcome: Outcome, option: str = 
         if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
             why = getattr(error, "strerror", None) or error
             raise RequestError(f"{option} {given}: cannot be reached ({why})") from None
-        matches = _matches_of(str(path), option, seen)
+        matches = _matches_of(user_pattern(given), option, seen)
     images: list[Path] = []
     for match in matches:
-        images += _images_in(match, figures, seen) if match.is_dir() else [match]
+        images += _images_in(match, figures, seen) if os.path.isdir(match) else [match]  # noqa: PTH112
     _check_folders(option, given, images, seen)
     for folder, why in seen.unlisted.items():
         outcome.add_error(Path(folder), f"{folder}: cannot be listed ({why})")

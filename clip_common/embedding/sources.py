@@ -23,7 +23,7 @@ from ..preprocessing.files import (
 )
 from ..system.addresses import BUCKETS, WEB, is_address, scheme_of
 from ..system.cache import digest_of
-from ..system.file_names import escape_name, under_root, user_path
+from ..system.file_names import escape_name, under_root, user_pattern
 from ..system.secrets import hide_secrets, without_secrets
 from ..system.text_files import TABLE_SUFFIXES, Table, read_list, read_table
 from ..text.prompts import is_blank
@@ -58,7 +58,7 @@ def items_of(sources: Iterable[str], may_be_empty: bool = False) -> Items:
         if is_address(source):
             _add_address(items, source)
         else:
-            _add(items, str(user_path(source)) if source else source)
+            _add(items, user_pattern(source) if source else source)
     if not items.by_path and not may_be_empty:
         raise RequestError(items.faults[0].message if items.faults else "nothing to embed: give a source")
     return items

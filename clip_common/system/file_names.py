@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import sys
@@ -123,6 +124,12 @@ def user_path(text: str | Path) -> Path:
         with contextlib.suppress(RuntimeError):  # a user without a home
             return Path(text).expanduser()
     return Path(text)
+
+
+def user_pattern(text: str) -> str:
+    """`user_path`, as text, of what may be a glob: a slash at its end means folders only, and stays."""
+    end = "/" if text.endswith("/") and glob.has_magic(text) else ""
+    return f"{user_path(text)}{end}"
 
 
 def under_root(path: str, root: Path) -> str:

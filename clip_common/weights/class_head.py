@@ -8,7 +8,6 @@ record, see `zero_shot/cached_labels.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,10 @@ from .model_settings import read_note
 from .tensor_names import CACHE_KEYS, CACHE_VALUES, CLASS_VECTORS, State
 
 _UNIT = 1e-3  # tolerance for the unit length of a key
+
+
+MOST_STRENGTH = 1_000_000
+"""Largest value of a cache's parameters: scores with much larger ones are not numbers."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,12 @@ def _cache(weights: Path, tensors: State, record: dict[str, Any], classes: int, 
         keys, values = tensors[CACHE_KEYS], tensors[CACHE_VALUES]
     except (AttributeError, TypeError, ValueError, KeyError, OverflowError) as error:
         raise WeightsError(f"{weights}: its cache of images is incomplete: write it again") from error
-    if not 0 <= strength.alpha < math.inf or not all(
-        0 < value < math.inf for value in (strength.beta, strength.temperature)
+    if not 0 <= strength.alpha <= MOST_STRENGTH or not all(
+        0 < value <= MOST_STRENGTH for value in (strength.beta, strength.temperature)
     ):
         raise WeightsError(
-            f"{weights}: its cache should have an alpha of at least 0, and other values above 0"
+            f"{weights}: its cache should have an alpha of at least 0, and other values above 0, all at most "
+            f"{MOST_STRENGTH:,}"
         )
     _require(weights, CACHE_KEYS, keys, np.float32, (len(values), embed_dim))
     _require(weights, CACHE_VALUES, values, np.int32, (len(keys),))

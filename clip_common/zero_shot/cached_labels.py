@@ -40,7 +40,8 @@ class CachedLabels:
         for rows in _blocks(len(features)):
             for label, keys in enumerate(self.keys):
                 cosines = (features[rows] @ keys.T).astype(np.float64)  # rows keys
-                sums[rows, label] = np.exp(-self.strength.beta * (1 - cosines)).sum(axis=1)
+                distances = np.maximum(1 - cosines, 0)  # rounding puts cosines above 1
+                sums[rows, label] = np.exp(-self.strength.beta * distances).sum(axis=1)
         return sums
 
     def nearest(self, features: np.ndarray) -> np.ndarray:

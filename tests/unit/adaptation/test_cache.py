@@ -257,6 +257,8 @@ def test_nothing_needs_to_be_held_out(tmp_path: Path, capsys: pytest.CaptureFixt
         ({"lock_image_tower": True}, "leave --lock_image_tower out"),
         ({"reference": "x"}, "leave --reference out"),
         ({"head": "text", "beta": 2.0}, "--beta is for --head cache"),
+        ({"alpha": 1e308}, "--alpha is 1e.308, expected at most 1,000,000"),
+        ({"beta": 1e7}, r"--beta is 1e.07, expected at most 1,000,000"),
         ({"head": "text", "alpha": 2.0}, "--alpha is 2, expected 0 to 1"),
     ],
 )
@@ -296,6 +298,7 @@ def test_a_damaged_cache_is_refused(adapted: AdaptedByCache, tmp_path: Path) -> 
         (state, good | {"cache": {"alpha": 1, "gamma": 1}}, "is incomplete"),
         (state, good | {"cache": {"alpha": -1, "beta": 1}}, "above 0"),
         (state, good | {"cache": {"alpha": 1, "beta": 1e999}}, "above 0"),
+        (state, good | {"cache": {"alpha": 1e308, "beta": 1}}, "at most 1,000,000"),
     ):
         write_safetensors(changed, path, record)
         with pytest.raises(WeightsError, match=words):

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from clip_common.cli.main import main
+from clip_common.cli.prediction import Outcome, images_of
 from clip_common.config import pretrained
 from clip_common.embedding.sources import items_of
 from clip_common.hub import run_command
@@ -236,6 +238,29 @@ def test_no_folder_for_figures_where_there_are_none(tmp_path: Path) -> None:
     figures = ["--visualization", "--output_dir", str(tmp_path / "out")]
     assert main(["classify", str(tmp_path), "--labels", "dog,cat", *figures]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
+
+
+def test_a_glob_that_ends_with_a_slash_means_folders(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name in ("top.png", "d/in.png"):
+        shutil.copy(DOG, tmp_path / name)
+    assert images_of(f"{tmp_path}/*/", None, Outcome()) == [tmp_path / "d" / "in.png"]
+
+
+def test_a_match_that_cannot_be_reached_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder whose names can be read, but not its files."""
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(DOG, tmp_path / name)
+    stat = os.stat
+
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        if str(path).endswith("1.png"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert images_of(f"{tmp_path}/*/*.png", None, Outcome()) == [tmp_path / "a/1.png", tmp_path / "b/2.png"]
 
 
 def test_a_folder_below_that_cannot_be_listed_is_named(

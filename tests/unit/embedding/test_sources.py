@@ -98,6 +98,15 @@ def test_what_a_glob_matches_beside_images_is_counted(here: Path) -> None:
         assert len(items) == 1 and items.summary() == "1 .cr2, 1 pipe or device"
 
 
+def test_a_slash_at_the_end_of_a_glob_means_folders(here: Path) -> None:
+    Path("t/d").mkdir(parents=True)
+    for name in ("t/top.png", "t/d/in.png"):
+        Path(name).write_bytes(png())
+    Path("t/n.txt").write_text("nowhere.png\n")
+    for pattern in ("t/*/", "t/**/*/"):
+        assert [item.path for item in items_of([pattern])] == [item.path for item in items_of(["t/d"])]
+
+
 @pytest.mark.parametrize("name", ["nowhere.png", "dog.png/x.png", "", "none/*.png", "x" * 300 + ".png"])
 def test_what_is_not_there(here: Path, name: str) -> None:
     said = "cannot be reached .File name too long" if len(name) > 255 else "no such file or folder"
