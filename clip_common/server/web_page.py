@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from gradio.blocks import Block
 from gradio.utils import get_upload_folder
+from python_multipart.exceptions import FormParserError
 
 from ..config import Pretrained
 from ..preprocessing.heif import register_heif
@@ -66,6 +67,7 @@ def mount_page(api: FastAPI, page: gr.Blocks, path: str) -> None:
     mounted: FastAPI = api.routes[-1].app  # type: ignore[attr-defined]
     mounted.debug = False  # else clients see tracebacks
     mounted.add_exception_handler(KeyError, _unknown)
+    mounted.add_exception_handler(FormParserError, _damaged)
     mounted.add_middleware(_UploadLimit, uploads=Path(get_upload_folder()))
 
 
@@ -96,6 +98,11 @@ def _size_of(folder: Path) -> int:
 async def _unknown(_request: Request, _error: Exception) -> JSONResponse:
     """The response to a request by hand for something that the page does not have."""
     return JSONResponse({"detail": "The page has no such function"}, 404)
+
+
+async def _damaged(_request: Request, error: Exception) -> JSONResponse:
+    """The response to an upload whose form is damaged, or whose file has too long a name."""
+    return JSONResponse({"detail": f"The upload cannot be read: {error}"}, 400)
 
 
 def _refuse_addresses(block: Block) -> None:

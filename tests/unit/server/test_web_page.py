@@ -221,6 +221,14 @@ def test_uploads_are_refused_while_too_many_are_kept(
     assert visitor.upload("third.png")
 
 
+def test_a_damaged_upload_is_the_clients_fault(visitor: Visitor) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=XX"}
+    damaged = visitor.client.post(f"{API}/upload", content=b"abc", headers=form)
+    long = visitor.client.post(f"{API}/upload", files={"files": ("x" * 5000 + ".png", b"x")})
+    for reply in (damaged, long):
+        assert reply.status_code == 400 and "The upload cannot be read: " in reply.json()["detail"]
+
+
 def test_the_content_of_a_data_url_is_not_kept(visitor: Visitor) -> None:
     uploads = Path(visitor.upload("first.png")).parent.parent
     before = sorted(uploads.rglob("*"))
